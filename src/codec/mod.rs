@@ -1,0 +1,9 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The codec, with no GStreamer in it.
+//!
+//! Pictures come in as [`picture::Picture`], units of the stream go out, and the other way round.
+
+pub mod bitstream;
+pub mod entropy;
+pub mod motion;
+pub mod picture;
