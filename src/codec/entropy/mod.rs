@@ -1,2 +1,34 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Entropy coding: adaptive binary range coder, coefficients, hyper-latents.
+//! Entropy coding: integers only, the same on every machine.
+//!
+//! * [`range`]: the binary range coder with adaptive probabilities;
+//! * [`golomb`]: integers of any size (motion vectors, escapes);
+//!
+//! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter alike.
+
+pub mod golomb;
+pub mod range;
+
+pub use golomb::{SIntModel, UIntModel};
+pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
+
+/// What can be wrong with entropy-coded data or with what is to be coded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EntropyError {
+    /// The decoder needed more data than there is.
+    #[error(
+        "entropy-coded data ends early: {read} bytes needed, {len} there; the stream is cut or damaged"
+    )]
+    Truncated {
+        /// Bytes that decoding consumed.
+        read: usize,
+        /// Bytes there are.
+        len: usize,
+    },
+    /// Decoding ended before the data did.
+    #[error("{left} bytes left over after entropy decoding; the stream is damaged")]
+    TrailingData {
+        /// Bytes not read.
+        left: usize,
+    },
+}
