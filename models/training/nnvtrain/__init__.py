@@ -1,0 +1,1 @@
+"""Training of NNV bundles: data, networks, training, quantisation, export."""

@@ -1,0 +1,17 @@
+"""``python -m nnvtrain COMMAND``: see ``python -m nnvtrain --help``."""
+
+import argparse
+
+
+def main():
+    p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
+    sub = p.add_subparsers(dest="command", required=True)
+    from . import train
+    train.arguments(sub.add_parser("key", help="train the key-frame networks"))
+    train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop")) if hasattr(train, "inter_arguments") else None
+    args = p.parse_args()
+    {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a)}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""Training of the codec networks: ``python -m nnvtrain key`` and ``python -m nnvtrain inter``.
+
+The loss is bits per pixel + lambda(q) * distortion, divided by sqrt(lambda) so that all quantizers
+weigh alike; q is drawn at random for each sample. Runs stop and go on from their checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from . import model as M
+from .ops import TorchOps
+
+
+def arguments(p: argparse.ArgumentParser):
+    p.add_argument("--data", default=os.environ.get("NNV_DATA"), help="folder of pictures and videos, or of packs")
+    p.add_argument("--cache", default=os.environ.get("NNV_CACHE"), help="folder for decoded data")
+    p.add_argument("--out", required=True, help="folder for checkpoints and the log")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--batch", type=int, default=8)
+    p.add_argument("--size", type=int, default=256, help="crop size, a multiple of 64")
+    p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
+    p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
+    p.add_argument("--quant", action="store_true", help="quantisation-aware: round as deployed")
+    p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--save-every", type=int, default=250)
+    p.add_argument("--eval-every", type=int, default=500)
+    p.add_argument("--width", type=int, default=96)
+    p.add_argument("--blocks", type=int, default=6)
+    p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
+
+
+class Run:
+    """A resumable run: model, its moving average, optimiser, step, log."""
+
+    def __init__(self, args, net, groups):
+        self.args, self.net = args, net
+        self.ema = copy.deepcopy(net).requires_grad_(False)
+        self.opt = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.base = [g["lr"] for g in self.opt.param_groups]
+        self.step, self.seconds = 0, 0.0
+        self.out = Path(args.out)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.cool_from = None
+        self.sums, self.count = {}, 0
+        self.start = time.time()
+
+    def resume(self):
+        path = self.out / "last.pt"
+        if not path.exists():
+            return False
+        c = torch.load(path, map_location=self.args.device, weights_only=True)
+        self.net.load_state_dict(c["net"])
+        self.ema.load_state_dict(c["ema"])
+        if c.get("opt"):
+            self.opt.load_state_dict(c["opt"])
+        self.step, self.seconds = c["step"], c["seconds"]
+        print(f"resumed at step {self.step}", flush=True)
+        return True
+
+    def save(self, name="last.pt", small=False):
+        c = {"ema": self.ema.state_dict(), "net": self.net.state_dict(), "opt": self.opt.state_dict(),
+             "step": self.step, "seconds": self.seconds + time.time() - self.start,
+             "cfg": self.net.cfg.dict(), "inter": self.net.inter, "log_args": {k: str(v) for k, v in vars(self.args).items()}}
+        if small:
+            c["opt"], c["net"] = None, c["ema"]
+        tmp = self.out / (name + ".tmp")
+        torch.save(c, tmp)
+        tmp.replace(self.out / name)
+
+    def rate(self):
+        if self.args.cooldown:
+            if self.cool_from is None:
+                self.cool_from = self.step
+            return max(0.0, 1 - (self.step - self.cool_from) / self.args.cooldown)
+        return min(1.0, (self.step + 1) / 200)
+
+    def update(self, loss):
+        self.opt.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        if torch.isfinite(norm):
+            f = self.rate()
+            for g, b in zip(self.opt.param_groups, self.base):
+                g["lr"] = b * f
+            self.opt.step()
+        d = min(0.999, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - d)
+        self.step += 1
+        return norm
+
+    def log(self, every=50, **values):
+        for k, v in values.items():
+            self.sums[k] = self.sums.get(k, 0.0) + float(v.detach() if torch.is_tensor(v) else v)
+        self.count += 1
+        if self.step % every == 0:
+            mean = {k: v / self.count for k, v in self.sums.items()}
+            t = time.time() - self.start
+            print(f"step {self.step:6d}  {t:7.0f}s  " + "  ".join(f"{k} {v:.4f}" for k, v in mean.items()), flush=True)
+            self.sums, self.count = {}, 0
+
+    def done(self):
+        if self.step >= self.args.steps or time.time() - self.start > self.args.minutes * 60:
+            return True
+        return bool(self.args.cooldown and self.cool_from is not None and self.step >= self.cool_from + self.args.cooldown)
+
+
+def parameter_groups(net, lr):
+    """The linear transform and the steps move slowly: they start near their optimum."""
+    slow = [p for n, p in net.named_parameters() if n.startswith("transform.") or n.startswith("log_step")]
+    vectors = [p for n, p in net.named_parameters() if n.endswith("knots") and not n.startswith("log_step")]
+    ids = {id(p) for p in slow + vectors}
+    rest = [p for p in net.parameters() if id(p) not in ids]
+    return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2}]
+
+
+def centred(y, u, v, device):
+    """uint8 planes to the packed, centred picture."""
+    to = lambda t: t.to(device, non_blocking=True).float() - 128.0
+    return M.pack(to(y), to(u), to(v))
+
+
+def psnr(mse):
+    return 10 * math.log10(255.0**2 / max(float(mse), 1e-9))
+
+
+def amp_of(args):
+    return torch.bfloat16 if args.amp == "bf16" else None
+
+
+@torch.no_grad()
+def statistics(transform, batches):
+    """Deviation of the latents of packed pictures, [384]."""
+    ops = TorchOps()
+    total, n = 0, 0
+    for x in batches:
+        y = ops.conv(transform.fwd, ops.s2d(x, 2), wide=True)
+        total = total + y.square().mean((0, 2, 3))
+        n += 1
+    return (total / n).sqrt()
+
+
+@torch.no_grad()
+def evaluate_key(net, held, args, quant):
+    """bpp and PSNR of held-out crops at four quantizers."""
+    ops, free = TorchOps(quant=quant), TorchOps()
+    out = []
+    for q in (8, 24, 40, 56):
+        r = d = n = 0
+        for x in held:
+            qs = torch.full((x.shape[0],), q, device=x.device)
+            mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2, x.device)
+            pic, by, bz, _ = net(ops, free, x, qs, mask=mask)
+            dist, _ = M.distortion(pic, x)
+            pixels = x.shape[2] * x.shape[3] * 64
+            r += float((by + bz).sum()) / pixels
+            d += float(dist.sum())
+            n += x.shape[0]
+        out.append((q, r / n, psnr(d / n), (r / n + M.lagrangian(q) * d / n) / math.sqrt(M.lagrangian(q))))
+    loss = sum(o[3] for o in out) / len(out)
+    print("eval " + "  ".join(f"q{q}: {r:.4f} bpp {p:.2f} dB" for q, r, p, _ in out) + f"  loss {loss:.4f}", flush=True)
+    return loss
+
+
+def split(args):
+    """The material for training, and every twentieth clip of it held out for evaluation."""
+    from .data import Store, open_store
+    store = open_store(args.data, args.cache)
+    return (Store(store.data, [c for i, c in enumerate(store.clips) if i % 20]),
+            Store(store.data, store.clips[::20]))
+
+
+def key_main(args):
+    from .data import Prefetch, StillCrops
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    cfg = M.Config(width=args.width, blocks=args.blocks)
+    net = M.FrameCodec(cfg, inter=False).to(args.device).to(memory_format=torch.channels_last)
+    train_set, held_set = split(args)
+    held = [centred(*b, args.device) for b, _ in zip(StillCrops(held_set, 8, args.size, seed=12345), range(3))]
+    run = Run(args, net, parameter_groups(net, args.lr))
+    batches = Prefetch(StillCrops(train_set, args.batch, args.size, seed=args.seed + int(time.time()) % 100000))
+    if not run.resume():
+        net.init_statistics(statistics(net.transform, (centred(*next(batches), args.device) for _ in range(8))))
+        run.ema.load_state_dict(net.state_dict())
+    evaluate_key(run.ema, held, args, args.quant)
+    ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
+    forward = torch.compile(net) if args.compile else net
+    mask = M.checkerboard(args.size // 16, args.size // 16, args.device)
+    pixels = args.size**2
+    while not run.done():
+        x = centred(*next(batches), args.device).to(memory_format=torch.channels_last)
+        q = torch.randint(0, M.QUANTIZERS, (x.shape[0],), device=args.device)
+        pic, by, bz, _ = forward(ops, free, x, q, mask=mask)
+        dist, mse = M.distortion(pic, x)
+        lam = M.lagrangian(q.float())
+        rate = (by + bz) / pixels
+        loss = ((rate + lam * dist) / lam.sqrt()).mean()
+        norm = run.update(loss)
+        run.log(loss=loss, bpp=rate.mean(), bpz=bz.mean() / pixels, dist=(lam * dist).mean(), norm=norm)
+        if run.step % args.save_every == 0:
+            run.save()
+        if run.step % args.eval_every == 0:
+            evaluate_key(run.ema, held, args, args.quant)
+    run.save()
+    run.save("small.pt", small=True)
+    evaluate_key(run.ema, held, args, args.quant)
