@@ -398,3 +398,73 @@ class Prefetch:
     def close(self):
         self.stop.set()
         self.thread.join(5)
+
+
+# ------------------------------------------------------------------ random sequences
+
+
+class Sequences:
+    """Endless iterator of short sequences: u8 tensors y [B,T,1,S,S], u, v [B,T,1,S/2,S/2].
+
+    `synthetic` is the share of synthetic clips (see synth.py). Real clips get a random crop, scale,
+    temporal step of 1..3, direction and orientation. A few of them are made quiet: frozen or with
+    frames repeated, because quiet frames must cost nothing.
+    """
+
+    def __init__(self, store: Store, batch: int, frames: int = 5, size: int = 256, seed: int = 0, synthetic: float = 0.4, p_quiet: float = 0.06):
+        if size % 16:
+            raise ValueError(f"crop size {size} is not a multiple of 16")
+        self.store, self.batch, self.frames, self.size = store, batch, frames, size
+        self.p_quiet = p_quiet
+        self.rng = np.random.default_rng(seed)
+        videos = [c for c in store.videos() if c["frames"] >= frames]
+        self.sampler = GroupSampler(videos) if videos else None
+        self.synthetic = synthetic if videos else 1.0
+        if self.synthetic > 0:
+            from .synth import Synthesiser
+
+            if not store.stills():
+                raise ValueError("synthetic sequences need stills; set synthetic=0")
+            self.synth = Synthesiser(store)
+
+    def real(self):
+        """One real sequence: u8 arrays y [T,S,S], u, v [T,S/2,S/2]."""
+        rng, frames = self.rng, self.frames
+        clip = self.sampler.draw(rng)
+        longest = (clip["frames"] - 1) // max(1, frames - 1)
+        step = min(int(rng.choice([1, 2, 3], p=[0.7, 0.2, 0.1])), longest)
+        start = int(rng.integers(clip["frames"] - (frames - 1) * step))
+        order = start + step * np.arange(frames)
+        if rng.random() < 0.5:
+            order = order[::-1]
+        if rng.random() < self.p_quiet:
+            order = quiet_order(rng, order)
+        window = pick_window(rng, clip["h"], clip["w"], self.size, 0.5, 0.3)
+        planes = self.store.planes(clip)
+        turn = Orientation(rng)
+        cuts = [cut([p[i] for p in planes], window, self.size) for i in order]
+        planes = [turn(np.stack(p)) for p in zip(*cuts)]
+        if rng.random() < 0.15:
+            planes = [t[p] for t, p in zip(tone_tables(rng, 0.7), planes)]
+        return planes
+
+    def sample(self):
+        if self.rng.random() < self.synthetic:
+            return self.synth.clip(self.rng, self.frames, self.size)
+        return self.real()
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return to_tensors([self.sample() for _ in range(self.batch)])
+
+
+def quiet_order(rng, order):
+    """Frame order with repeats: all frozen, every frame twice (as when a film is shown at twice its rate), or a random half."""
+    kind = rng.random()
+    if kind < 0.4:
+        return order[:1].repeat(len(order))
+    if kind < 0.7:
+        return order[(np.arange(len(order)) + int(rng.integers(2))) // 2]
+    return order[np.maximum.accumulate(np.where(rng.random(len(order)) < 0.5, 0, np.arange(len(order))))]
