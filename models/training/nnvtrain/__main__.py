@@ -8,7 +8,7 @@ def main():
     sub = p.add_subparsers(dest="command", required=True)
     from . import train
     train.arguments(sub.add_parser("key", help="train the key-frame networks"))
-    train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop")) if hasattr(train, "inter_arguments") else None
+    train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
     args = p.parse_args()
     {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a)}[args.command](args)
 

@@ -218,3 +218,180 @@ def key_main(args):
     run.save()
     run.save("small.pt", small=True)
     evaluate_key(run.ema, held, args, args.quant)
+
+
+# ---------------------------------------------------------------- inter frames
+
+# Coding orders over the frames of a training clip: (frame, (ref0, ref1), quantizer offset). The
+# offsets follow the levels of the encoder's GOP tables.
+def order_low_delay(frames):
+    return [(t, (t - 1, 0), (3, 1, 3, 0)[(t - 1) % 4]) for t in range(1, frames)]
+
+
+def order_hierarchical(frames):
+    """Dyadic mini-GOP over ``frames - 1`` = 2, 4 or 8 frames."""
+    n = frames - 1
+    out = [(n, (0, 0), 0)]
+    step, level = n, 1
+    while step > 1:
+        half = step // 2
+        out += [(t, (t - half, t + half), 3 + 2 * level) for t in range(half, n, step)]
+        step, level = half, level + 1
+    return out
+
+
+KEY_OFFSET = -4
+
+
+def inter_arguments(p):
+    arguments(p)
+    p.add_argument("--key", required=True, help="checkpoint of the key-frame networks")
+    p.add_argument("--frames", type=int, default=3, help="frames of a training clip: 3, 5 or 9")
+    p.add_argument("--low-delay", type=float, default=0.5, help="share of clips coded in low-delay order")
+    p.add_argument("--synthetic", type=float, default=0.4, help="share of clips with motion synthesised from stills")
+
+
+def load_net(path, device, which="ema"):
+    c = torch.load(path, map_location=device, weights_only=True)
+    net = M.FrameCodec(M.Config(**c["cfg"]), c["inter"]).to(device)
+    net.load_state_dict(c[which])
+    return net
+
+
+def init_from_key(net, key):
+    """Start the inter networks from the key-frame ones, wherever the shapes agree."""
+    own, other = net.state_dict(), key.state_dict()
+    for name, value in other.items():
+        if name.endswith(("head.weight", "h0.weight")):
+            # Inputs: the residual takes the place of the picture; further inputs start small.
+            n = min(value.shape[1], M.PACKED if name.endswith("head.weight") else M.LATENT)
+            own[name][:, :n] = value[:, :n]
+            if name == "synthesis.head.weight":
+                own[name][:, M.PACKED:3 * M.PACKED] *= 0.5
+                own[name][:, 3 * M.PACKED:] = value[:, M.PACKED:]
+        elif name in own and own[name].shape == value.shape and "scales.bias" not in name:
+            own[name] = value.clone()
+    net.load_state_dict(own)
+
+
+class Planes:
+    """A picture as float planes 0..255, as the motion functions want it, and packed."""
+
+    def __init__(self, packed):
+        self.packed = packed
+        y, u, v = M.unpack(packed)
+        self.planes = (y + 128.0, u + 128.0, v + 128.0)
+
+
+def predict(cur, ref0, ref1, q, motion):
+    """Motion-compensated prediction of ``cur``: packed p (centred) and d. ``q``: mean quantizer of the batch."""
+    lam = 0.3 * M.base_step(float(q))
+    mvs = [motion.estimate(cur.planes[0], r.planes[0].detach(), lambda_=lam) for r in dict.fromkeys((ref0, ref1))]
+    refs = [motion.compensate(r.planes, mv) for r, mv in zip(dict.fromkeys((ref0, ref1)), mvs)]
+    if len(refs) == 1:
+        p = M.pack(*(t - 128.0 for t in refs[0]))
+        return p, torch.zeros_like(p)
+    p, d, _ = motion.bi_predict(cur.planes, refs)
+    return M.pack(*(t - 128.0 for t in p)), M.pack(*d)
+
+
+def code_clip(net, key, ops, free, x, q, order, motion, jitter=None):
+    """Codes a clip in the closed loop.
+
+    x: list of packed frames. Returns a list of (frame, q, bits [B], distortion [B]) of the inter frames,
+    and the key frame's (bits, distortion).
+    """
+    h16, w16 = x[0].shape[2] // 2, x[0].shape[3] // 2
+    mask = M.checkerboard(h16, w16, x[0].device)
+    with torch.no_grad():
+        kq = (q + KEY_OFFSET).clamp(0, 63)
+        pic, by, bz, _ = key(TorchOps(amp=ops.amp), TorchOps(amp=free.amp), x[0], kq, mask=mask)
+        kd, _ = M.distortion(pic, x[0])
+    rec, out = {0: Planes(pic)}, []
+    for t, (a, b), offset in order:
+        fq = (q + offset + (0 if jitter is None else jitter)).clamp(0, 63)
+        p, d = predict(Planes(x[t]), rec[a], rec[b], fq.float().mean(), motion)
+        pic, by, bz, extra = net(ops, free, x[t], fq, p=p, d=d)
+        dist, _ = M.distortion(pic, x[t])
+        rec[t] = Planes(pic)
+        out.append((t, fq, by + bz, dist, bz))
+    return out, ((by + bz), kd)
+
+
+@torch.no_grad()
+def evaluate_inter(net, key, held, args, quant, motion):
+    ops, free = TorchOps(quant=quant), TorchOps()
+    lines, total = [], 0.0
+    for name, make in (("LD", order_low_delay), ("RA", order_hierarchical)):
+        for q in (16, 32, 48):
+            r = d = n = loss = 0.0
+            for x in held:
+                qs = torch.full((x[0].shape[0],), q, device=x[0].device)
+                out, _ = code_clip(net, key, ops, free, x, qs, make(len(x)), motion)
+                pixels = x[0].shape[2] * x[0].shape[3] * 64
+                for _, fq, bits, dist, _ in out:
+                    lam = M.lagrangian(fq.float())
+                    r += float(bits.mean()) / pixels
+                    d += float(dist.mean())
+                    loss += float(((bits / pixels + lam * dist) / lam.sqrt()).mean())
+                    n += 1
+            total += loss / n
+            lines.append(f"{name} q{q}: {r / n:.4f} bpp {psnr(d / n):.2f} dB")
+    print("eval " + "  ".join(lines) + f"  loss {total / 6:.4f}", flush=True)
+
+
+def frames_of(batch, device):
+    y, u, v = batch
+    return [centred(y[:, t], u[:, t], v[:, t], device).to(memory_format=torch.channels_last) for t in range(y.shape[1])]
+
+
+def inter_main(args):
+    from . import motion
+    from .data import Prefetch, Sequences
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    key = load_net(args.key, args.device).requires_grad_(False).to(memory_format=torch.channels_last)
+    cfg = M.Config(width=args.width, blocks=args.blocks)
+    net = M.FrameCodec(cfg, inter=True).to(args.device).to(memory_format=torch.channels_last)
+    train_set, held_set = split(args)
+    held = [frames_of(b, args.device) for b, _ in zip(Sequences(held_set, 4, 5, args.size, seed=999), range(2))]
+    run = Run(args, net, parameter_groups(net, args.lr))
+    batches = Prefetch(Sequences(train_set, args.batch, args.frames, args.size, seed=args.seed + int(time.time()) % 100000,
+                                 synthetic=args.synthetic), 2)
+    ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
+    if not run.resume():
+        init_from_key(net, key)
+        residuals = []
+        for _ in range(6):
+            x = frames_of(next(batches), args.device)
+            a, b = Planes(x[0]), Planes(x[1])
+            residuals.append(x[1] - predict(b, a, a, 24, motion)[0])
+        net.init_statistics(statistics(net.transform, residuals))
+        run.ema.load_state_dict(net.state_dict())
+    evaluate_inter(run.ema, key, held, args, args.quant, motion)
+    pixels = args.size**2
+    rng = torch.Generator().manual_seed(args.seed + run.step)
+    while not run.done():
+        x = frames_of(next(batches), args.device)
+        b = x[0].shape[0]
+        q = torch.randint(0, M.QUANTIZERS, (b,), generator=rng).to(args.device)
+        low_delay = torch.rand((), generator=rng) < args.low_delay
+        order = (order_low_delay if low_delay else order_hierarchical)(len(x))
+        jitter = torch.randint(-2, 3, (b,), generator=rng).to(args.device)
+        out, _ = code_clip(net, key, ops, free, x, q, order, motion, jitter)
+        loss = rate = bpz = dist = 0.0
+        for _, fq, bits, d, bz in out:
+            lam = M.lagrangian(fq.float())
+            loss = loss + ((bits / pixels + lam * d) / lam.sqrt()).mean() / len(out)
+            rate = rate + (bits.mean() / pixels).detach() / len(out)
+            bpz = bpz + (bz.mean() / pixels).detach() / len(out)
+            dist = dist + (lam * d).mean().detach() / len(out)
+        norm = run.update(loss)
+        run.log(loss=loss, bpp=rate, bpz=bpz, dist=dist, norm=norm)
+        if run.step % args.save_every == 0:
+            run.save()
+        if run.step % args.eval_every == 0:
+            evaluate_inter(run.ema, key, held, args, args.quant, motion)
+    run.save()
+    run.save("small.pt", small=True)
+    evaluate_inter(run.ema, key, held, args, args.quant, motion)
