@@ -1,0 +1,651 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Model bundles: `bundle.toml`, hashes, tables and known answers, embedded in the plugin or from a folder.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::FrameKind;
+use super::error::{NnError, Result};
+
+include!(concat!(env!("OUT_DIR"), "/embedded_bundles.rs"));
+
+/// Channels of the latent `y`; fixed by the stream format (64 + 16 + 16 samples in each of 2×2 blocks).
+pub const LATENT_CHANNELS: usize = 384;
+/// Number of quantizers.
+pub const QUANTIZERS: usize = 64;
+/// Number of scale indices of the entropy model.
+pub const SCALES: usize = 64;
+/// Adaptive bins of a symbol's binarisation.
+pub const BINS: usize = 15;
+
+/// Bounds that keep a hostile bundle from exhausting memory; real bundles stay far below.
+const MAX_TOML: u64 = 1 << 20;
+const MAX_FILE: u64 = 256 << 20;
+const MAX_HYPER_CHANNELS: usize = 256;
+const MAX_QVEC_CHANNELS: usize = 1024;
+const MAX_ANSWER_ELEMENTS: usize = 1 << 24;
+
+/// Files whose digests make up the bundle's hash, in this order.
+const NORMATIVE_FILES: [&str; 5] = [
+    "key_prior.onnx",
+    "key_synth.onnx",
+    "inter_prior.onnx",
+    "inter_synth.onnx",
+    "tables.bin",
+];
+const OTHER_FILES: [&str; 3] = ["key_enc.onnx", "inter_enc.onnx", "kat.bin"];
+
+/// A bundle that `build.rs` compiled in: the folder's name and its files.
+struct EmbeddedBundle {
+    folder: &'static str,
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+impl EmbeddedBundle {
+    fn file(&self, name: &str) -> Option<&'static [u8]> {
+        self.files
+            .iter()
+            .find(|(n, _)| *n == name)
+            .map(|&(_, bytes)| bytes)
+    }
+}
+
+/// Where a bundle comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelSource {
+    /// Built into the plugin, by the name of its folder under `models/`.
+    Embedded(String),
+    /// A folder that holds `bundle.toml`.
+    Folder(PathBuf),
+}
+
+impl ModelSource {
+    /// Name to show in messages.
+    pub fn label(&self) -> Cow<'_, str> {
+        match self {
+            Self::Embedded(name) => name.into(),
+            Self::Folder(path) => path.to_string_lossy(),
+        }
+    }
+}
+
+/// Facts of an embedded bundle, read without verifying it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedInfo {
+    /// Name to give to [`ModelSource::Embedded`].
+    pub name: &'static str,
+    /// `codec`, or another kind.
+    pub kind: String,
+    /// The bundle's hash as `bundle.toml` states it.
+    pub hash: [u8; 32],
+}
+
+/// The bundles built into this plugin. Unreadable ones are left out here and explained when loaded by name.
+pub fn embedded() -> Vec<EmbeddedInfo> {
+    #[derive(Deserialize)]
+    struct Head {
+        kind: String,
+        hash: String,
+    }
+    EMBEDDED
+        .iter()
+        .filter_map(|bundle| {
+            let text = std::str::from_utf8(bundle.file("bundle.toml")?).ok()?;
+            let head: Head = toml::from_str(text).ok()?;
+            Some(EmbeddedInfo {
+                name: bundle.folder,
+                kind: head.kind,
+                hash: parse_hex(&head.hash)?,
+            })
+        })
+        .collect()
+}
+
+#[derive(Deserialize)]
+struct Manifest {
+    format: u32,
+    kind: String,
+    name: String,
+    hash: String,
+    latent_channels: usize,
+    hyper_channels: usize,
+    qvec_channels: usize,
+    files: BTreeMap<String, String>,
+    tables: BTreeMap<String, TableEntry>,
+    #[serde(default)]
+    known_answer: Vec<KnownAnswerEntry>,
+}
+
+#[derive(Deserialize)]
+struct TableEntry {
+    dtype: String,
+    shape: Vec<usize>,
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+struct KnownAnswerEntry {
+    graph: String,
+    inputs: Vec<AnswerInputEntry>,
+    outputs: Vec<AnswerOutputEntry>,
+}
+
+#[derive(Deserialize)]
+struct AnswerInputEntry {
+    name: String,
+    dtype: String,
+    shape: Vec<usize>,
+    offset: usize,
+}
+
+#[derive(Deserialize)]
+struct AnswerOutputEntry {
+    name: String,
+    crc32c: String,
+}
+
+/// Element types that bundles store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DType {
+    U8,
+    I8,
+    U16,
+    I16,
+    F32,
+}
+
+impl DType {
+    fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "u8" => Self::U8,
+            "i8" => Self::I8,
+            "u16" => Self::U16,
+            "i16" => Self::I16,
+            "f32" => Self::F32,
+            _ => return None,
+        })
+    }
+
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::U8 | Self::I8 => 1,
+            Self::U16 | Self::I16 => 2,
+            Self::F32 => 4,
+        }
+    }
+}
+
+/// One input of a known-answer test; `data` is little-endian.
+#[derive(Debug)]
+pub(super) struct AnswerInput {
+    pub name: String,
+    pub dtype: DType,
+    pub shape: Vec<usize>,
+    pub data: Vec<u8>,
+}
+
+/// A stored input of a normative graph and the checksums of what it must give.
+#[derive(Debug)]
+pub(super) struct KnownAnswer {
+    pub graph: String,
+    pub inputs: Vec<AnswerInput>,
+    /// Name and CRC-32C of each output.
+    pub outputs: Vec<(String, u32)>,
+}
+
+/// Integer tables of one frame kind. Everything is normative except that encoders may order freely.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tables {
+    step: Vec<u16>,
+    qvec: Vec<i8>,
+    qvec_channels: usize,
+    qoff: Vec<i16>,
+    y_prob: Vec<[u16; BINS]>,
+    z_prob: Vec<[u16; BINS]>,
+    y_order: Vec<u16>,
+}
+
+impl Tables {
+    /// Quantisation step of each latent channel, in 1/64 units; never zero.
+    ///
+    /// # Panics
+    /// When `quantizer` is 64 or more, as all methods that take one.
+    pub fn step(&self, quantizer: u8) -> &[u16; LATENT_CHANNELS] {
+        let start = usize::from(quantizer) * LATENT_CHANNELS;
+        self.step[start..start + LATENT_CHANNELS]
+            .try_into()
+            .expect("a slice of this length was taken")
+    }
+
+    /// What the networks are told about the quantizer.
+    pub fn qvec(&self, quantizer: u8) -> &[i8] {
+        let start = usize::from(quantizer) * self.qvec_channels;
+        &self.qvec[start..start + self.qvec_channels]
+    }
+
+    /// Offset of the scale indices, in halves of an index.
+    pub fn qoff(&self, quantizer: u8) -> i16 {
+        self.qoff[usize::from(quantizer)]
+    }
+
+    /// Initial probabilities (in 1/65536) that bin `j` of a latent symbol is one, for each of the 64 scale indices.
+    /// Index 0 means "not coded", its row is not used.
+    pub fn y_prob(&self) -> &[[u16; BINS]] {
+        &self.y_prob
+    }
+
+    /// The same for each channel of the hyper-latent.
+    pub fn z_prob(&self) -> &[[u16; BINS]] {
+        &self.z_prob
+    }
+
+    /// Latent channels in coding order, from low to high frequency: a permutation of 0..384.
+    pub fn y_order(&self) -> &[u16] {
+        &self.y_order
+    }
+}
+
+/// A bundle whose manifest, tables and known answers were verified. Graph files are verified as they are read.
+#[derive(Debug)]
+pub(super) struct Bundle {
+    pub name: String,
+    pub hash: [u8; 32],
+    /// Digest of the manifest, hence of every file: tells bundles apart that differ only in encoder graphs.
+    pub identity: [u8; 32],
+    pub hyper_channels: usize,
+    pub qvec_channels: usize,
+    pub known_answers: Vec<KnownAnswer>,
+    key: Tables,
+    inter: Tables,
+    files: Files,
+    digests: BTreeMap<String, [u8; 32]>,
+}
+
+#[derive(Debug)]
+enum Files {
+    Embedded(&'static [(&'static str, &'static [u8])]),
+    Folder(PathBuf),
+}
+
+impl Files {
+    fn read(&self, name: &str, limit: u64) -> Result<Cow<'static, [u8]>, String> {
+        match self {
+            Self::Embedded(files) => match files.iter().find(|(n, _)| *n == name) {
+                Some(&(_, bytes)) => Ok(Cow::Borrowed(bytes)),
+                None => Err(format!("the file {name} is missing")),
+            },
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let fail = |e: std::io::Error| match e.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        format!("the file {} is missing", path.display())
+                    }
+                    _ => format!("the file {} cannot be read: {e}", path.display()),
+                };
+                let file = std::fs::File::open(&path).map_err(fail)?;
+                let mut bytes = Vec::new();
+                // One byte more than allowed tells a file that is too long from one that just fits.
+                file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+                if bytes.len() as u64 > limit {
+                    return Err(format!(
+                        "the file {} is larger than {limit} bytes",
+                        path.display()
+                    ));
+                }
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    fn exists(&self, name: &str) -> bool {
+        match self {
+            Self::Embedded(files) => files.iter().any(|(n, _)| *n == name),
+            Self::Folder(folder) => folder.join(name).is_file(),
+        }
+    }
+}
+
+impl Bundle {
+    /// Opens a bundle of kind `codec`.
+    pub(super) fn open(source: &ModelSource) -> Result<Self> {
+        let files = match source {
+            ModelSource::Embedded(name) => match EMBEDDED.iter().find(|b| b.folder == name) {
+                Some(bundle) => Files::Embedded(bundle.files),
+                None => {
+                    let known: Vec<_> = EMBEDDED.iter().map(|b| b.folder).collect();
+                    let known = if known.is_empty() {
+                        "none".into()
+                    } else {
+                        known.join(", ")
+                    };
+                    return Err(NnError::UnknownModel {
+                        name: name.clone(),
+                        known,
+                    });
+                }
+            },
+            ModelSource::Folder(folder) => Files::Folder(folder.clone()),
+        };
+        Self::from_files(files).map_err(|what| NnError::Bundle {
+            bundle: source.label().into_owned(),
+            what,
+        })
+    }
+
+    fn from_files(files: Files) -> Result<Self, String> {
+        let text = files.read("bundle.toml", MAX_TOML)?;
+        let identity = Sha256::digest(&text).into();
+        let text = std::str::from_utf8(&text).map_err(|_| "bundle.toml is not UTF-8")?;
+
+        // Format and kind decide whether the rest can be understood at all, so they are judged first.
+        #[derive(Deserialize)]
+        struct Head {
+            format: u32,
+            kind: String,
+        }
+        let head: Head = toml::from_str(text).map_err(|e| manifest_error(&e))?;
+        if head.format != 1 {
+            return Err(format!(
+                "bundle.toml has format {}, this version reads format 1",
+                head.format
+            ));
+        }
+        if head.kind != "codec" {
+            return Err(format!(
+                "it is of kind \"{}\", a \"codec\" bundle is needed",
+                head.kind
+            ));
+        }
+        let manifest: Manifest = toml::from_str(text).map_err(|e| manifest_error(&e))?;
+        debug_assert_eq!((manifest.format, &*manifest.kind), (1, "codec"));
+
+        if manifest.latent_channels != LATENT_CHANNELS {
+            return Err(format!(
+                "latent_channels is {}, it must be {LATENT_CHANNELS}",
+                manifest.latent_channels
+            ));
+        }
+        for (what, value, max) in [
+            (
+                "hyper_channels",
+                manifest.hyper_channels,
+                MAX_HYPER_CHANNELS,
+            ),
+            ("qvec_channels", manifest.qvec_channels, MAX_QVEC_CHANNELS),
+        ] {
+            if value == 0 || value > max {
+                return Err(format!("{what} is {value}, it must be within 1..={max}"));
+            }
+        }
+
+        let mut digests = BTreeMap::new();
+        for name in NORMATIVE_FILES.iter().chain(&OTHER_FILES) {
+            let digest = manifest
+                .files
+                .get(*name)
+                .ok_or_else(|| format!("bundle.toml lists no hash of {name}"))?;
+            let digest = parse_hex(digest)
+                .ok_or_else(|| format!("the hash of {name} is not 64 hexadecimal digits"))?;
+            if !files.exists(name) {
+                return Err(match &files {
+                    Files::Embedded(_) => format!("the file {name} is missing"),
+                    Files::Folder(folder) => {
+                        format!("the file {} is missing", folder.join(name).display())
+                    }
+                });
+            }
+            digests.insert((*name).to_string(), digest);
+        }
+        let hash: [u8; 32] = NORMATIVE_FILES
+            .iter()
+            .fold(Sha256::new(), |h, n| h.chain_update(digests[*n]))
+            .finalize()
+            .into();
+        if parse_hex(&manifest.hash) != Some(hash) {
+            return Err(format!(
+                "bundle.toml states the hash {}, its files make {}",
+                manifest.hash.chars().take(64).collect::<String>(),
+                hex(&hash)
+            ));
+        }
+
+        let mut bundle = Self {
+            name: manifest.name,
+            hash,
+            identity,
+            hyper_channels: manifest.hyper_channels,
+            qvec_channels: manifest.qvec_channels,
+            known_answers: Vec::new(),
+            key: Tables::empty(),
+            inter: Tables::empty(),
+            files,
+            digests,
+        };
+        let tables = bundle.read("tables.bin")?;
+        let reader = TableReader {
+            bytes: &tables,
+            entries: &manifest.tables,
+            hyper_channels: bundle.hyper_channels,
+            qvec_channels: bundle.qvec_channels,
+        };
+        bundle.key = reader.kind("key")?;
+        bundle.inter = reader.kind("inter")?;
+        let answers = bundle.read("kat.bin")?;
+        bundle.known_answers = manifest
+            .known_answer
+            .into_iter()
+            .map(|entry| known_answer(entry, &answers))
+            .collect::<Result<_, _>>()?;
+        Ok(bundle)
+    }
+
+    /// Reads a file of the bundle and verifies its hash.
+    pub(super) fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, String> {
+        let bytes = self.files.read(name, MAX_FILE)?;
+        let expected = self
+            .digests
+            .get(name)
+            .ok_or_else(|| format!("bundle.toml lists no hash of {name}"))?;
+        let got: [u8; 32] = Sha256::digest(&bytes).into();
+        if got != *expected {
+            return Err(format!(
+                "the file {name} is damaged or was changed: its SHA-256 is {}, bundle.toml says {}",
+                hex(&got),
+                hex(expected)
+            ));
+        }
+        Ok(bytes)
+    }
+
+    pub(super) fn tables(&self, kind: FrameKind) -> &Tables {
+        match kind {
+            FrameKind::Key => &self.key,
+            FrameKind::Inter => &self.inter,
+        }
+    }
+}
+
+impl Tables {
+    fn empty() -> Self {
+        Self {
+            step: Vec::new(),
+            qvec: Vec::new(),
+            qvec_channels: 0,
+            qoff: Vec::new(),
+            y_prob: Vec::new(),
+            z_prob: Vec::new(),
+            y_order: Vec::new(),
+        }
+    }
+}
+
+struct TableReader<'a> {
+    bytes: &'a [u8],
+    entries: &'a BTreeMap<String, TableEntry>,
+    hyper_channels: usize,
+    qvec_channels: usize,
+}
+
+impl TableReader<'_> {
+    fn bytes(&self, name: &str, dtype: DType, shape: &[usize]) -> Result<&[u8], String> {
+        let entry = self
+            .entries
+            .get(name)
+            .ok_or_else(|| format!("bundle.toml lists no table {name}"))?;
+        if DType::parse(&entry.dtype) != Some(dtype) || entry.shape != shape {
+            return Err(format!(
+                "table {name} is {} {:?}, it must be {dtype:?} {shape:?}",
+                entry.dtype.chars().take(16).collect::<String>(),
+                entry.shape.iter().take(8).collect::<Vec<_>>()
+            ));
+        }
+        let len = shape.iter().product::<usize>() * dtype.size();
+        entry
+            .offset
+            .checked_add(len)
+            .and_then(|end| self.bytes.get(entry.offset..end))
+            .ok_or_else(|| {
+                format!(
+                    "table {name} reaches beyond tables.bin ({} bytes)",
+                    self.bytes.len()
+                )
+            })
+    }
+
+    fn u16(&self, name: &str, shape: &[usize]) -> Result<Vec<u16>, String> {
+        let bytes = self.bytes(name, DType::U16, shape)?;
+        Ok(bytes
+            .chunks_exact(2)
+            .map(|b| u16::from_le_bytes([b[0], b[1]]))
+            .collect())
+    }
+
+    fn kind(&self, kind: &str) -> Result<Tables, String> {
+        let name = |table: &str| format!("{kind}.{table}");
+        let step = self.u16(&name("step"), &[QUANTIZERS, LATENT_CHANNELS])?;
+        if step.contains(&0) {
+            return Err(format!("table {} holds a zero step", name("step")));
+        }
+        let qvec = self.bytes(&name("qvec"), DType::I8, &[QUANTIZERS, self.qvec_channels])?;
+        let qoff = self.bytes(&name("qoff"), DType::I16, &[QUANTIZERS])?;
+        let probabilities =
+            |table: &str, rows: usize, first_used: usize| -> Result<Vec<[u16; BINS]>, String> {
+                let flat = self.u16(&name(table), &[rows, BINS])?;
+                let rows: Vec<[u16; BINS]> = flat.as_chunks().0.to_vec();
+                if rows.iter().skip(first_used).flatten().any(|&p| p == 0) {
+                    return Err(format!("table {} holds a zero probability", name(table)));
+                }
+                Ok(rows)
+            };
+        let y_prob = probabilities("y_prob", SCALES, 1)?;
+        let z_prob = probabilities("z_prob", self.hyper_channels, 0)?;
+        let y_order = self.u16(&name("y_order"), &[LATENT_CHANNELS])?;
+        let mut seen = [false; LATENT_CHANNELS];
+        for &c in &y_order {
+            match seen.get_mut(usize::from(c)) {
+                Some(seen) if !*seen => *seen = true,
+                _ => {
+                    return Err(format!(
+                        "table {} is not a permutation of 0..{LATENT_CHANNELS}",
+                        name("y_order")
+                    ));
+                }
+            }
+        }
+        Ok(Tables {
+            step,
+            qvec: qvec.iter().map(|&b| b as i8).collect(),
+            qvec_channels: self.qvec_channels,
+            qoff: qoff
+                .chunks_exact(2)
+                .map(|b| i16::from_le_bytes([b[0], b[1]]))
+                .collect(),
+            y_prob,
+            z_prob,
+            y_order,
+        })
+    }
+}
+
+fn known_answer(entry: KnownAnswerEntry, bytes: &[u8]) -> Result<KnownAnswer, String> {
+    let graph = entry.graph;
+    let inputs = entry
+        .inputs
+        .into_iter()
+        .map(|input| {
+            let what = || format!("known answer of {graph}, input {}", input.name);
+            let dtype = DType::parse(&input.dtype)
+                .ok_or_else(|| format!("{}: unknown dtype {}", what(), input.dtype))?;
+            let elements = input
+                .shape
+                .iter()
+                .try_fold(1usize, |n, &d| n.checked_mul(d))
+                .filter(|&n| n > 0 && n <= MAX_ANSWER_ELEMENTS && input.shape.len() <= 8)
+                .ok_or_else(|| {
+                    format!("{}: shape {:?} is empty or too large", what(), input.shape)
+                })?;
+            let data = input
+                .offset
+                .checked_add(elements * dtype.size())
+                .and_then(|end| bytes.get(input.offset..end))
+                .ok_or_else(|| {
+                    format!("{} reaches beyond kat.bin ({} bytes)", what(), bytes.len())
+                })?
+                .to_vec();
+            Ok(AnswerInput {
+                name: input.name,
+                dtype,
+                shape: input.shape,
+                data,
+            })
+        })
+        .collect::<Result<_, String>>()?;
+    let outputs = entry
+        .outputs
+        .into_iter()
+        .map(|output| {
+            u32::from_str_radix(&output.crc32c, 16)
+                .map(|crc| (output.name.clone(), crc))
+                .map_err(|_| {
+                    format!(
+                        "known answer of {graph}, output {}: crc32c is not 8 hexadecimal digits",
+                        output.name
+                    )
+                })
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(KnownAnswer {
+        graph,
+        inputs,
+        outputs,
+    })
+}
+
+fn manifest_error(error: &toml::de::Error) -> String {
+    format!("bundle.toml cannot be understood: {}", error.message())
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn parse_hex(text: &str) -> Option<[u8; 32]> {
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    let mut out = [0; 32];
+    for (byte, pair) in out.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(out)
+}
+
+/// True when the path looks like a bundle folder.
+pub fn is_bundle_folder(path: &Path) -> bool {
+    path.join("bundle.toml").is_file()
+}

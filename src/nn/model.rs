@@ -1,0 +1,825 @@
+// SPDX-License-Identifier: MPL-2.0
+//! A loaded bundle and its typed, batched runs.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use ort::session::SessionInputValue;
+use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
+use smallvec::SmallVec;
+
+use super::bundle::{Bundle, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Tables};
+use super::cancel::Cancel;
+use super::error::{NnError, Result};
+use super::runtime::Runtime;
+use super::session::{Graph, Interface, tensor};
+use super::{FrameKind, Provider, RuntimeOptions};
+
+/// Channels of a packed picture at 1/8 resolution: 64 of luma, 16 of each chroma plane.
+pub const PICTURE_CHANNELS: usize = 96;
+/// Most frames in one run.
+pub const MAX_BATCH: usize = 32;
+/// Most positions of a grid: 16384 × 16384 luma samples.
+const MAX_POSITIONS: usize = 1 << 20;
+
+/// Size of a padded picture in blocks of 16×16 luma samples, and of all tensors that belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Grid {
+    h16: usize,
+    w16: usize,
+}
+
+impl Grid {
+    /// A grid of `h16` rows and `w16` columns.
+    ///
+    /// # Errors
+    /// When empty or above 2^20 positions.
+    pub fn new(h16: usize, w16: usize) -> Result<Self> {
+        match h16.checked_mul(w16) {
+            Some(1..=MAX_POSITIONS) => Ok(Self { h16, w16 }),
+            _ => Err(NnError::Input(format!(
+                "a grid of {w16} × {h16} blocks is empty or too large"
+            ))),
+        }
+    }
+
+    /// The grid that covers a picture of so many luma samples.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn for_picture(width: usize, height: usize) -> Result<Self> {
+        Self::new(height.div_ceil(16), width.div_ceil(16))
+    }
+
+    /// Rows at 1/16 resolution.
+    pub fn h16(self) -> usize {
+        self.h16
+    }
+
+    /// Columns at 1/16 resolution.
+    pub fn w16(self) -> usize {
+        self.w16
+    }
+
+    /// Rows of the hyper-latent, at 1/64 resolution.
+    pub fn hz(self) -> usize {
+        self.h16.div_ceil(4)
+    }
+
+    /// Columns of the hyper-latent.
+    pub fn wz(self) -> usize {
+        self.w16.div_ceil(4)
+    }
+
+    /// Elements of a latent `y`, of a residual `r` or of scale indices: `[384, h16, w16]`.
+    pub fn y_len(self) -> usize {
+        LATENT_CHANNELS * self.h16 * self.w16
+    }
+
+    /// Elements of a packed picture: `[96, 2·h16, 2·w16]`.
+    pub fn picture_len(self) -> usize {
+        PICTURE_CHANNELS * 4 * self.h16 * self.w16
+    }
+}
+
+/// One inter frame of a batch. Both pictures are packed, `[96, 2·h16, 2·w16]`, in 10-bit units.
+#[derive(Debug, Clone, Copy)]
+pub struct InterItem<'a> {
+    /// 0..64.
+    pub quantizer: u8,
+    /// The prediction, centred (sample value − 512).
+    pub p: &'a [i16],
+    /// Difference of the two predictions where a block is predicted from both references, 0 elsewhere.
+    pub d: &'a [i16],
+}
+
+const F32: Option<TensorElementType> = Some(TensorElementType::Float32);
+const U8: Option<TensorElementType> = Some(TensorElementType::Uint8);
+const I8: Option<TensorElementType> = Some(TensorElementType::Int8);
+const I16: Option<TensorElementType> = Some(TensorElementType::Int16);
+
+/// Everything a graph of each stage may take. Key frames have no `p` and `d`.
+const PRIOR_TAKES: &Interface = &[
+    ("z_up", I8),
+    ("qvec", I8),
+    ("qoff", F32),
+    ("mask", U8),
+    ("p", I16),
+    ("d", I16),
+];
+const SYNTH_TAKES: &Interface = &[
+    ("r", I16),
+    ("feat", None),
+    ("qvec", I8),
+    ("qoff", F32),
+    ("mask", U8),
+    ("p", I16),
+    ("d", I16),
+];
+const ENC_TAKES: &Interface = &[
+    ("x", I16),
+    ("step", F32),
+    ("qvec", I8),
+    ("qoff", F32),
+    ("mask", U8),
+    ("p", I16),
+    ("d", I16),
+];
+const PRIOR_GIVES: &Interface = &[("scale_idx", U8), ("feat", None)];
+const SYNTH_GIVES: &Interface = &[("pic", I16)];
+const ENC_GIVES: &Interface = &[("y", F32), ("z", I8)];
+
+fn takes(interface: &'static Interface, kind: FrameKind) -> &'static Interface {
+    match kind {
+        FrameKind::Inter => interface,
+        FrameKind::Key => interface
+            .strip_suffix(&[("p", I16), ("d", I16)])
+            .unwrap_or(interface),
+    }
+}
+
+/// The normative networks of one frame kind.
+#[derive(Debug)]
+struct Decoding {
+    prior: Graph,
+    synth: Graph,
+}
+
+/// A bundle whose normative networks are loaded and have passed their known-answer tests.
+///
+/// Encoder networks are loaded with the first [`Batch::analyse`] or by [`prepare_encoder`](Self::prepare_encoder),
+/// so that decoders never pay for them.
+#[derive(Debug)]
+pub struct Model {
+    bundle: Bundle,
+    options: RuntimeOptions,
+    provider: Provider,
+    warnings: Vec<String>,
+    key: Decoding,
+    inter: Decoding,
+    encoders: [OnceLock<Graph>; 2],
+    /// Held while encoder networks are made.
+    loading: Mutex<()>,
+}
+
+type Key = ([u8; 32], RuntimeOptions);
+type Slot = Arc<Mutex<Weak<Model>>>;
+
+/// Models in use, so that elements of a process share them. Loading holds the model's slot only.
+static REGISTRY: Mutex<Option<HashMap<Key, Slot>>> = Mutex::new(None);
+
+impl Model {
+    /// Loads a bundle and its normative networks, or returns the one already in use with the same bundle and options.
+    ///
+    /// Without an explicit provider those compiled in are tried, best first; [`warnings`](Self::warnings) tells which
+    /// were refused and why.
+    ///
+    /// # Errors
+    /// [`NnError::Runtime`] without ONNX Runtime; [`NnError::UnknownModel`] and [`NnError::Bundle`] for what is wrong
+    /// with the bundle; [`NnError::Provider`] and [`NnError::KnownAnswer`] when no allowed provider runs it exactly.
+    pub fn load(source: &ModelSource, options: &RuntimeOptions) -> Result<Arc<Self>> {
+        Runtime::get()?;
+        let bundle = Bundle::open(source)?;
+        let options = RuntimeOptions {
+            threads: options.resolved_threads(),
+            ..options.clone()
+        };
+        let slot = {
+            let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+            let models = registry.get_or_insert_default();
+            // Slots that nobody loads into or uses any more.
+            models.retain(|_, slot| {
+                Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
+            });
+            models
+                .entry((bundle.identity, options.clone()))
+                .or_default()
+                .clone()
+        };
+        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = slot.upgrade() {
+            return Ok(model);
+        }
+        let model = Arc::new(Self::build(bundle, options)?);
+        *slot = Arc::downgrade(&model);
+        Ok(model)
+    }
+
+    fn build(bundle: Bundle, options: RuntimeOptions) -> Result<Self> {
+        let mut warnings = Vec::new();
+        let (provider, key, inter) = match options.provider {
+            Some(provider) => {
+                let (key, inter) = decoding(&bundle, provider, &options)?;
+                (provider, key, inter)
+            }
+            None => {
+                let mut candidates = Provider::COMPILED.iter().copied();
+                loop {
+                    // The CPU comes last, so its failure is returned and the list never runs out.
+                    let provider = candidates.next().unwrap_or(Provider::Cpu);
+                    match decoding(&bundle, provider, &options) {
+                        Ok((key, inter)) => break (provider, key, inter),
+                        Err(
+                            e @ (NnError::Provider { .. }
+                            | NnError::KnownAnswer { .. }
+                            | NnError::Run { .. }),
+                        ) if provider != Provider::Cpu => {
+                            warnings.push(e.to_string());
+                        }
+                        Err(e) => return Err(e),
+                    }
+                }
+            }
+        };
+        Ok(Self {
+            bundle,
+            options,
+            provider,
+            warnings,
+            key,
+            inter,
+            encoders: [OnceLock::new(), OnceLock::new()],
+            loading: Mutex::new(()),
+        })
+    }
+
+    /// Name from the bundle.
+    pub fn name(&self) -> &str {
+        &self.bundle.name
+    }
+
+    /// Hash over everything normative in the bundle; a stream carries it.
+    pub fn hash(&self) -> [u8; 32] {
+        self.bundle.hash
+    }
+
+    /// What runs the networks.
+    pub fn active_provider(&self) -> Provider {
+        self.provider
+    }
+
+    /// Providers that were tried and refused, with reasons.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Threads that a run may use.
+    pub fn threads(&self) -> usize {
+        self.options.threads
+    }
+
+    /// Integer tables of a frame kind.
+    pub fn tables(&self, kind: FrameKind) -> &Tables {
+        self.bundle.tables(kind)
+    }
+
+    /// Channels of the hyper-latent.
+    pub fn hyper_channels(&self) -> usize {
+        self.bundle.hyper_channels
+    }
+
+    /// Elements of a hyper-latent: `[hyper_channels, hz, wz]`.
+    pub fn z_len(&self, grid: Grid) -> usize {
+        self.bundle.hyper_channels * grid.hz() * grid.wz()
+    }
+
+    /// Loads the encoder networks now instead of with the first frame.
+    ///
+    /// # Errors
+    /// [`NnError::Bundle`] or [`NnError::Provider`].
+    pub fn prepare_encoder(&self) -> Result<()> {
+        self.encoder(FrameKind::Key)?;
+        self.encoder(FrameKind::Inter)?;
+        Ok(())
+    }
+
+    fn encoder(&self, kind: FrameKind) -> Result<&Graph> {
+        let (cell, name) = match kind {
+            FrameKind::Key => (&self.encoders[0], "key_enc"),
+            FrameKind::Inter => (&self.encoders[1], "inter_enc"),
+        };
+        if let Some(graph) = cell.get() {
+            return Ok(graph);
+        }
+        let _guard = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(graph) = cell.get() {
+            return Ok(graph);
+        }
+        let graph = build_graph(
+            &self.bundle,
+            name,
+            self.provider,
+            &self.options,
+            takes(ENC_TAKES, kind),
+            ENC_GIVES,
+        )?;
+        Ok(cell.get_or_init(|| graph))
+    }
+
+    /// A batch of key frames, one per quantizer.
+    ///
+    /// # Errors
+    /// [`NnError::Input`] for no or too many frames or a quantizer above 63.
+    pub fn key_batch(&self, grid: Grid, quantizers: &[u8]) -> Result<Batch<'_>> {
+        self.batch(
+            FrameKind::Key,
+            grid,
+            quantizers.iter().copied().collect(),
+            Cow::Borrowed(&[]),
+            Cow::Borrowed(&[]),
+        )
+    }
+
+    /// A batch of inter frames. A single frame is not copied; several are copied together, once, here.
+    ///
+    /// # Errors
+    /// [`NnError::Input`] as for key frames, and for pictures of another size than the grid's.
+    pub fn inter_batch<'a>(&'a self, grid: Grid, items: &[InterItem<'a>]) -> Result<Batch<'a>> {
+        let quantizers = items.iter().map(|i| i.quantizer).collect();
+        let len = grid.picture_len();
+        check_count(items.len())?;
+        let p = join("p", items.iter().map(|i| i.p), len)?;
+        let d = join("d", items.iter().map(|i| i.d), len)?;
+        self.batch(FrameKind::Inter, grid, quantizers, p, d)
+    }
+
+    fn batch<'a>(
+        &'a self,
+        kind: FrameKind,
+        grid: Grid,
+        quantizers: SmallVec<[u8; 8]>,
+        p: Cow<'a, [i16]>,
+        d: Cow<'a, [i16]>,
+    ) -> Result<Batch<'a>> {
+        check_count(quantizers.len())?;
+        if let Some(q) = quantizers.iter().find(|&&q| usize::from(q) >= QUANTIZERS) {
+            return Err(NnError::Input(format!(
+                "quantizer {q} is not within 0..{QUANTIZERS}"
+            )));
+        }
+        let tables = self.tables(kind);
+        let qvec = quantizers
+            .iter()
+            .flat_map(|&q| tables.qvec(q))
+            .copied()
+            .collect();
+        let qoff = quantizers
+            .iter()
+            .map(|&q| f32::from(tables.qoff(q)) / 2.0)
+            .collect();
+        let mask = (0..grid.h16)
+            .flat_map(|y| (0..grid.w16).map(move |x| u8::from((x + y) % 2 == 0)))
+            .collect();
+        Ok(Batch {
+            model: self,
+            kind,
+            grid,
+            quantizers,
+            qvec,
+            qoff,
+            mask,
+            p,
+            d,
+        })
+    }
+}
+
+fn check_count(n: usize) -> Result<()> {
+    match n {
+        1..=MAX_BATCH => Ok(()),
+        _ => Err(NnError::Input(format!(
+            "a batch of {n} frames; 1 to {MAX_BATCH} are possible"
+        ))),
+    }
+}
+
+/// Tensors of a batch behind each other; one tensor alone is borrowed.
+fn join<'a, T: Copy>(
+    what: &str,
+    parts: impl ExactSizeIterator<Item = &'a [T]>,
+    len: usize,
+) -> Result<Cow<'a, [T]>> {
+    let count = parts.len();
+    let mut joined = Cow::Borrowed(&[] as &[T]);
+    for (i, part) in parts.enumerate() {
+        if part.len() != len {
+            return Err(NnError::Input(format!(
+                "{what} of frame {i} has {} elements, expected {len}",
+                part.len()
+            )));
+        }
+        if count == 1 {
+            return Ok(Cow::Borrowed(part));
+        }
+        let joined = joined.to_mut();
+        joined.reserve_exact(len * (count - i));
+        joined.extend_from_slice(part);
+    }
+    Ok(joined)
+}
+
+fn decoding(
+    bundle: &Bundle,
+    provider: Provider,
+    options: &RuntimeOptions,
+) -> Result<(Decoding, Decoding)> {
+    let graph = |name, kind, takes_: &'static Interface, gives: &Interface| -> Result<Graph> {
+        let graph = build_graph(bundle, name, provider, options, takes(takes_, kind), gives)?;
+        let mut answers = bundle
+            .known_answers
+            .iter()
+            .filter(|a| a.graph == name)
+            .peekable();
+        // Without a complete answer a provider could be wrong unnoticed.
+        let complete = |outputs: &[(String, u32)]| {
+            gives
+                .iter()
+                .all(|(n, _)| outputs.iter().any(|(o, _)| o == n))
+        };
+        if !answers.peek().is_some_and(|a| complete(&a.outputs)) {
+            return Err(NnError::Bundle {
+                bundle: bundle.name.clone(),
+                what: format!("it has no known answer for all outputs of {}", graph.name()),
+            });
+        }
+        for answer in answers {
+            graph.verify(answer, provider)?;
+        }
+        Ok(graph)
+    };
+    let kind = |kind, prior, synth| -> Result<Decoding> {
+        Ok(Decoding {
+            prior: graph(prior, kind, PRIOR_TAKES, PRIOR_GIVES)?,
+            synth: graph(synth, kind, SYNTH_TAKES, SYNTH_GIVES)?,
+        })
+    };
+    Ok((
+        kind(FrameKind::Key, "key_prior", "key_synth")?,
+        kind(FrameKind::Inter, "inter_prior", "inter_synth")?,
+    ))
+}
+
+fn build_graph(
+    bundle: &Bundle,
+    name: &'static str,
+    provider: Provider,
+    options: &RuntimeOptions,
+    takes: &Interface,
+    gives: &Interface,
+) -> Result<Graph> {
+    let onnx = bundle
+        .read(&format!("{name}.onnx"))
+        .map_err(|what| NnError::Bundle {
+            bundle: bundle.name.clone(),
+            what,
+        })?;
+    Graph::build(name, &bundle.name, &onnx, provider, options, takes, gives)
+}
+
+/// Frames of one kind and size that go through the networks together; they may have different quantizers.
+///
+/// All inputs that several networks share are prepared here, once.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    model: &'a Model,
+    kind: FrameKind,
+    grid: Grid,
+    quantizers: SmallVec<[u8; 8]>,
+    qvec: Vec<i8>,
+    qoff: Vec<f32>,
+    mask: Vec<u8>,
+    p: Cow<'a, [i16]>,
+    d: Cow<'a, [i16]>,
+}
+
+type Feed<'v> = Option<ort::Result<SessionInputValue<'v>>>;
+
+fn view<'v, T>(shape: [usize; 4], data: &'v [T]) -> Feed<'v>
+where
+    T: PrimitiveTensorElementType + std::fmt::Debug + Clone + 'static,
+{
+    Some(TensorRef::from_array_view((shape, data)).map(Into::into))
+}
+
+impl<'a> Batch<'a> {
+    /// Number of frames.
+    #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
+    pub fn len(&self) -> usize {
+        self.quantizers.len()
+    }
+
+    /// Kind of all frames.
+    pub fn kind(&self) -> FrameKind {
+        self.kind
+    }
+
+    /// Size of all frames.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    fn y_shape(&self) -> [usize; 4] {
+        [self.len(), LATENT_CHANNELS, self.grid.h16, self.grid.w16]
+    }
+
+    fn picture_shape(&self) -> [usize; 4] {
+        [
+            self.len(),
+            PICTURE_CHANNELS,
+            2 * self.grid.h16,
+            2 * self.grid.w16,
+        ]
+    }
+
+    fn shared_input<'v>(&'v self, name: &str) -> Feed<'v> {
+        let n = self.len();
+        match name {
+            "qvec" => view([n, self.model.bundle.qvec_channels, 1, 1], &self.qvec),
+            "qoff" => view([n, 1, 1, 1], &self.qoff),
+            "mask" => view([1, 1, self.grid.h16, self.grid.w16], &self.mask),
+            "p" => view(self.picture_shape(), &self.p),
+            "d" => view(self.picture_shape(), &self.d),
+            _ => None,
+        }
+    }
+
+    fn check_frames<T>(&self, what: &str, frames: &[&[T]]) -> Result<()> {
+        if frames.len() != self.len() {
+            return Err(NnError::Input(format!(
+                "{} times {what} for a batch of {}",
+                frames.len(),
+                self.len()
+            )));
+        }
+        Ok(())
+    }
+
+    fn decoding(&self) -> &'a Decoding {
+        match self.kind {
+            FrameKind::Key => &self.model.key,
+            FrameKind::Inter => &self.model.inter,
+        }
+    }
+
+    /// Encoder: packed pictures `x` (`[96, 2·h16, 2·w16]`, centred 10 bit) to latents.
+    ///
+    /// # Errors
+    /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`]; at the first use also those of
+    /// [`Model::prepare_encoder`].
+    pub fn analyse(&self, x: &[&[i16]], cancel: &Cancel) -> Result<Analysis> {
+        self.check_frames("x", x)?;
+        let x = join("x", x.iter().copied(), self.grid.picture_len())?;
+        let tables = self.model.tables(self.kind);
+        let step: Vec<f32> = self
+            .quantizers
+            .iter()
+            .flat_map(|&q| tables.step(q))
+            .map(|&s| f32::from(s) / 64.0)
+            .collect();
+        let graph = self.model.encoder(self.kind)?;
+        let [y, z] = graph.run(
+            |name| match name {
+                "x" => view(self.picture_shape(), &x),
+                "step" => view([self.len(), LATENT_CHANNELS, 1, 1], &step),
+                _ => self.shared_input(name),
+            },
+            ["y", "z"],
+            cancel,
+        )?;
+        let z_shape = [
+            self.len(),
+            self.model.hyper_channels(),
+            self.grid.hz(),
+            self.grid.wz(),
+        ];
+        let analysis = Analysis {
+            y,
+            z,
+            y_shape: self.y_shape(),
+            z_shape,
+        };
+        tensor::<f32>(&analysis.y, analysis.y_shape)
+            .map_err(|what| self.bad_output(graph, "y", &what))?;
+        tensor::<i8>(&analysis.z, analysis.z_shape)
+            .map_err(|what| self.bad_output(graph, "z", &what))?;
+        Ok(analysis)
+    }
+
+    /// Hyper-latents (`[hyper_channels, hz, wz]`, symbols within ±127) to scale indices.
+    ///
+    /// # Errors
+    /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`].
+    pub fn prior(&self, z: &[&[i8]], cancel: &Cancel) -> Result<Prior> {
+        self.check_frames("z", z)?;
+        let (grid, channels) = (self.grid, self.model.hyper_channels());
+        let mut z_up = Vec::with_capacity(self.len() * channels * grid.h16 * grid.w16);
+        for (i, frame) in z.iter().enumerate() {
+            if frame.len() != self.model.z_len(grid) {
+                let expected = self.model.z_len(grid);
+                return Err(NnError::Input(format!(
+                    "z of frame {i} has {} elements, expected {expected}",
+                    frame.len()
+                )));
+            }
+            upsample(frame, grid, &mut z_up);
+        }
+        let graph = &self.decoding().prior;
+        let [scale_idx, feat] = graph.run(
+            |name| match name {
+                "z_up" => view([self.len(), channels, grid.h16, grid.w16], &z_up),
+                _ => self.shared_input(name),
+            },
+            ["scale_idx", "feat"],
+            cancel,
+        )?;
+        let prior = Prior {
+            scale_idx,
+            feat,
+            shape: self.y_shape(),
+            kind: self.kind,
+        };
+        let indices = tensor::<u8>(&prior.scale_idx, prior.shape)
+            .map_err(|what| self.bad_output(graph, "scale_idx", &what))?;
+        // Consumers index tables with them.
+        if indices
+            .iter()
+            .copied()
+            .max()
+            .is_some_and(|m| usize::from(m) >= SCALES)
+        {
+            return Err(self.bad_output(graph, "scale_idx", "an index is above 63"));
+        }
+        Ok(prior)
+    }
+
+    /// Dequantised residuals (`[384, h16, w16]`, within ±2047) to pictures, with the result of
+    /// [`prior`](Self::prior) of the same batch.
+    ///
+    /// # Errors
+    /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`].
+    pub fn synthesise(&self, prior: &Prior, r: &[&[i16]], cancel: &Cancel) -> Result<Pictures> {
+        self.check_frames("r", r)?;
+        if prior.shape != self.y_shape() || prior.kind != self.kind {
+            return Err(NnError::Input("the prior belongs to another batch".into()));
+        }
+        let r = join("r", r.iter().copied(), self.grid.y_len())?;
+        let graph = &self.decoding().synth;
+        let [pic] = graph.run(
+            |name| match name {
+                "r" => view(self.y_shape(), &r),
+                "feat" => Some(Ok(SessionInputValue::from(&prior.feat))),
+                _ => self.shared_input(name),
+            },
+            ["pic"],
+            cancel,
+        )?;
+        let pictures = Pictures {
+            pic,
+            shape: self.picture_shape(),
+        };
+        tensor::<i16>(&pictures.pic, pictures.shape)
+            .map_err(|what| self.bad_output(graph, "pic", &what))?;
+        Ok(pictures)
+    }
+
+    fn bad_output(&self, graph: &Graph, output: &str, what: &str) -> NnError {
+        NnError::Run {
+            bundle: self.model.name().into(),
+            graph: graph.name(),
+            what: format!("output {output}: {what}"),
+        }
+    }
+}
+
+/// Repeats each value 4×4 times, cropped to the grid.
+fn upsample(z: &[i8], grid: Grid, out: &mut Vec<i8>) {
+    for plane in z.chunks_exact(grid.hz() * grid.wz()) {
+        for y in 0..grid.h16 {
+            let row = &plane[y / 4 * grid.wz()..][..grid.wz()];
+            out.extend(row.iter().flat_map(|&v| [v; 4]).take(grid.w16));
+        }
+    }
+}
+
+/// Frame `i` of a batched tensor whose shape was checked when it was made.
+fn frame<T: PrimitiveTensorElementType>(value: &DynValue, shape: [usize; 4], i: usize) -> &[T] {
+    let len = shape[1..].iter().product::<usize>();
+    let data = tensor::<T>(value, shape).expect("type and shape were checked after the run");
+    &data[i * len..(i + 1) * len]
+}
+
+/// Scale indices of a batch, and features that only [`Batch::synthesise`] reads.
+#[derive(Debug)]
+pub struct Prior {
+    scale_idx: DynValue,
+    feat: DynValue,
+    shape: [usize; 4],
+    kind: FrameKind,
+}
+
+impl Prior {
+    /// Scale indices of frame `i`, `[384, h16, w16]`, each below 64; 0 means that the symbol is zero and not coded.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn scale_idx(&self, i: usize) -> &[u8] {
+        frame(&self.scale_idx, self.shape, i)
+    }
+}
+
+/// Decoded pictures of a batch.
+#[derive(Debug)]
+pub struct Pictures {
+    pic: DynValue,
+    shape: [usize; 4],
+}
+
+impl Pictures {
+    /// Frame `i`, packed, `[96, 2·h16, 2·w16]`, sample value − 512. A sound bundle keeps them within -512..=511; who
+    /// unpacks pictures of foreign bundles clips.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn get(&self, i: usize) -> &[i16] {
+        frame(&self.pic, self.shape, i)
+    }
+}
+
+/// Latents that an encoder found.
+#[derive(Debug)]
+pub struct Analysis {
+    y: DynValue,
+    z: DynValue,
+    y_shape: [usize; 4],
+    z_shape: [usize; 4],
+}
+
+impl Analysis {
+    /// (latent − mean) / step of frame `i`, `[384, h16, w16]`, not rounded.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn y(&self, i: usize) -> &[f32] {
+        frame(&self.y, self.y_shape, i)
+    }
+
+    /// Hyper-latent symbols of frame `i`, `[hyper_channels, hz, wz]`. Symbols are meant to stay within ±127; clip what
+    /// foreign bundles give.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn z(&self, i: usize) -> &[i8] {
+        frame(&self.z, self.z_shape, i)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upsampling_repeats_and_crops() {
+        let grid = Grid::new(5, 6).unwrap();
+        let mut out = Vec::new();
+        upsample(&[1, 2, 3, 4], grid, &mut out);
+        #[rustfmt::skip]
+        let expected = [
+            1, 1, 1, 1, 2, 2,
+            1, 1, 1, 1, 2, 2,
+            1, 1, 1, 1, 2, 2,
+            1, 1, 1, 1, 2, 2,
+            3, 3, 3, 3, 4, 4,
+        ];
+        assert_eq!(out, expected);
+    }
+
+    #[test]
+    fn one_part_is_borrowed_and_sizes_are_checked() {
+        let (a, b) = ([1i16, 2], [3i16, 4]);
+        assert!(matches!(
+            join("p", [&a[..]].into_iter(), 2).unwrap(),
+            Cow::Borrowed(_)
+        ));
+        assert_eq!(
+            *join("p", [&a[..], &b[..]].into_iter(), 2).unwrap(),
+            [1, 2, 3, 4]
+        );
+        assert!(matches!(
+            join("p", [&a[..], &b[..1]].into_iter(), 2),
+            Err(NnError::Input(_))
+        ));
+    }
+
+    #[test]
+    fn grids_are_bounded() {
+        assert_eq!(
+            Grid::for_picture(1280, 720).unwrap(),
+            Grid::new(45, 80).unwrap()
+        );
+        assert_eq!(Grid::for_picture(1, 17).unwrap(), Grid::new(2, 1).unwrap());
+        assert!(Grid::new(0, 3).is_err());
+        assert!(Grid::new(1 << 11, 1 << 10).is_err());
+        assert!(Grid::new(usize::MAX, 2).is_err());
+    }
+}
