@@ -3,14 +3,19 @@
 //!
 //! * [`range`]: the binary range coder with adaptive probabilities;
 //! * [`golomb`]: integers of any size (motion vectors, escapes);
+//! * [`symbols`]: the latents `y` and `z` with their adaptive, mixed contexts.
 //!
 //! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter alike.
 
 pub mod golomb;
+mod hyper;
+mod mix;
 pub mod range;
+pub mod symbols;
 
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
+pub use symbols::{LatentShape, SymbolContexts, SymbolCosts, SymbolTables};
 
 /// What can be wrong with entropy-coded data or with what is to be coded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,4 +36,21 @@ pub enum EntropyError {
         /// Bytes not read.
         left: usize,
     },
+    /// A bundle's entropy tables are malformed.
+    #[error("entropy tables of the bundle: {what}")]
+    Tables {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// Arrays do not fit the frame.
+    #[error("entropy coding: {what}")]
+    Shape {
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A symbol above what the format allows.
+    #[error(
+        "a symbol exceeds its limit (2047 in y, 127 in z); when decoding: the stream is damaged"
+    )]
+    SymbolRange,
 }

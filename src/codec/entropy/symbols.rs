@@ -1,0 +1,917 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Coding of the latent `y`: adaptive tables per scale index, mixed with what the neighbourhood says.
+
+use std::sync::Arc;
+
+use super::EntropyError;
+use super::golomb::UIntModel;
+use super::hyper::HyperState;
+use super::mix::{Counter, Mixer};
+use super::range::{BinaryCoder, Decoder, Encoder, bit_cost};
+
+/// Scale indices that a prior network may give; 0 means "not coded, zero".
+pub const SCALES: usize = 64;
+/// Adaptive magnitude bins of a symbol; larger magnitudes take an escape.
+pub const BINS: usize = 15;
+/// Largest magnitude of a symbol of `y`.
+pub const MAX_MAGNITUDE: i32 = 2047;
+/// Largest number of independent streams that `y` of one frame is cut into.
+pub const MAX_STREAMS: usize = 8;
+
+/// The entropy tables of a bundle for one kind of frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SymbolTables {
+    y_prob: Vec<[u16; BINS]>,
+    z_prob: Vec<[u16; BINS]>,
+    y_order: Vec<u16>,
+    /// Expected magnitude (capped at [`BINS`]) per scale index, in 1/256.
+    expected: [u16; SCALES],
+}
+
+impl SymbolTables {
+    /// Takes the arrays of `tables.bin`: `y_prob` [64][15], `z_prob` [hyper channels][15], `y_order` [channels].
+    ///
+    /// # Errors
+    /// [`EntropyError::Tables`] when a size does not fit or `y_order` is no permutation.
+    pub fn new(
+        y_prob: &[u16],
+        z_prob: &[u16],
+        y_order: &[u16],
+    ) -> Result<SymbolTables, EntropyError> {
+        if y_prob.len() != SCALES * BINS {
+            return Err(EntropyError::Tables {
+                what: "y_prob must have 64 x 15 entries",
+            });
+        }
+        if z_prob.is_empty() || !z_prob.len().is_multiple_of(BINS) {
+            return Err(EntropyError::Tables {
+                what: "z_prob must have 15 entries per hyper channel",
+            });
+        }
+        let mut seen = vec![false; y_order.len()];
+        for &c in y_order {
+            match seen.get_mut(usize::from(c)) {
+                Some(s) if !*s => *s = true,
+                _ => {
+                    return Err(EntropyError::Tables {
+                        what: "y_order must name each channel once",
+                    });
+                }
+            }
+        }
+        let rows = |t: &[u16]| t.as_chunks::<BINS>().0.to_vec();
+        let y_prob = rows(y_prob);
+        let expected = std::array::from_fn(|k| {
+            let (mut reach, mut sum) = (65536u64, 0u64);
+            for &p in &y_prob[k] {
+                reach = (reach * u64::from(p)) >> 16;
+                sum += reach;
+            }
+            (sum >> 8) as u16
+        });
+        Ok(SymbolTables {
+            y_prob,
+            z_prob: rows(z_prob),
+            y_order: y_order.to_vec(),
+            expected,
+        })
+    }
+
+    /// Channels of `y`.
+    pub fn channels(&self) -> usize {
+        self.y_order.len()
+    }
+
+    /// Channels of `z`.
+    pub fn hyper_channels(&self) -> usize {
+        self.z_prob.len()
+    }
+
+    /// Initial probabilities of the bins of hyper channel `c`.
+    pub(super) fn z_row(&self, c: usize) -> &[u16; BINS] {
+        &self.z_prob[c]
+    }
+}
+
+/// Height and width of a latent tensor, with its channels in front: `[channels, height, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LatentShape {
+    /// Channels.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+}
+
+impl LatentShape {
+    /// Elements in the tensor.
+    pub fn len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Whether the tensor has no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Classes of the scale index in the neighbourhood models.
+const SCALE_CLASSES: usize = 24;
+const NEAR_CLASSES: usize = 9;
+const RATIO_CLASSES: usize = 8;
+const GROUPS: usize = 4;
+const CO_CLASSES: usize = 5;
+const NEAR_COARSE: usize = 3;
+const MODELS: usize = 4;
+
+type Bins = [Counter; BINS];
+
+#[inline(always)]
+fn scale_class(k: u8) -> usize {
+    usize::from(k >> 1).min(SCALE_CLASSES - 1)
+}
+
+/// Class of a weighted sum of neighbouring magnitudes.
+const NEAR_CLASS: [u8; 64] = {
+    let mut t = [0u8; 64];
+    let mut i = 0;
+    while i < 64 {
+        t[i] = match i {
+            0 => 0,
+            1 => 1,
+            2 => 2,
+            3..=4 => 3,
+            5..=6 => 4,
+            7..=10 => 5,
+            11..=16 => 6,
+            17..=28 => 7,
+            _ => 8,
+        };
+        i += 1;
+    }
+    t
+};
+
+/// The adaptive state of one stream of `y`.
+#[derive(Clone, Debug)]
+struct BandState {
+    /// Model A: per scale index.
+    scale: Vec<Bins>,
+    /// Model B: scale class and magnitudes of the neighbours in the channel.
+    near: Vec<Bins>,
+    /// Model C: scale class, channel group, and how the channels coded so far at this place compare with their scales.
+    ratio: Vec<Bins>,
+    /// Model D: scale class, magnitude at the same place in the reference frame, coarse neighbours.
+    co: Vec<Bins>,
+    mixers: Vec<Mixer<MODELS>>,
+    escape: Vec<UIntModel<0>>,
+}
+
+const TRUST_SCALE: u32 = 96;
+const TRUST_OTHER: u32 = 24;
+const LIMIT_SCALE: u32 = 1000;
+const LIMIT_OTHER: u32 = 400;
+const RATE: i32 = 6;
+const MIX_SETS: usize = 4 * 4;
+
+#[inline(always)]
+fn mix_set(j: usize, class: usize) -> usize {
+    j.min(3) * 4 + (class / 6).min(3)
+}
+
+impl BandState {
+    fn new(tables: &SymbolTables) -> BandState {
+        let row =
+            |k: usize, trust| tables.y_prob[k.min(SCALES - 1)].map(|p| Counter::new(p, trust));
+        let class_rows = |n: usize| {
+            (0..SCALE_CLASSES)
+                .flat_map(|c| std::iter::repeat_n(row((2 * c).max(1), TRUST_OTHER), n))
+                .collect::<Vec<_>>()
+        };
+        BandState {
+            scale: (0..SCALES).map(|k| row(k, TRUST_SCALE)).collect(),
+            near: class_rows(NEAR_CLASSES),
+            ratio: class_rows(RATIO_CLASSES * GROUPS),
+            co: class_rows(CO_CLASSES * NEAR_COARSE),
+            mixers: vec![Mixer::new([40000, 10000, 10000, 5000]); MIX_SETS],
+            escape: vec![UIntModel::default(); 4],
+        }
+    }
+
+    /// Codes the magnitude of one symbol.
+    #[inline(always)]
+    fn magnitude<C: BinaryCoder>(
+        &mut self,
+        coder: &mut C,
+        k: u8,
+        ctx: [usize; 3],
+        magnitude: u32,
+    ) -> u32 {
+        let class = scale_class(k);
+        let a = &mut self.scale[usize::from(k) & (SCALES - 1)];
+        let b = &mut self.near[class * NEAR_CLASSES + ctx[0]];
+        let c = &mut self.ratio[class * RATIO_CLASSES * GROUPS + ctx[1]];
+        let d = &mut self.co[class * CO_CLASSES * NEAR_COARSE + ctx[2]];
+        let mut j = 0;
+        while j < BINS {
+            let mixer = &mut self.mixers[mix_set(j, class)];
+            let models = [&mut a[j], &mut b[j], &mut c[j], &mut d[j]];
+            let limits = [LIMIT_SCALE, LIMIT_OTHER, LIMIT_OTHER, LIMIT_OTHER];
+            if !mixer.code(coder, models, limits, RATE, magnitude > j as u32) {
+                return j as u32;
+            }
+            j += 1;
+        }
+        let escape =
+            self.escape[usize::from(k >> 4) & 3].code(coder, magnitude.wrapping_sub(BINS as u32));
+        BINS as u32 + escape
+    }
+}
+
+/// Buffers of one stream while it codes a frame.
+struct Scratch {
+    /// Magnitudes (at most 15) of the channel in progress, with a border of zeros.
+    near: Vec<u8>,
+    /// What the channels coded so far at each place summed up to, and what their scales promised.
+    actual: Vec<u16>,
+    promised: Vec<u16>,
+}
+
+/// Which of the two values is larger, and how much: 8 classes.
+#[inline(always)]
+fn ratio_class(actual: u32, promised: u32) -> usize {
+    let (a, p) = (actual + 64, promised + 64);
+    usize::from(4 * a > p)
+        + usize::from(2 * a > p)
+        + usize::from(4 * a > 3 * p)
+        + usize::from(a > p)
+        + usize::from(3 * a > 4 * p)
+        + usize::from(a > 2 * p)
+        + usize::from(a > 4 * p)
+}
+
+/// Codes `rows` rows of all channels. An encoder (`ENCODE`) reads `input`; a decoder writes `output` (all zero before).
+#[allow(clippy::too_many_arguments)]
+fn code_band<C: BinaryCoder, const ENCODE: bool>(
+    state: &mut BandState,
+    tables: &SymbolTables,
+    coder: &mut C,
+    shape: LatentShape,
+    rows: std::ops::Range<usize>,
+    scale_idx: &[u8],
+    input: &[i16],
+    output: &mut [i16],
+    reference: Option<&[u8]>,
+    magnitudes: &mut [u8],
+) -> bool {
+    let (w, n) = (shape.width, rows.len());
+    let stride = w + 2;
+    let mut s = Scratch {
+        near: vec![0; (n + 1) * stride],
+        actual: vec![0; n * w],
+        promised: vec![0; n * w],
+    };
+    let mut sound = true;
+    for (rank, &c) in tables.y_order.iter().enumerate() {
+        let group = rank * GROUPS / tables.y_order.len();
+        let plane = usize::from(c) * shape.height;
+        s.near.fill(0);
+        for y in 0..n {
+            let at = (plane + rows.start + y) * w;
+            let out_at = (usize::from(c) * n + y) * w;
+            let scales = &scale_idx[at..at + w];
+            let mut x = 0;
+            while x < w {
+                // Skip what is not coded eight at a time.
+                if let Some(eight) = scales[x..].first_chunk::<8>() {
+                    let v = u64::from_le_bytes(*eight);
+                    if v == 0 {
+                        x += 8;
+                        continue;
+                    }
+                    x += v.trailing_zeros() as usize / 8;
+                } else if scales[x] == 0 {
+                    x += 1;
+                    continue;
+                }
+                let k = scales[x];
+                let o = (y + 1) * stride + x + 1;
+                let (l, t) = (u32::from(s.near[o - 1]), u32::from(s.near[o - stride]));
+                let (tl, tr) = (
+                    u32::from(s.near[o - stride - 1]),
+                    u32::from(s.near[o - stride + 1]),
+                );
+                let near = 2 * (l + t) + tl + tr;
+                let near = usize::from(NEAR_CLASS[(near as usize).min(63)]);
+                let p = y * w + x;
+                let (actual, promised) = (u32::from(s.actual[p]), u32::from(s.promised[p]));
+                let ratio = ratio_class(actual, promised) * GROUPS + group;
+                let co = reference.map_or(0, |r| usize::from(r[at + x]));
+                let co = co.min(CO_CLASSES - 1) * NEAR_COARSE + (near.min(4) + 1) / 2;
+                let symbol = if ENCODE { i32::from(input[at + x]) } else { 0 };
+                let m = state.magnitude(coder, k, [near, ratio, co], symbol.unsigned_abs());
+                let small = m.min(BINS as u32);
+                let e = u32::from(tables.expected[usize::from(k) & (SCALES - 1)]);
+                s.actual[p] = (actual - (actual >> 4) + small * 16) as u16;
+                s.promised[p] = (promised - (promised >> 4) + (e >> 4)) as u16;
+                if m > 0 {
+                    s.near[o] = small as u8;
+                    magnitudes[out_at + x] = small as u8;
+                    let negative = coder.bypass(u32::from(symbol < 0), 1) == 1;
+                    if !ENCODE {
+                        sound &= m <= MAX_MAGNITUDE as u32;
+                        let m = m.min(MAX_MAGNITUDE as u32) as i16;
+                        output[out_at + x] = if negative { -m } else { m };
+                    }
+                }
+                x += 1;
+            }
+        }
+    }
+    sound
+}
+
+/// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to its successors.
+///
+/// One frame is coded by [`encode_z`](Self::encode_z), then [`encode_y`](Self::encode_y) (or the decoding pair), on a
+/// clone of the state that its reference left; the clone is then kept with the new frame.
+///
+/// State that comes from a damaged frame must not be used: start again at the next key frame.
+#[derive(Clone, Debug)]
+pub struct SymbolContexts {
+    tables: Arc<SymbolTables>,
+    y_shape: LatentShape,
+    z_shape: LatentShape,
+    bands: Vec<BandState>,
+    hyper: HyperState,
+    /// Of the frame coded last: magnitudes (at most 15) of `y`, and `z`.
+    magnitudes: Option<Arc<[u8]>>,
+    z: Option<Arc<[i8]>>,
+}
+
+impl SymbolContexts {
+    /// The state before the first frame of its kind: that of the tables.
+    ///
+    /// `height` and `width`: size of `y`, that is the padded picture's over 16. `streams`: number of independent
+    /// streams of `y`; it is cut into that many bands of rows, at most one per row.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when the size is zero or `streams` not within 1 to 8.
+    pub fn new(
+        tables: Arc<SymbolTables>,
+        height: usize,
+        width: usize,
+        streams: usize,
+    ) -> Result<SymbolContexts, EntropyError> {
+        if height == 0 || width == 0 || !(1..=MAX_STREAMS).contains(&streams) {
+            return Err(EntropyError::Shape {
+                what: "latents need a size above zero and 1 to 8 streams",
+            });
+        }
+        let y_shape = LatentShape {
+            channels: tables.channels(),
+            height,
+            width,
+        };
+        let z_shape = LatentShape {
+            channels: tables.hyper_channels(),
+            height: height.div_ceil(4),
+            width: width.div_ceil(4),
+        };
+        let bands = vec![BandState::new(&tables); streams.min(height)];
+        let hyper = HyperState::new(&tables);
+        Ok(SymbolContexts {
+            tables,
+            y_shape,
+            z_shape,
+            bands,
+            hyper,
+            magnitudes: None,
+            z: None,
+        })
+    }
+
+    /// Shape of `y`: `[channels, H/16, W/16]`.
+    pub fn y_shape(&self) -> LatentShape {
+        self.y_shape
+    }
+
+    /// Shape of `z`: `[hyper channels, ceil(H/64), ceil(W/64)]`.
+    pub fn z_shape(&self) -> LatentShape {
+        self.z_shape
+    }
+
+    /// Streams that `y` of each frame has.
+    pub fn streams(&self) -> usize {
+        self.bands.len()
+    }
+
+    /// Rows of `y` that stream `i` of `n` holds.
+    fn rows(height: usize, n: usize, i: usize) -> std::ops::Range<usize> {
+        height * i / n..height * (i + 1) / n
+    }
+
+    fn check(
+        &self,
+        what: &'static str,
+        len: usize,
+        shape: LatentShape,
+    ) -> Result<(), EntropyError> {
+        if len == shape.len() {
+            Ok(())
+        } else {
+            Err(EntropyError::Shape { what })
+        }
+    }
+
+    /// Writes the hyper-latent. Values are clamped to +-127 (only -128 is affected).
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when the length is not that of [`z_shape`](Self::z_shape).
+    pub fn encode_z(&mut self, z: &[i8]) -> Result<Vec<u8>, EntropyError> {
+        self.check("z has another size than its frame", z.len(), self.z_shape)?;
+        let mut enc = Encoder::new();
+        let mut copy: Vec<i8> = z.iter().map(|&v| v.max(-127)).collect();
+        self.hyper
+            .code(&mut enc, self.z_shape, &mut copy, self.z.as_deref());
+        self.z = Some(copy.into());
+        Ok(enc.finish())
+    }
+
+    /// Reads the hyper-latent.
+    ///
+    /// # Errors
+    /// When the data is cut or damaged.
+    pub fn decode_z(&mut self, data: &[u8]) -> Result<Arc<[i8]>, EntropyError> {
+        let mut dec = Decoder::new(data);
+        let mut z = vec![0i8; self.z_shape.len()];
+        let sound = self
+            .hyper
+            .code(&mut dec, self.z_shape, &mut z, self.z.as_deref());
+        dec.finish()?;
+        if !sound {
+            return Err(EntropyError::SymbolRange);
+        }
+        let z: Arc<[i8]> = z.into();
+        self.z = Some(z.clone());
+        Ok(z)
+    }
+
+    /// Writes the latent: one byte string per stream. Symbols where `scale_idx` is 0 are not looked at.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when a length does not fit; [`EntropyError::SymbolRange`] when a symbol's magnitude is
+    /// above 2047.
+    pub fn encode_y(
+        &mut self,
+        scale_idx: &[u8],
+        symbols: &[i16],
+    ) -> Result<Vec<Vec<u8>>, EntropyError> {
+        self.check(
+            "scale_idx has another size than its frame",
+            scale_idx.len(),
+            self.y_shape,
+        )?;
+        self.check(
+            "y has another size than its frame",
+            symbols.len(),
+            self.y_shape,
+        )?;
+        if symbols.iter().any(|&s| i32::from(s).abs() > MAX_MAGNITUDE) {
+            return Err(EntropyError::SymbolRange);
+        }
+        let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
+        let n = self.bands.len();
+        let mut parts = Self::each_band(&mut self.bands, |i, state| {
+            let rows = Self::rows(shape.height, n, i);
+            let mut mags = vec![0; shape.channels * rows.len() * shape.width];
+            let mut enc = Encoder::new();
+            code_band::<_, true>(
+                state,
+                tables,
+                &mut enc,
+                shape,
+                rows,
+                scale_idx,
+                symbols,
+                &mut [],
+                reference,
+                &mut mags,
+            );
+            (enc.finish(), mags)
+        });
+        let out = parts.iter_mut().map(|p| std::mem::take(&mut p.0)).collect();
+        self.magnitudes = Some(join(shape, parts.into_iter().map(|p| p.1).collect()).into());
+        Ok(out)
+    }
+
+    /// Reads the latent from its streams.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when a length or the number of streams does not fit, others when the data is cut or
+    /// damaged; the state is then spoilt.
+    pub fn decode_y(
+        &mut self,
+        streams: &[&[u8]],
+        scale_idx: &[u8],
+    ) -> Result<Vec<i16>, EntropyError> {
+        self.check(
+            "scale_idx has another size than its frame",
+            scale_idx.len(),
+            self.y_shape,
+        )?;
+        if streams.len() != self.bands.len() {
+            return Err(EntropyError::Shape {
+                what: "a frame has another number of y streams than its key frame",
+            });
+        }
+        let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
+        let n = self.bands.len();
+        let parts = Self::each_band(&mut self.bands, |i, state| {
+            let rows = Self::rows(shape.height, n, i);
+            let len = shape.channels * rows.len() * shape.width;
+            let (mut mags, mut out) = (vec![0; len], vec![0; len]);
+            let mut dec = Decoder::new(streams[i]);
+            let sound = code_band::<_, false>(
+                state,
+                tables,
+                &mut dec,
+                shape,
+                rows,
+                scale_idx,
+                &[],
+                &mut out,
+                reference,
+                &mut mags,
+            );
+            dec.finish()?;
+            if sound {
+                Ok((out, mags))
+            } else {
+                Err(EntropyError::SymbolRange)
+            }
+        });
+        let (symbols, mags): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        self.magnitudes = Some(join(shape, mags).into());
+        Ok(join(shape, symbols))
+    }
+
+    /// Runs `f` for each band, each on its own thread when there are several.
+    fn each_band<T: Send>(
+        bands: &mut [BandState],
+        f: impl Fn(usize, &mut BandState) -> T + Sync,
+    ) -> Vec<T> {
+        let Some((first, rest)) = bands.split_first_mut() else {
+            return Vec::new();
+        };
+        std::thread::scope(|scope| {
+            let f = &f;
+            let handles: Vec<_> = rest
+                .iter_mut()
+                .enumerate()
+                .map(|(i, b)| scope.spawn(move || f(i + 1, b)))
+                .collect();
+            let mut out = vec![f(0, first)];
+            // A panic of a worker goes on here.
+            out.extend(
+                handles
+                    .into_iter()
+                    .map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))),
+            );
+            out
+        })
+    }
+
+    /// What symbols cost in this state, for an encoder that weighs rate against distortion.
+    pub fn costs(&self) -> SymbolCosts {
+        let mut cost = vec![[0u16; BINS + 1]; SCALES];
+        for (row, bins) in cost.iter_mut().zip(&self.bands[0].scale).skip(1) {
+            let mut sum = 0;
+            for m in 0..BINS {
+                let p = bins[m].p1().max(super::range::MIN_P);
+                row[m] = (sum + bit_cost(p, false) + if m > 0 { 256 } else { 0 }).min(65535) as u16;
+                sum += bit_cost(p, true);
+            }
+            row[BINS] = (sum + 256).min(65535) as u16;
+        }
+        SymbolCosts(cost)
+    }
+}
+
+/// Joins bands of rows into whole planes.
+fn join<T: Copy>(shape: LatentShape, mut bands: Vec<Vec<T>>) -> Vec<T> {
+    if bands.len() == 1
+        && let Some(whole) = bands.pop()
+    {
+        return whole;
+    }
+    let mut out = Vec::with_capacity(shape.len());
+    for c in 0..shape.channels {
+        for b in &bands {
+            let plane = b.len() / shape.channels;
+            out.extend_from_slice(&b[c * plane..(c + 1) * plane]);
+        }
+    }
+    out
+}
+
+/// Cost of coding magnitudes (with their signs) per scale index, in 1/256 bit.
+#[derive(Clone, Debug)]
+pub struct SymbolCosts(Vec<[u16; BINS + 1]>);
+
+impl SymbolCosts {
+    /// Cost of a symbol of this magnitude at scale index `k`; 0 at index 0, where nothing is coded.
+    #[inline]
+    pub fn cost(&self, k: u8, magnitude: u32) -> u32 {
+        let row = &self.0[usize::from(k) & (SCALES - 1)];
+        if magnitude < BINS as u32 {
+            u32::from(row[magnitude as usize])
+        } else {
+            // The escape: an Exp-Golomb code of order 0.
+            let bits = 31 - (magnitude - BINS as u32 + 1).leading_zeros();
+            u32::from(row[BINS]) + (2 * bits + 1) * 256
+        }
+    }
+
+    /// Costs of the magnitudes 0 to 14 at scale index `k`, and of larger ones without their escape.
+    #[inline]
+    pub fn row(&self, k: u8) -> &[u16; BINS + 1] {
+        &self.0[usize::from(k) & (SCALES - 1)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHAPE: LatentShape = LatentShape {
+        channels: 24,
+        height: 9,
+        width: 13,
+    };
+
+    struct Rng(u64);
+    impl Rng {
+        fn next(&mut self) -> u32 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 >> 16) as u32
+        }
+        fn unit(&mut self) -> f64 {
+            (f64::from(self.next()) + 0.5) / 4_294_967_296.0
+        }
+        fn laplace(&mut self, sigma: f64) -> i16 {
+            let u = self.unit() - 0.5;
+            let v = -sigma / 2f64.sqrt() * (1.0 - 2.0 * u.abs()).ln() * u.signum();
+            v.round().clamp(-2047.0, 2047.0) as i16
+        }
+    }
+
+    fn sigma(k: usize) -> f64 {
+        0.1 * 2f64.powf(k as f64 / 6.0)
+    }
+
+    /// Tables of a rounded Laplace distribution of exactly the scales that the indices name.
+    fn tables(shape: LatentShape) -> Arc<SymbolTables> {
+        let tail = |k: usize, j: usize| (-(j as f64 + 0.5) * 2f64.sqrt() / sigma(k)).exp();
+        let y: Vec<u16> = (0..SCALES * BINS)
+            .map(|i| {
+                let (k, j) = (i / BINS, i % BINS);
+                let p = tail(k, j) / if j == 0 { 1.0 } else { tail(k, j - 1) };
+                (p * 65536.0).clamp(1.0, 65535.0) as u16
+            })
+            .collect();
+        let order: Vec<u16> = (0..shape.channels as u16).rev().collect();
+        Arc::new(SymbolTables::new(&y, &[2000; 6 * BINS], &order).unwrap())
+    }
+
+    fn contexts(shape: LatentShape, streams: usize) -> SymbolContexts {
+        SymbolContexts::new(tables(shape), shape.height, shape.width, streams).unwrap()
+    }
+
+    fn frame(rng: &mut Rng, shape: LatentShape, mismatch: f64, skip: u32) -> (Vec<u8>, Vec<i16>) {
+        // Scales vary smoothly over the picture; the truth deviates from what is signalled by a field of its own.
+        let phase = rng.unit() * 6.0;
+        (0..shape.len())
+            .map(|i| {
+                let (x, y) = (
+                    (i % shape.width) as f64,
+                    (i / shape.width % shape.height) as f64,
+                );
+                let c = i / shape.width / shape.height;
+                let k =
+                    8.0 + 6.0 * (x / 7.0 + phase).sin() + 6.0 * (y / 5.0).cos() + c as f64 % 17.0;
+                let k = if rng.next() % 100 < skip {
+                    0
+                } else {
+                    k.max(1.0) as u8
+                };
+                let deviation = mismatch * ((x / 3.0 - phase).sin() + (y / 3.0).sin());
+                let s = if k == 0 {
+                    0
+                } else {
+                    rng.laplace(sigma(k.into()) * 2f64.powf(deviation))
+                };
+                (k, s)
+            })
+            .unzip()
+    }
+
+    #[test]
+    fn frames_round_trip_with_any_number_of_streams() {
+        for streams in 1..=MAX_STREAMS {
+            let mut rng = Rng(streams as u64 + 77);
+            let (mut enc, mut dec) = (contexts(SHAPE, streams), contexts(SHAPE, streams));
+            for t in 0..4 {
+                let (k, mut s) = frame(&mut rng, SHAPE, 0.5, 40);
+                // Extremes and escapes.
+                for (i, v) in [2047, -2047, 15, -15, 14, 16, 1000].into_iter().enumerate() {
+                    let at = i * 211 + t;
+                    s[at] = if k[at] > 0 { v } else { 0 };
+                }
+                let z: Vec<i8> = (0..enc.z_shape().len())
+                    .map(|_| if t == 2 { 0 } else { rng.laplace(3.0) as i8 })
+                    .collect();
+                let data = enc.encode_z(&z).unwrap();
+                assert_eq!(&*dec.decode_z(&data).unwrap(), &z);
+                let data = enc.encode_y(&k, &s).unwrap();
+                assert_eq!(data.len(), streams);
+                let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
+                assert_eq!(dec.decode_y(&parts, &k).unwrap(), s);
+            }
+        }
+    }
+
+    #[test]
+    fn z_round_trips_at_its_limits() {
+        let (mut enc, mut dec) = (contexts(SHAPE, 1), contexts(SHAPE, 1));
+        for step in [1usize, 3, 29, 255] {
+            let z: Vec<i8> = (0..enc.z_shape().len())
+                .map(|i| ((i * step) % 255) as i32 as i16 - 127)
+                .map(|v| v as i8)
+                .collect();
+            let data = enc.encode_z(&z).unwrap();
+            assert_eq!(&*dec.decode_z(&data).unwrap(), &z);
+        }
+    }
+
+    #[test]
+    fn nothing_to_say_takes_next_to_nothing() {
+        let shape = LatentShape {
+            channels: 24,
+            height: 23,
+            width: 40,
+        };
+        let mut ctx = contexts(shape, 1);
+        let z = vec![0; ctx.z_shape().len()];
+        assert!(ctx.encode_z(&z).unwrap().len() <= 1);
+        assert_eq!(ctx.encode_z(&z).unwrap().len(), 0);
+        assert_eq!(
+            ctx.encode_y(&vec![0; shape.len()], &vec![0; shape.len()])
+                .unwrap()[0]
+                .len(),
+            0
+        );
+    }
+
+    #[test]
+    fn skipped_places_are_not_looked_at() {
+        let mut rng = Rng(3);
+        let (k, s) = frame(&mut rng, SHAPE, 0.0, 50);
+        let noisy: Vec<i16> = s
+            .iter()
+            .zip(&k)
+            .map(|(&s, &k)| if k == 0 { 99 } else { s })
+            .collect();
+        assert_eq!(
+            contexts(SHAPE, 2).encode_y(&k, &s),
+            contexts(SHAPE, 2).encode_y(&k, &noisy)
+        );
+    }
+
+    /// Bits per the tables themselves, not adapted.
+    fn ideal(k: &[u8], s: &[i16]) -> f64 {
+        let tail = |k: u8, j: f64| (-j * 2f64.sqrt() / sigma(k.into())).exp();
+        k.iter()
+            .zip(s)
+            .filter(|(k, _)| **k > 0)
+            .map(|(&k, &s)| {
+                let m = f64::from(s.unsigned_abs());
+                let p = if m == 0.0 {
+                    1.0 - tail(k, 0.5)
+                } else {
+                    (tail(k, m - 0.5) - tail(k, m + 0.5)) / 2.0
+                };
+                -p.max(1e-12).log2()
+            })
+            .sum()
+    }
+
+    #[test]
+    fn mixing_costs_little_on_perfect_scales_and_wins_on_wrong_ones() {
+        let shape = LatentShape {
+            channels: 96,
+            height: 24,
+            width: 40,
+        };
+        let mut gains = Vec::new();
+        for mismatch in [0.0, 0.5, 1.0] {
+            let mut rng = Rng(1234);
+            let mut ctx = contexts(shape, 1);
+            let (mut coded, mut expected) = (0.0, 0.0);
+            for _ in 0..3 {
+                let (k, s) = frame(&mut rng, shape, mismatch, 30);
+                coded += ctx.encode_y(&k, &s).unwrap()[0].len() as f64 * 8.0;
+                expected += ideal(&k, &s);
+            }
+            gains.push(100.0 * (1.0 - coded / expected));
+        }
+        println!("gain over fixed tables by mismatch: {gains:.2?} %");
+        assert!(gains[0] > -0.5, "{gains:?}");
+        assert!(gains[1] > 1.0 && gains[2] > 8.0, "{gains:?}");
+    }
+
+    #[test]
+    fn costs_match_what_is_written() {
+        let shape = LatentShape {
+            channels: 48,
+            height: 24,
+            width: 40,
+        };
+        let mut rng = Rng(42);
+        let mut ctx = contexts(shape, 1);
+        let (k, s) = frame(&mut rng, shape, 0.0, 30);
+        let costs = ctx.costs();
+        let estimate: f64 = k
+            .iter()
+            .zip(&s)
+            .map(|(&k, &s)| f64::from(costs.cost(k, s.unsigned_abs().into())) / 256.0)
+            .sum();
+        let bits = ctx.encode_y(&k, &s).unwrap()[0].len() as f64 * 8.0;
+        assert!(
+            (estimate / bits - 1.0).abs() < 0.02,
+            "estimated {estimate}, written {bits}"
+        );
+        assert_eq!(costs.cost(0, 0), 0);
+    }
+
+    #[test]
+    fn damage_gives_errors_or_other_symbols_but_no_panic() {
+        let mut rng = Rng(8);
+        let (k, s) = frame(&mut rng, SHAPE, 0.3, 30);
+        let good = contexts(SHAPE, 2).encode_y(&k, &s).unwrap();
+        let mut failures = 0;
+        for _ in 0..400 {
+            let mut bad = good.clone();
+            for _ in 0..1 + rng.next() % 4 {
+                let part = &mut bad[rng.next() as usize % 2];
+                let at = rng.next() as usize % part.len();
+                match rng.next() % 3 {
+                    0 => part[at] ^= 1 << (rng.next() % 8),
+                    1 => part.truncate(at.max(1)),
+                    _ => part[at..].fill(0xff),
+                }
+            }
+            let parts: Vec<&[u8]> = bad.iter().map(|d| &d[..]).collect();
+            match contexts(SHAPE, 2).decode_y(&parts, &k) {
+                Ok(out) => assert!(out.iter().all(|v| v.abs() <= 2047)),
+                Err(_) => failures += 1,
+            }
+            let _ = contexts(SHAPE, 1).decode_z(parts[0]);
+        }
+        assert!(failures > 100, "{failures}");
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        let mut ctx = contexts(SHAPE, 2);
+        assert!(matches!(
+            ctx.encode_z(&[0]),
+            Err(EntropyError::Shape { .. })
+        ));
+        assert!(matches!(
+            ctx.encode_y(&[0], &[0]),
+            Err(EntropyError::Shape { .. })
+        ));
+        let k = vec![1; SHAPE.len()];
+        assert!(matches!(
+            ctx.decode_y(&[&[]], &k),
+            Err(EntropyError::Shape { .. })
+        ));
+        let mut s = vec![0; SHAPE.len()];
+        s[5] = 2048;
+        assert_eq!(ctx.encode_y(&k, &s), Err(EntropyError::SymbolRange));
+        let t = tables(SHAPE);
+        assert!(SymbolContexts::new(t.clone(), 0, 5, 1).is_err());
+        assert!(SymbolContexts::new(t.clone(), 5, 5, 9).is_err());
+        assert!(SymbolTables::new(&[1; 5], &[1; BINS], &[0]).is_err());
+        assert!(SymbolTables::new(&[1; SCALES * BINS], &[1; 7], &[0]).is_err());
+        assert!(SymbolTables::new(&[1; SCALES * BINS], &[1; BINS], &[0, 0]).is_err());
+    }
+}
