@@ -4,6 +4,13 @@
 //! Pictures come in as [`picture::Picture`], units of the stream go out, and the other way round.
 
 pub mod bitstream;
+pub mod config;
+pub mod decoder;
+pub mod encoder;
 pub mod entropy;
+pub mod error;
+pub mod gop;
 pub mod motion;
 pub mod picture;
+pub mod rate_control;
+pub mod stream_info;

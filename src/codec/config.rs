@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Configuration of encoder and decoder.
+
+use super::gop::MAX_BFRAMES;
+use super::stream_info::StreamInfo;
+
+/// Largest quantizer.
+pub const MAX_QUANTIZER: u8 = 63;
+/// Largest batch.
+pub const MAX_BATCH: u32 = 64;
+/// Smallest and largest bit rate, in bit/s.
+pub const BITRATES: std::ops::RangeInclusive<u64> = 1_000..=4_000_000_000;
+/// Smallest and largest decoder buffer, in ms.
+pub const VBV_MS: std::ops::RangeInclusive<u32> = 50..=60_000;
+
+/// How the encoder chooses quantizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateControl {
+    /// Constant quality: [`EncoderConfig::quantizer`] plus an offset by frame type.
+    Cq,
+    /// A mean bit rate over the stream, in bit/s.
+    Vbr {
+        /// Mean.
+        bitrate: u64,
+        /// Most over any second, or `None`.
+        max_bitrate: Option<u64>,
+    },
+    /// A constant bit rate within a decoder buffer.
+    Cbr {
+        /// Rate in bit/s.
+        bitrate: u64,
+        /// Size of the decoder's buffer in ms at that rate.
+        vbv_ms: u32,
+    },
+}
+
+/// What the encoder optimises for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tune {
+    /// Best squared error.
+    #[default]
+    Psnr,
+    /// Every frame leaves before the next one comes in: no B frames, no batches of key frames.
+    ZeroLatency,
+    /// Least encoding time: smaller motion search, plain rounding.
+    Speed,
+}
+
+/// All settings of an encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderConfig {
+    /// Size, bit depth, frame rate, colours: what the sequence header says about the pictures.
+    pub info: StreamInfo,
+    /// How quantizers are chosen.
+    pub rate_control: RateControl,
+    /// Quantizer of constant quality, and the first one of the other modes' search; 0..=63, lower is better.
+    pub quantizer: u8,
+    /// Least quantizer, offsets included.
+    pub min_quantizer: u8,
+    /// Greatest quantizer, offsets included.
+    pub max_quantizer: u8,
+    /// Most frames from one key frame to the next; 1 makes all frames key frames, 0 only the first and those asked for.
+    pub key_int_max: u32,
+    /// Frames between the anchors of a mini-GOP, 0..=7; 0 is low-delay order.
+    pub bframes: u8,
+    /// What to optimise for.
+    pub tune: Tune,
+    /// Most frames in one run of a network.
+    pub batch_size: u32,
+    /// Writes a checksum of each decoded frame.
+    pub frame_checksum: bool,
+    /// Threads of the encoder's own work (motion search, packing); 0 for as many as there are processors.
+    pub threads: u32,
+    /// Starts key frames at scene cuts.
+    pub scene_cut: bool,
+}
+
+impl EncoderConfig {
+    /// The defaults for pictures described by `info`.
+    pub fn new(info: StreamInfo) -> Self {
+        Self {
+            info,
+            rate_control: RateControl::Cq,
+            quantizer: 28,
+            min_quantizer: 0,
+            max_quantizer: MAX_QUANTIZER,
+            key_int_max: 250,
+            bframes: 0,
+            tune: Tune::Psnr,
+            batch_size: 4,
+            frame_checksum: false,
+            threads: 0,
+            scene_cut: true,
+        }
+    }
+
+    /// Checks all values.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found; an encoder refuses such a configuration.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        use ConfigError as E;
+        self.info.validate().map_err(|e| E::Info(e.to_string()))?;
+        for (name, value) in [
+            ("quantizer", self.quantizer),
+            ("min-quantizer", self.min_quantizer),
+            ("max-quantizer", self.max_quantizer),
+        ] {
+            if value > MAX_QUANTIZER {
+                return Err(E::Quantizer { name, value });
+            }
+        }
+        if self.min_quantizer > self.max_quantizer {
+            return Err(E::QuantizerRange {
+                min: self.min_quantizer,
+                max: self.max_quantizer,
+            });
+        }
+        if self.bframes > MAX_BFRAMES {
+            return Err(E::Bframes(self.bframes));
+        }
+        if !(1..=MAX_BATCH).contains(&self.batch_size) {
+            return Err(E::BatchSize(self.batch_size));
+        }
+        let bitrate = |bitrate: u64| {
+            if BITRATES.contains(&bitrate) {
+                Ok(())
+            } else {
+                Err(E::Bitrate(bitrate))
+            }
+        };
+        match self.rate_control {
+            RateControl::Cq => {}
+            RateControl::Vbr {
+                bitrate: mean,
+                max_bitrate,
+            } => {
+                bitrate(mean)?;
+                if let Some(max) = max_bitrate {
+                    bitrate(max)?;
+                    if max < mean {
+                        return Err(E::MaxBitrate { bitrate: mean, max });
+                    }
+                }
+            }
+            RateControl::Cbr {
+                bitrate: rate,
+                vbv_ms,
+            } => {
+                bitrate(rate)?;
+                if !VBV_MS.contains(&vbv_ms) {
+                    return Err(E::Vbv(vbv_ms));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `bframes` as the tuning allows.
+    pub fn effective_bframes(&self) -> u8 {
+        if self.tune == Tune::ZeroLatency || self.key_int_max == 1 {
+            0
+        } else {
+            self.bframes
+        }
+    }
+
+    /// `batch_size` as the tuning allows.
+    pub fn effective_batch(&self) -> usize {
+        if self.tune == Tune::ZeroLatency {
+            1
+        } else {
+            self.batch_size as usize
+        }
+    }
+}
+
+/// Settings of a decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderConfig {
+    /// Shows a copy of the nearest frame where one is lost or damaged; otherwise such frames are errors.
+    pub conceal: bool,
+    /// Most frames in one run of a network.
+    pub batch_size: u32,
+    /// Threads of the decoder's own work; 0 for as many as there are processors.
+    pub threads: u32,
+}
+
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self {
+            conceal: true,
+            batch_size: 4,
+            threads: 0,
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Size, depth, frame rate or colours.
+    #[error("unsupported video: {0}")]
+    Info(String),
+    /// A quantizer beyond the scale.
+    #[error("{name} is {value}, it must be 0 to {MAX_QUANTIZER}")]
+    Quantizer {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// The quantizers' range is empty.
+    #[error("min-quantizer {min} is above max-quantizer {max}")]
+    QuantizerRange {
+        /// Least.
+        min: u8,
+        /// Greatest.
+        max: u8,
+    },
+    /// Too many B frames.
+    #[error("bframes is {0}, it must be 0 to {MAX_BFRAMES}")]
+    Bframes(u8),
+    /// Batch of no or too many frames.
+    #[error("batch-size is {0}, it must be 1 to {MAX_BATCH}")]
+    BatchSize(u32),
+    /// A bit rate out of range.
+    #[error("a bit rate of {0} bit/s is out of range: {min} to {max} are possible", min = BITRATES.start(), max = BITRATES.end())]
+    Bitrate(u64),
+    /// The greatest rate is below the mean.
+    #[error("max-bitrate ({max} bit/s) is below bitrate ({bitrate} bit/s)")]
+    MaxBitrate {
+        /// Mean.
+        bitrate: u64,
+        /// Greatest.
+        max: u64,
+    },
+    /// A decoder buffer out of range.
+    #[error("a vbv buffer of {0} ms is out of range: {min} to {max} are possible", min = VBV_MS.start(), max = VBV_MS.end())]
+    Vbv(u32),
+}

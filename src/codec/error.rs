@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Errors of encoder and decoder.
+
+use super::config::ConfigError;
+use super::picture::PictureError;
+use crate::nn::NnError;
+
+/// Result of encoder and decoder.
+pub type Result<T, E = CodecError> = std::result::Result<T, E>;
+
+/// What stops an encoder or a decoder. Damage in a stream is not among these as long as it can be concealed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CodecError {
+    /// The configuration makes no sense.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A picture has the wrong size or layout.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A network or its runtime failed.
+    #[error(transparent)]
+    Nn(#[from] NnError),
+    /// The stream needs a model that is not there.
+    #[error("the stream needs the model \"{name}\" with hash {hash}: {what}")]
+    Model {
+        /// Name of the bundle in the sequence header.
+        name: String,
+        /// Start of the bundle's hash, in hex.
+        hash: String,
+        /// Why it cannot be had, and what to do.
+        what: String,
+    },
+    /// The picture handed to the encoder does not have the configured size.
+    #[error(
+        "picture of {got_width}x{got_height} given to an encoder of {width}x{height}: drain it and make a new one"
+    )]
+    Size {
+        /// Configured width.
+        width: u32,
+        /// Configured height.
+        height: u32,
+        /// Width of the picture.
+        got_width: u32,
+        /// Height of the picture.
+        got_height: u32,
+    },
+    /// Damage that may not be concealed, because concealment is switched off.
+    #[error("damaged stream: {0}")]
+    Damaged(String),
+    /// Frames were sent after [`finish`](super::encoder::Encoder::finish) without a reset.
+    #[error("frames sent after the end of the stream: reset first")]
+    Finished,
+    /// The work was aborted through its cancel handle.
+    #[error("cancelled")]
+    Cancelled,
+    /// The coder contradicts itself. Never seen; please report it.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+impl CodecError {
+    /// True for an abort that the application asked for.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled | Self::Nn(NnError::Cancelled))
+    }
+}

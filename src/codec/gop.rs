@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Groups of pictures: coding order, reference slots, key-frame decisions, presentation order.
+//!
+//! The encoder plans with [`GopPlanner`]; the decoder follows what the frame headers say. Both keep
+//! their references in the same [`RefSlots`], so there is one implementation of what a frame may
+//! refer to.
+//!
+//! Order of presentation is counted by `poc`, which restarts at 0 on each key frame. Key frames are
+//! barriers: every frame shown before a key frame is coded before it.
+
+use super::picture::Plane;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Reference slots of encoder and decoder.
+pub const REF_SLOTS: usize = 8;
+/// Most frames between two anchors.
+pub const MAX_BFRAMES: u8 = 7;
+/// Deepest level of a mini-GOP of `MAX_BFRAMES + 1` frames.
+pub const MAX_LEVEL: u8 = 3;
+
+/// Constants of the coding structure that experiments tune. All in quantizer units, 12 of which double the step.
+pub mod tuning {
+    /// Offset of key frames that other frames are predicted from.
+    pub const KEY: i8 = -6;
+    /// Offset of key frames that nothing is predicted from.
+    pub const KEY_ONLY: i8 = 0;
+    /// Offsets over the frames that follow a key frame in low-delay order, repeated. The frames with the
+    /// lowest offset serve as long-term reference.
+    pub const LOW_DELAY: [i8; 4] = [5, 3, 5, 0];
+    /// Offsets by level of a mini-GOP; level 0 is the anchor.
+    pub const LEVELS: [i8; 4] = [0, 4, 6, 9];
+    /// A scene cut at `MIN_DISTANCE` frames after a key frame needs a cost ratio of `FAR + NEAR`, far away `FAR`.
+    pub const SCENE_CUT_FAR: f32 = 0.82;
+    /// See [`SCENE_CUT_FAR`].
+    pub const SCENE_CUT_NEAR: f32 = 0.12;
+    /// Frames over which the stricter threshold near a key frame fades.
+    pub const SCENE_CUT_FADE: u32 = 24;
+    /// No scene cut nearer than this to the last key frame.
+    pub const MIN_DISTANCE: u32 = 2;
+}
+
+/// How a frame is coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FrameKind {
+    /// Decodable alone.
+    Key,
+    /// Predicted from up to two decoded frames.
+    Inter,
+    /// Shows the picture before it once more.
+    Repeat,
+}
+
+/// What the planner has to know about a frame.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FrameFacts {
+    /// The application wants a key frame here.
+    pub force_key: bool,
+    /// The frame starts a new scene.
+    pub scene_cut: bool,
+    /// The frame is identical to the one before it.
+    pub repeat: bool,
+}
+
+/// One frame, ready to be coded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PlannedFrame {
+    /// Number of the frame in input order, from 0.
+    pub index: u64,
+    /// How to code it.
+    pub kind: FrameKind,
+    /// Presentation order since the last key frame.
+    pub poc: u32,
+    /// Level in the mini-GOP: 0 for key frames, anchors and all frames of low-delay order.
+    pub level: u8,
+    /// Slots of the references of an inter frame. Both may be the same slot.
+    pub refs: [u8; 2],
+    /// Slot that keeps the decoded frame for later ones.
+    pub store: Option<u8>,
+    /// Added to the quantizer that rate control asks for.
+    pub offset: i8,
+    /// No more frames of this level follow in the mini-GOP: a decoder need not wait to fill a batch.
+    pub ends_level: bool,
+}
+
+impl PlannedFrame {
+    /// Class of the frame for rate control: frames of one class have similar sizes.
+    pub fn class(&self) -> FrameClass {
+        match self.kind {
+            FrameKind::Key => FrameClass::Key,
+            FrameKind::Inter => FrameClass::Inter(self.level),
+            FrameKind::Repeat => FrameClass::Repeat,
+        }
+    }
+}
+
+/// Frames of one class have similar sizes at one quantizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FrameClass {
+    /// Key frame.
+    Key,
+    /// Inter frame of a level.
+    Inter(u8),
+    /// Repeated frame: a few bytes.
+    Repeat,
+}
+
+/// Frames that do not depend on each other: they may be coded in one batch.
+pub type Group = Vec<PlannedFrame>;
+
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    index: u64,
+    repeat: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Anchor {
+    poc: u32,
+    slot: u8,
+}
+
+/// Decides kinds, order and references of frames.
+///
+/// Frames go in with [`push`](Self::push) in input order; groups come out of
+/// [`next_group`](Self::next_group) in coding order.
+#[derive(Debug)]
+pub struct GopPlanner {
+    bframes: u8,
+    key_int_max: u32,
+    key_batch: usize,
+    next_index: u64,
+    /// Frames since the last key frame, that one included; 0 before the first key frame.
+    distance: u32,
+    /// Frames of the mini-GOP being filled.
+    pending: Vec<Pending>,
+    /// Presentation order of the first pending frame.
+    poc: u32,
+    /// Key frames waiting for a batch (when every frame is a key frame).
+    keys: Vec<u64>,
+    ready: VecDeque<Group>,
+    /// Last anchor and long-term reference.
+    last: Option<Anchor>,
+    long: Option<Anchor>,
+    /// Inter frames since the key frame in low-delay order.
+    low_delay: u32,
+    used: [bool; REF_SLOTS],
+}
+
+impl GopPlanner {
+    /// A planner for mini-GOPs of `bframes + 1` frames (at most 8) and a key frame at least every `key_int_max`
+    /// frames (0: only where asked for). Where every frame is a key frame, up to `key_batch` form a group.
+    pub fn new(bframes: u8, key_int_max: u32, key_batch: usize) -> Self {
+        Self {
+            bframes: bframes.min(MAX_BFRAMES),
+            key_int_max,
+            key_batch: key_batch.max(1),
+            next_index: 0,
+            distance: 0,
+            pending: Vec::new(),
+            poc: 0,
+            keys: Vec::new(),
+            ready: VecDeque::new(),
+            last: None,
+            long: None,
+            low_delay: 0,
+            used: [false; REF_SLOTS],
+        }
+    }
+
+    /// Frames that go in before the first one comes out, less one.
+    pub fn latency(&self) -> usize {
+        if self.key_int_max == 1 {
+            self.key_batch - 1
+        } else {
+            usize::from(self.bframes)
+        }
+    }
+
+    /// Frames since the last key frame, that one included; 0 before the first.
+    pub fn distance(&self) -> u32 {
+        self.distance
+    }
+
+    /// Adds the next frame. Returns true when it will be a key frame.
+    pub fn push(&mut self, facts: FrameFacts) -> bool {
+        let index = self.next_index;
+        self.next_index += 1;
+        let due = self.key_int_max != 0 && self.distance >= self.key_int_max;
+        // A repeated frame needs no key frame unless one was asked for: showing it again costs nothing.
+        let key =
+            self.distance == 0 || facts.force_key || due || (facts.scene_cut && !facts.repeat);
+        if key {
+            self.close_mini_gop();
+            self.distance = 1;
+            self.poc = 1;
+            if self.key_int_max == 1 {
+                self.keys.push(index);
+                if self.keys.len() >= self.key_batch {
+                    self.flush_keys();
+                }
+            } else {
+                self.plan_key(index);
+            }
+            return true;
+        }
+        self.distance += 1;
+        self.pending.push(Pending {
+            index,
+            repeat: facts.repeat,
+        });
+        if self.pending.len() > usize::from(self.bframes) {
+            self.close_mini_gop();
+        }
+        false
+    }
+
+    /// No more frames will come, or none for a long time: plans all that is waiting.
+    pub fn flush(&mut self) {
+        self.close_mini_gop();
+        self.flush_keys();
+    }
+
+    /// Forgets everything: the next frame is a key frame.
+    pub fn reset(&mut self) {
+        let index = self.next_index;
+        *self = Self::new(self.bframes, self.key_int_max, self.key_batch);
+        self.next_index = index;
+    }
+
+    /// The next group in coding order.
+    pub fn next_group(&mut self) -> Option<Group> {
+        self.ready.pop_front()
+    }
+
+    fn flush_keys(&mut self) {
+        if self.keys.is_empty() {
+            return;
+        }
+        let n = self.keys.len();
+        let group = self
+            .keys
+            .drain(..)
+            .enumerate()
+            .map(|(i, index)| PlannedFrame {
+                index,
+                kind: FrameKind::Key,
+                poc: 0,
+                level: 0,
+                refs: [0; 2],
+                store: None,
+                offset: tuning::KEY_ONLY,
+                ends_level: i + 1 == n,
+            })
+            .collect();
+        self.ready.push_back(group);
+    }
+
+    fn plan_key(&mut self, index: u64) {
+        self.used = [false; REF_SLOTS];
+        let slot = self.take_slot();
+        let anchor = Anchor { poc: 0, slot };
+        self.last = Some(anchor);
+        self.long = Some(anchor);
+        self.low_delay = 0;
+        self.ready.push_back(vec![PlannedFrame {
+            index,
+            kind: FrameKind::Key,
+            poc: 0,
+            level: 0,
+            refs: [0; 2],
+            store: Some(slot),
+            offset: tuning::KEY,
+            ends_level: true,
+        }]);
+    }
+
+    fn take_slot(&mut self) -> u8 {
+        // At most two anchors, one of the current mini-GOP and three inner references are alive.
+        let slot = self
+            .used
+            .iter()
+            .position(|u| !u)
+            .expect("eight slots hold all references of a mini-GOP");
+        self.used[slot] = true;
+        slot as u8
+    }
+
+    /// Plans the pending frames as one mini-GOP: the last one is its anchor, the others halve the gaps.
+    fn close_mini_gop(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let pending = std::mem::take(&mut self.pending);
+        let first = self.poc;
+        self.poc += pending.len() as u32;
+        let (Some(last), Some(long)) = (self.last, self.long) else {
+            // Unreachable: frames are pending only after a key frame.
+            return;
+        };
+        let poc_of = |i: usize| first + i as u32;
+        let coded: Vec<usize> = (0..pending.len()).filter(|&i| !pending[i].repeat).collect();
+        if let Some(&end) = coded.last() {
+            let anchor = if self.bframes == 0 {
+                self.plan_low_delay(pending[end].index, poc_of(end), last, long)
+            } else {
+                self.plan_anchor(pending[end].index, poc_of(end), last, long)
+            };
+            let mut inner: Vec<u8> = Vec::new();
+            // (first, one past the last) positions in `coded`, with the references before and after.
+            let mut gaps = vec![(0, coded.len() - 1, last.slot, anchor.slot)];
+            let mut level = 1u8;
+            while gaps.iter().any(|g| g.0 < g.1) {
+                let mut next = Vec::new();
+                let mut group = Group::new();
+                for (from, to, past, future) in gaps {
+                    if from >= to {
+                        continue;
+                    }
+                    let mid = from + (to - from) / 2;
+                    let referred = mid > from || mid + 1 < to;
+                    let store = referred.then(|| self.take_slot());
+                    inner.extend(store);
+                    group.push(PlannedFrame {
+                        index: pending[coded[mid]].index,
+                        kind: FrameKind::Inter,
+                        poc: poc_of(coded[mid]),
+                        level,
+                        refs: [past, future],
+                        store,
+                        offset: tuning::LEVELS[usize::from(level.min(MAX_LEVEL))],
+                        ends_level: false,
+                    });
+                    if let Some(slot) = store {
+                        next.push((from, mid, past, slot));
+                        next.push((mid + 1, to, slot, future));
+                    }
+                }
+                if let Some(last) = group.last_mut() {
+                    last.ends_level = true;
+                }
+                self.ready.push_back(group);
+                gaps = next;
+                level += 1;
+            }
+            for slot in inner {
+                self.used[usize::from(slot)] = false;
+            }
+        }
+        let repeats: Group = (0..pending.len())
+            .filter(|&i| pending[i].repeat)
+            .map(|i| PlannedFrame {
+                index: pending[i].index,
+                kind: FrameKind::Repeat,
+                poc: poc_of(i),
+                level: 0,
+                refs: [0; 2],
+                store: None,
+                offset: 0,
+                ends_level: true,
+            })
+            .collect();
+        if !repeats.is_empty() {
+            self.ready.push_back(repeats);
+        }
+    }
+
+    fn plan_low_delay(&mut self, index: u64, poc: u32, last: Anchor, long: Anchor) -> Anchor {
+        let offset = tuning::LOW_DELAY[self.low_delay as usize % tuning::LOW_DELAY.len()];
+        let before = (self.low_delay + tuning::LOW_DELAY.len() as u32 - 1) as usize
+            % tuning::LOW_DELAY.len();
+        let best = tuning::LOW_DELAY.iter().copied().min().unwrap_or(0);
+        self.low_delay += 1;
+        let slot = self.take_slot();
+        self.ready.push_back(vec![PlannedFrame {
+            index,
+            kind: FrameKind::Inter,
+            poc,
+            level: 0,
+            refs: [last.slot, long.slot],
+            store: Some(slot),
+            offset,
+            ends_level: true,
+        }]);
+        // The frame just before becomes the long-term reference when it is one of the good ones.
+        if last != long {
+            let drop = if tuning::LOW_DELAY[before] == best {
+                self.long = Some(last);
+                long
+            } else {
+                last
+            };
+            self.used[usize::from(drop.slot)] = false;
+        }
+        let anchor = Anchor { poc, slot };
+        self.last = Some(anchor);
+        anchor
+    }
+
+    fn plan_anchor(&mut self, index: u64, poc: u32, last: Anchor, long: Anchor) -> Anchor {
+        let slot = self.take_slot();
+        self.ready.push_back(vec![PlannedFrame {
+            index,
+            kind: FrameKind::Inter,
+            poc,
+            level: 0,
+            refs: [last.slot, long.slot],
+            store: Some(slot),
+            offset: tuning::LEVELS[0],
+            ends_level: true,
+        }]);
+        if last != long {
+            self.used[usize::from(long.slot)] = false;
+        }
+        self.long = Some(last);
+        let anchor = Anchor { poc, slot };
+        self.last = Some(anchor);
+        anchor
+    }
+}
+
+/// The reference slots, the same in encoder and decoder. A key frame empties them.
+#[derive(Debug, Clone)]
+pub struct RefSlots<T> {
+    slots: [Option<T>; REF_SLOTS],
+}
+
+impl<T> Default for RefSlots<T> {
+    fn default() -> Self {
+        Self {
+            slots: Default::default(),
+        }
+    }
+}
+
+impl<T> RefSlots<T> {
+    /// The content of a slot; `None` also for a slot number beyond the last.
+    pub fn get(&self, slot: u8) -> Option<&T> {
+        self.slots.get(usize::from(slot))?.as_ref()
+    }
+
+    /// Puts a decoded frame into a slot. A slot number beyond the last is ignored.
+    pub fn store(&mut self, slot: u8, value: T) {
+        if let Some(s) = self.slots.get_mut(usize::from(slot)) {
+            *s = Some(value);
+        }
+    }
+
+    /// Empties all slots.
+    pub fn clear(&mut self) {
+        self.slots = Default::default();
+    }
+
+    /// Everything that is stored.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.slots.iter().flatten()
+    }
+}
+
+/// Puts decoded frames back into the order of presentation.
+///
+/// A frame leaves as soon as the one before it has left; where a frame is lost, when more than
+/// `depth` frames wait.
+#[derive(Debug)]
+pub struct Reorder<T> {
+    depth: usize,
+    next: u32,
+    waiting: BTreeMap<u32, T>,
+}
+
+impl<T> Reorder<T> {
+    /// `depth`: most frames that are coded before a frame and shown after it (the `bframes` of the encoder).
+    pub fn new(depth: usize) -> Self {
+        Self {
+            depth,
+            next: 0,
+            waiting: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a new coded sequence; frames still waiting come back in order.
+    pub fn restart(&mut self, depth: usize) -> Vec<T> {
+        let out = self.drain();
+        self.depth = depth;
+        self.next = 0;
+        out
+    }
+
+    /// All waiting frames in order, as at the end of a stream.
+    pub fn drain(&mut self) -> Vec<T> {
+        if let Some((&poc, _)) = self.waiting.last_key_value() {
+            self.next = poc.saturating_add(1);
+        }
+        std::mem::take(&mut self.waiting).into_values().collect()
+    }
+
+    /// The order of the next frame to be shown.
+    pub fn next_poc(&self) -> u32 {
+        self.next
+    }
+
+    /// The first order, from the next to be shown, that no waiting frame has.
+    pub fn first_missing(&self) -> u32 {
+        let mut poc = self.next;
+        while self.waiting.contains_key(&poc) {
+            poc = poc.saturating_add(1);
+        }
+        poc
+    }
+
+    /// Adds a decoded frame and returns those that may be shown now.
+    ///
+    /// # Errors
+    /// Gives the frame back when its place has passed or is taken: the stream is damaged.
+    pub fn push(&mut self, poc: u32, frame: T) -> Result<Vec<T>, T> {
+        if poc < self.next || self.waiting.contains_key(&poc) {
+            return Err(frame);
+        }
+        self.waiting.insert(poc, frame);
+        let mut out = Vec::new();
+        while let Some(entry) = self.waiting.first_entry() {
+            let poc = *entry.key();
+            let waiting = self.waiting.len();
+            if poc == self.next || waiting > self.depth + 1 {
+                self.next = poc.saturating_add(1);
+                out.extend(self.waiting.remove(&poc));
+            } else {
+                break;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Detects scene cuts by comparing how well blocks are predicted from the last picture and from their own mean.
+#[derive(Debug, Default)]
+pub struct SceneCut {
+    last: Option<Plane>,
+}
+
+impl SceneCut {
+    /// Takes the next picture's luma at a quarter of the size and returns the cost ratio of prediction from the last
+    /// picture against prediction from within: near 0 for a still scene, near or above 1 at a cut. `None` for the first.
+    pub fn measure(&mut self, quarter: &Plane) -> Option<f32> {
+        let small = quarter.half();
+        let ratio = self
+            .last
+            .as_ref()
+            .filter(|l| l.width() == small.width() && l.height() == small.height())
+            .map(|last| cost_ratio(&small, last));
+        self.last = Some(small);
+        ratio
+    }
+
+    /// Whether `ratio` means a scene cut at `distance` frames after the last key frame.
+    pub fn is_cut(ratio: f32, distance: u32) -> bool {
+        use tuning::*;
+        if distance < MIN_DISTANCE {
+            return false;
+        }
+        let near = 1.0 - (distance as f32 / SCENE_CUT_FADE as f32).min(1.0);
+        ratio > SCENE_CUT_FAR + SCENE_CUT_NEAR * near
+    }
+
+    /// Forgets the last picture.
+    pub fn reset(&mut self) {
+        self.last = None;
+    }
+}
+
+/// Blocks of this size in a picture of an eighth: 64 luma samples.
+const CUT_BLOCK: usize = 8;
+const CUT_RANGE: isize = 4;
+
+fn cost_ratio(now: &Plane, last: &Plane) -> f32 {
+    let (w, h) = (now.visible_width().max(1), now.visible_height().max(1));
+    let (mut inter, mut intra) = (0u64, 0u64);
+    for by in (0..h).step_by(CUT_BLOCK) {
+        for bx in (0..w).step_by(CUT_BLOCK) {
+            let (bw, bh) = (CUT_BLOCK.min(w - bx), CUT_BLOCK.min(h - by));
+            let n = (bw * bh) as u32;
+            let sum: u32 = (0..bh)
+                .flat_map(|y| &now.row(by + y)[bx..bx + bw])
+                .map(|&v| u32::from(v))
+                .sum();
+            let mean = ((sum + n / 2) / n) as u16;
+            // Half a code value per sample: flat blocks must not decide.
+            let floor = n;
+            let own: u32 = (0..bh)
+                .flat_map(|y| &now.row(by + y)[bx..bx + bw])
+                .map(|&v| u32::from(v.abs_diff(mean)))
+                .sum::<u32>()
+                + floor;
+            let mut best = u32::MAX;
+            for dy in -CUT_RANGE..=CUT_RANGE {
+                let Some(y0) = by.checked_add_signed(dy).filter(|y| y + bh <= h) else {
+                    continue;
+                };
+                for dx in -CUT_RANGE..=CUT_RANGE {
+                    let Some(x0) = bx.checked_add_signed(dx).filter(|x| x + bw <= w) else {
+                        continue;
+                    };
+                    let mut sad = 0u32;
+                    for y in 0..bh {
+                        let a = &now.row(by + y)[bx..bx + bw];
+                        let b = &last.row(y0 + y)[x0..x0 + bw];
+                        sad += a
+                            .iter()
+                            .zip(b)
+                            .map(|(&a, &b)| u32::from(a.abs_diff(b)))
+                            .sum::<u32>();
+                        if sad >= best {
+                            break;
+                        }
+                    }
+                    best = best.min(sad);
+                }
+            }
+            // A block that the last picture predicts worse than its mean counts as not predicted.
+            inter += u64::from((best.saturating_add(floor)).min(own + own / 4));
+            intra += u64::from(own);
+        }
+    }
+    inter as f32 / intra.max(1) as f32
+}

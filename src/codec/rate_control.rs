@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Rate control: turns a bit rate into quantizers.
+//!
+//! Each [`FrameClass`] has a model `ln(bits) = a - slope * quantizer` that learns from coded frames. A base quantizer
+//! is solved from the models such that the mean frame meets its share of the rate, corrected by what was spent too
+//! much or too little over a window. A leaky bucket (the decoder's buffer) bounds single frames. Fractions of
+//! the base quantizer are diffused over frames.
+
+use super::config::{EncoderConfig, MAX_QUANTIZER, RateControl};
+use super::gop::FrameClass;
+use std::collections::HashMap;
+
+/// Seconds over which a mean rate makes up for its errors.
+const WINDOW: f64 = 2.0;
+/// Slope of `ln(bits)` per quantizer before anything is known: bits fall with the step to the power 1.05.
+const SLOPE: f64 = 0.061;
+const SLOPES: std::ops::RangeInclusive<f64> = 0.03..=0.12;
+/// Weight of a new observation in the models.
+const LEARN: f64 = 0.4;
+const LEARN_SLOPE: f64 = 0.1;
+/// Frames of another class cost this much less than a key frame, as a logarithm, until one is seen.
+const INTER_GAIN: f64 = 1.6;
+const LEVEL_GAIN: f64 = 0.5;
+/// Most that the base quantizer moves between two decisions, once it has settled.
+const STEP: f64 = 5.0;
+/// A frame may take this share of what the buffer holds.
+const TAKE: f64 = 0.85;
+/// Share of the buffer that constant bit rate aims to keep full.
+const FULL: f64 = 0.6;
+/// Frames over which the mix of classes is averaged.
+const MIX: f64 = 16.0;
+
+#[derive(Debug, Clone, Copy)]
+struct Model {
+    /// `ln(bits)` at quantizer 0.
+    a: f64,
+    /// Last observation, for the slope.
+    last: (f64, f64),
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    rate: f64,
+    size: f64,
+    fullness: f64,
+}
+
+impl Bucket {
+    fn new(rate: f64, seconds: f64) -> Self {
+        Self {
+            rate,
+            size: rate * seconds,
+            fullness: rate * seconds * 0.9,
+        }
+    }
+}
+
+/// Chooses quantizers. Ask [`quantizer`](Self::quantizer) for each frame in coding order, report the size of
+/// each with [`update`](Self::update); the reports of a batch may come after all its questions.
+#[derive(Debug, Clone)]
+pub struct RateController {
+    mode: RateControl,
+    quantizer: u8,
+    min: u8,
+    max: u8,
+    key_share: Option<f64>,
+    slope: f64,
+    models: HashMap<FrameClass, Model>,
+    mix: HashMap<FrameClass, (f64, f64)>,
+    base: f64,
+    decisions: u64,
+    /// Rounding errors of quantizers so far.
+    carry: f64,
+    /// Bits spent beyond (below when negative) what the rate allows.
+    debt: f64,
+    bucket: Option<Bucket>,
+    /// Predicted bits of frames asked for and not yet reported.
+    expected: f64,
+    waiting: u32,
+}
+
+impl RateController {
+    /// A controller for a validated configuration.
+    pub fn new(config: &EncoderConfig) -> Self {
+        let share = match config.key_int_max {
+            0 => None,
+            n => Some(1.0 / f64::from(n)).filter(|s| *s > 1.0 / 32.0),
+        };
+        let mut this = Self {
+            mode: config.rate_control,
+            quantizer: config.quantizer,
+            min: config.min_quantizer,
+            max: config.max_quantizer.min(MAX_QUANTIZER),
+            key_share: share,
+            slope: SLOPE,
+            models: HashMap::new(),
+            mix: HashMap::new(),
+            base: f64::from(config.quantizer),
+            decisions: 0,
+            carry: 0.0,
+            debt: 0.0,
+            bucket: None,
+            expected: 0.0,
+            waiting: 0,
+        };
+        this.bucket = this.new_bucket();
+        this
+    }
+
+    fn new_bucket(&self) -> Option<Bucket> {
+        match self.mode {
+            RateControl::Cq
+            | RateControl::Vbr {
+                max_bitrate: None, ..
+            } => None,
+            RateControl::Vbr {
+                max_bitrate: Some(max),
+                ..
+            } => Some(Bucket::new(max as f64, 1.0)),
+            RateControl::Cbr { bitrate, vbv_ms } => {
+                Some(Bucket::new(bitrate as f64, f64::from(vbv_ms) / 1000.0))
+            }
+        }
+    }
+
+    /// The mode, with the rates now in force.
+    pub fn mode(&self) -> RateControl {
+        self.mode
+    }
+
+    /// Whether sizes matter at all.
+    pub fn is_constant_quality(&self) -> bool {
+        self.mode == RateControl::Cq
+    }
+
+    /// Changes the mean (or constant) rate, in bit/s, from the next frame on. No effect with constant quality.
+    pub fn set_bitrate(&mut self, rate: u64) {
+        match &mut self.mode {
+            RateControl::Cq => return,
+            RateControl::Vbr {
+                bitrate,
+                max_bitrate,
+            } => {
+                *bitrate = rate;
+                *max_bitrate = max_bitrate.map(|m| m.max(rate));
+            }
+            RateControl::Cbr { bitrate, .. } => *bitrate = rate,
+        }
+        self.rates_changed();
+    }
+
+    /// Changes the greatest rate, in bit/s. Only [`RateControl::Vbr`] has one.
+    pub fn set_max_bitrate(&mut self, rate: Option<u64>) {
+        if let RateControl::Vbr {
+            bitrate,
+            max_bitrate,
+        } = &mut self.mode
+        {
+            *max_bitrate = rate.map(|r| r.max(*bitrate));
+            self.rates_changed();
+        }
+    }
+
+    fn rates_changed(&mut self) {
+        // What was spent under the old rate does not burden the new one.
+        self.debt = 0.0;
+        self.decisions = 0;
+        let old = self.bucket;
+        self.bucket = self.new_bucket();
+        if let (Some(new), Some(old)) = (&mut self.bucket, old)
+            && old.size > 0.0
+        {
+            new.fullness = new.size * (old.fullness / old.size).clamp(0.0, 1.0);
+        }
+    }
+
+    /// Tells what a frame of `class` would cost at a quantizer before any was coded, from its content.
+    pub fn hint(&mut self, class: FrameClass, quantizer: f64, bits: f64) {
+        let slope = self.slope;
+        let ln = bits.max(64.0).ln();
+        self.models.entry(class).or_insert(Model {
+            a: ln + slope * quantizer,
+            last: (quantizer, ln),
+        });
+    }
+
+    /// Logarithm of the bits at quantizer 0.
+    fn intercept(&self, class: FrameClass) -> f64 {
+        if let Some(m) = self.models.get(&class) {
+            return m.a;
+        }
+        let key = || self.models.get(&FrameClass::Key).map_or(13.0, |m| m.a);
+        match class {
+            FrameClass::Key => key(),
+            FrameClass::Repeat => 128f64.ln(),
+            FrameClass::Inter(level) => (0..level)
+                .rev()
+                .find_map(|l| {
+                    let m = self.models.get(&FrameClass::Inter(l))?;
+                    Some(m.a - LEVEL_GAIN * f64::from(level - l))
+                })
+                .unwrap_or_else(|| key() - INTER_GAIN - LEVEL_GAIN * f64::from(level)),
+        }
+    }
+
+    fn predict(&self, class: FrameClass, quantizer: f64) -> f64 {
+        (self.intercept(class) - self.slope * quantizer).exp()
+    }
+
+    /// The base quantizer that makes the mean frame of `seconds` meet the rate.
+    fn solve(&self, rate: f64, seconds: f64, asking: (FrameClass, f64)) -> f64 {
+        let window = match self.bucket {
+            Some(b) if matches!(self.mode, RateControl::Cbr { .. }) => {
+                (b.size / b.rate).clamp(0.3, WINDOW)
+            }
+            _ => WINDOW,
+        };
+        let owed = match (self.mode, self.bucket) {
+            // The buffer's state is the whole truth for constant bit rate.
+            (RateControl::Cbr { .. }, Some(b)) => (FULL * b.size - b.fullness) * 0.7,
+            _ => self.debt,
+        };
+        let correction = (1.0 - owed / (window * rate)).clamp(0.35, 2.5);
+        let share = rate * seconds * correction;
+        // Mean bits per frame at base quantizer 0.
+        let mut weights: Vec<(FrameClass, f64, f64)> =
+            self.mix.iter().map(|(&c, &(w, o))| (c, w, o)).collect();
+        if weights.is_empty() {
+            let (class, offset) = asking;
+            weights.push((class, 1.0, offset));
+        }
+        let total: f64 = weights.iter().map(|w| w.1).sum();
+        let keys = self.key_share.unwrap_or(0.0);
+        let mut mean = 0.0;
+        for (class, weight, offset) in &weights {
+            mean += (1.0 - keys) * weight / total * self.predict(*class, *offset);
+        }
+        if keys > 0.0 {
+            mean += keys * self.predict(FrameClass::Key, 0.0);
+        }
+        (mean.max(1.0).ln() - share.max(1.0).ln()) / self.slope
+    }
+
+    /// The quantizer of the next frame. `offset` is added to the base, `seconds` is how long the frame is shown.
+    pub fn quantizer(&mut self, class: FrameClass, offset: i8, seconds: f64) -> u8 {
+        let offset = f64::from(offset);
+        let (low, high) = (f64::from(self.min), f64::from(self.max.max(self.min)));
+        if class == FrameClass::Repeat {
+            self.waiting += 1;
+            return self.min;
+        }
+        let rate = match self.mode {
+            RateControl::Cq => {
+                let q = (f64::from(self.quantizer) + offset).round();
+                return q.clamp(low, high) as u8;
+            }
+            RateControl::Vbr { bitrate, .. } | RateControl::Cbr { bitrate, .. } => bitrate as f64,
+        };
+        let seconds = if seconds > 0.0 { seconds } else { 1.0 / 30.0 };
+        // Inner levels of a mini-GOP follow its anchor: the anchor's cost alone says nothing about the mean.
+        if matches!(class, FrameClass::Key | FrameClass::Inter(0)) || self.decisions == 0 {
+            let key_alone = class == FrameClass::Key && self.key_share != Some(1.0);
+            let solved = if key_alone && self.mix.is_empty() {
+                // Nothing is known of the frames to come: the key frame may cost what many of them will.
+                let gain = (INTER_GAIN / self.slope).min(30.0);
+                self.solve(rate, seconds, (class, 0.0)) - gain
+            } else {
+                self.solve(rate, seconds, (class, offset))
+            };
+            let solved = solved.clamp(low - 8.0, high + 8.0);
+            self.base = if self.decisions < 2 {
+                solved
+            } else {
+                self.base + (solved - self.base).clamp(-STEP, STEP)
+            };
+            self.decisions += 1;
+        }
+        let mut exact = self.base + offset;
+        if let Some(bucket) = self.bucket {
+            // Never more than the buffer holds once this frame's share has arrived.
+            let held = (bucket.fullness - self.expected).max(0.0) + bucket.rate * seconds;
+            let most = (held.min(bucket.size) * TAKE).max(64.0);
+            let needed = (self.intercept(class) - most.ln()) / self.slope;
+            exact = exact.max(needed);
+        }
+        let exact = exact.clamp(low, high);
+        let q = (exact + self.carry).round().clamp(low, high);
+        self.carry = (self.carry + exact - q).clamp(-1.0, 1.0);
+        self.expected += self.predict(class, q);
+        self.waiting += 1;
+        q as u8
+    }
+
+    /// Reports the size of a coded frame. `offset` and `seconds` as they were asked for.
+    pub fn update(
+        &mut self,
+        class: FrameClass,
+        offset: i8,
+        quantizer: u8,
+        bits: u64,
+        seconds: f64,
+    ) {
+        let (bits, q) = (bits as f64, f64::from(quantizer));
+        let seconds = if seconds > 0.0 { seconds } else { 1.0 / 30.0 };
+        self.waiting = self.waiting.saturating_sub(1);
+        if self.waiting == 0 {
+            self.expected = 0.0;
+        } else {
+            self.expected = (self.expected - self.predict(class, q)).max(0.0);
+        }
+        if class != FrameClass::Repeat {
+            let ln = bits.max(64.0).ln();
+            if let Some(m) = self.models.get_mut(&class) {
+                let moved = q - m.last.0;
+                if moved.abs() >= 2.0 {
+                    let slope = (m.last.1 - ln) / moved;
+                    if slope.is_finite() {
+                        let slope = slope.clamp(*SLOPES.start(), *SLOPES.end());
+                        let before = self.slope;
+                        self.slope += LEARN_SLOPE * (slope - self.slope);
+                        // Turn the model around the last quantizer, not around quantizer 0.
+                        for m in self.models.values_mut() {
+                            m.a += (self.slope - before) * m.last.0;
+                        }
+                    }
+                }
+            }
+            let a = ln + self.slope * q;
+            self.models
+                .entry(class)
+                .and_modify(|m| {
+                    m.a += LEARN * (a - m.a);
+                    m.last = (q, ln);
+                })
+                .or_insert(Model { a, last: (q, ln) });
+        }
+        // A hint is replaced, not averaged, by the first real frame of its class; rare key frames stay out of the mix.
+        if class != FrameClass::Key || self.key_share == Some(1.0) {
+            for (w, _) in self.mix.values_mut() {
+                *w *= 1.0 - 1.0 / MIX;
+            }
+            let (w, o) = self.mix.entry(class).or_insert((0.0, f64::from(offset)));
+            *w += 1.0 / MIX;
+            *o += (f64::from(offset) - *o) / 8.0;
+        }
+        match self.mode {
+            RateControl::Cq => {}
+            RateControl::Vbr { bitrate, .. } | RateControl::Cbr { bitrate, .. } => {
+                self.debt += bits - bitrate as f64 * seconds;
+            }
+        }
+        if let Some(b) = &mut self.bucket {
+            b.fullness = (b.fullness + b.rate * seconds).min(b.size) - bits;
+        }
+    }
+
+    /// State of the decoder's buffer as a share of its size (may be negative after an underflow), where one is kept.
+    pub fn buffer_fullness(&self) -> Option<f64> {
+        self.bucket.map(|b| b.fullness / b.size)
+    }
+}
