@@ -134,6 +134,12 @@ def _neighbours(mv: torch.Tensor):
     return [p[..., 1:-1, :-2], p[..., 1:-1, 2:], p[..., :-2, 1:-1], p[..., 2:, 1:-1]]
 
 
+def _half(x: torch.Tensor) -> torch.Tensor:
+    """Half the size by 2x2 averages (several times faster here than avg_pool2d)."""
+    rows = x[..., ::2, :] + x[..., 1::2, :]
+    return (rows[..., ::2] + rows[..., 1::2]) * 0.25
+
+
 def _up(mv: torch.Tensor) -> torch.Tensor:
     return mv.repeat_interleave(2, -1).repeat_interleave(2, -2)
 
@@ -162,7 +168,7 @@ class _Level:
                 diff = (win[:, :, dy : dy + s, dx : dx + s] - self.cur).abs_()
                 if part:
                     b, n = diff.shape[:2]
-                    out.append(diff.view(b, n, 2, s // 2, 2, s // 2).sum((3, 5)))
+                    out.append(diff.view(b, n, 2, s // 2, s).sum(3).view(b, n, 2, 2, s // 2).sum(4))
                 else:
                     out.append(diff.sum((2, 3)))
         return torch.stack(out, 2)
@@ -184,7 +190,8 @@ def _coarse(cur, ref, lam, reach):
     for dy in range(span):
         rows = wide[:, dy : dy + h].unfold(2, w, 1)  # [B,h,span,w]
         diff = (rows - cur[:, 0, :, None]).abs_()
-        costs.append(diff.view(b, h // 4, 4, span, w // 4, 4).sum((2, 5)).permute(0, 2, 1, 3))
+        diff = diff.view(b, h // 4, 4, span, w).sum(2)
+        costs.append(diff.view(b, h // 4, span, w // 4, 4).sum(4).permute(0, 2, 1, 3))
     sad = torch.cat(costs, 1) * 16  # [B,span*span,h/4,w/4], to the scale of full resolution
     ox, oy = _offsets(reach, cur.device)
     rate = lam * _bits(ox * 16, oy * 16)
@@ -218,11 +225,12 @@ def _whole_search(cur, ref, lam, reach):
     b, _, h, w = cur.shape
     h16, w16 = h // 16, w // 16
     lam4 = lam.view(-1, 1, 1, 1)
-    c4, r4 = F.avg_pool2d(cur, 4), F.avg_pool2d(ref, 4)
+    c2, r2 = _half(cur), _half(ref)
+    c4, r4 = _half(c2), _half(r2)
     first, second = _coarse(c4, r4, lam4, reach)
 
     # Half resolution: refine the candidates by one pixel, then let neighbours' vectors compete.
-    level = _Level(F.avg_pool2d(cur, 2), F.avg_pool2d(ref, 2), 8)
+    level = _Level(c2, r2, 8)
     ox, oy = _offsets(1, cur.device)
     ox, oy = ox.view(1, 1, 9), oy.view(1, 1, 9)
     zero = torch.zeros_like(first)
@@ -268,35 +276,44 @@ def _whole_search(cur, ref, lam, reach):
     return mv16, mv8
 
 
+_REACH = 2  # quarter pixels searched at each side of a whole-pixel vector
+_SIDE = 2 * _REACH + 1
+
+
 @functools.lru_cache(maxsize=None)
-def _fraction_matrix(device):
-    """[56,16]: 8 samples at each of the offsets -3/4 .. 3/4 from 16 samples that start 4 before the block."""
-    m = torch.zeros(7, 8, 16)
-    for k in range(-3, 4):
+def _fraction_matrices(device):
+    """Interpolation [16, SIDE*8]: 8 samples at each offset of -REACH..REACH quarters, from 16 samples that start 4
+    before the block; and the sum over each offset's 8 samples [SIDE*8, SIDE]."""
+    m, total = torch.zeros(_SIDE, 8, 16), torch.zeros(_SIDE, 8, _SIDE)
+    for k in range(-_REACH, _REACH + 1):
+        total[k + _REACH, :, k + _REACH] = 1
         for i in range(8):
             start = i + (k >> 2) + 4 - 3
-            m[k + 3, i, start : start + 8] = torch.tensor(LUMA_TAPS[k & 3], dtype=torch.float32) / 64
-    return m.view(56, 16).to(device)
+            m[k + _REACH, i, start : start + 8] = torch.tensor(LUMA_TAPS[k & 3], dtype=torch.float32) / 64
+    return m.view(-1, 16).t().contiguous().to(device), total.view(-1, _SIDE).to(device)
 
 
 def _fraction_sads(blocks, ref, index, top, left):
-    """SAD [K,49] of 8x8 blocks [K,8,8] at all quarter-pixel offsets within 3/4 of whole-pixel corners.
+    """SAD [K,SIDE*SIDE] of 8x8 blocks [K,8,8] at quarter-pixel offsets about whole-pixel corners.
 
     `index` [K] is the picture of each block; chunked on the CPU so that the work stays in its cache.
     """
     b, _, h, w = ref.shape
-    m = _fraction_matrix(ref.device)
+    m, total = _fraction_matrices(ref.device)
     flat, steps = ref.reshape(-1), torch.arange(16, device=ref.device) - 4
-    out, chunk = [], 256 if ref.device.type == "cpu" else 1 << 16
+    blocks = blocks.transpose(1, 2)[:, None, :, None].expand(-1, _SIDE, -1, _SIDE, -1)
+    out, chunk = [], 128 if ref.device.type == "cpu" else 1 << 16
     for i in range(0, len(blocks), chunk):
         part = slice(i, i + chunk)
         rows = (top[part, None] + steps).clamp_(0, h - 1) + index[part, None] * h
         cols = (left[part, None] + steps).clamp_(0, w - 1)
         win = flat[(rows * w)[:, :, None] + cols[:, None]]  # [k,16,16]
-        pred = m @ (win @ m.t())  # [k,56,56]
+        # Both directions as one large matrix product each (small batched ones are slow): x, transpose, y.
+        pred = (win @ m).transpose(1, 2).contiguous() @ m  # [k, x offset and sample, y offset and sample]
         k = pred.shape[0]
-        pred = pred.view(k, 7, 8, 7, 8)
-        out.append(pred.sub_(blocks[part].view(k, 1, 8, 1, 8)).abs_().sum((2, 4)).view(k, 49))
+        pred = pred.view(k, _SIDE, 8, _SIDE, 8).sub_(blocks[part]).abs_()
+        sad = (pred.view(k, 8 * _SIDE, 8 * _SIDE) @ total).view(k, _SIDE, 8, _SIDE).sum(2)
+        out.append(sad.transpose(1, 2).reshape(k, _SIDE * _SIDE))
     return torch.cat(out)
 
 
@@ -331,19 +348,19 @@ def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, 
             return _fraction_sads(blocks, ref, index, t, l)
         return _fraction_sads(blocks[pick], ref, index[pick], t[pick], l[pick])
 
-    sad = surface(base)  # [B*N,49]
+    sad = surface(base)  # [B*N,SIDE*SIDE]
     sad8 = sad
     differs = ((mv8 != base).any(1)).view(-1).nonzero()[:, 0]
     if block == 8 and len(differs):
         sad8 = sad.index_copy(0, differs, surface(mv8, differs))
-    sad16 = sad.view(b, h16, 2, w16, 2, 49).sum((2, 4)).permute(0, 3, 1, 2)  # [B,49,h16,w16]
-    sad8 = sad8.view(b, 2 * h16, 2 * w16, 49).permute(0, 3, 1, 2)
+    sad16 = sad.view(b, h16, 2, w16, 2, -1).sum((2, 4)).permute(0, 3, 1, 2)  # [B,SIDE*SIDE,h16,w16]
+    sad8 = sad8.view(b, 2 * h16, 2 * w16, -1).permute(0, 3, 1, 2)
 
-    ox, oy = _offsets(3, device)
+    ox, oy = _offsets(_REACH, device)
     lam4 = lam.view(-1, 1, 1, 1)
 
     def choose(surface, centre, pred):
-        """Cheapest of the 49 around `centre` (quarter pixels), coded against `pred`: cost [B,h,w] and vectors."""
+        """Cheapest of the vectors around `centre` (quarter pixels), coded against `pred`: cost [B,h,w] and vectors."""
         vx, vy = centre[:, :1] + ox, centre[:, 1:] + oy
         cost = surface + lam4 * _bits(vx - pred[:, :1], vy - pred[:, 1:])
         best, i = cost.min(1, keepdim=True)
