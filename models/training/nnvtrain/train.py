@@ -284,14 +284,9 @@ class Planes:
 
 
 def predict(cur, ref0, ref1, q, motion):
-    """Motion-compensated prediction of ``cur``: packed p (centred) and d. ``q``: mean quantizer of the batch."""
-    lam = 0.3 * M.base_step(float(q))
-    mvs = [motion.estimate(cur.planes[0], r.planes[0].detach(), lambda_=lam) for r in dict.fromkeys((ref0, ref1))]
-    refs = [motion.compensate(r.planes, mv) for r, mv in zip(dict.fromkeys((ref0, ref1)), mvs)]
-    if len(refs) == 1:
-        p = M.pack(*(t - 128.0 for t in refs[0]))
-        return p, torch.zeros_like(p)
-    p, d, _ = motion.bi_predict(cur.planes, refs)
+    """Motion-compensated prediction of ``cur``: packed p (centred) and d. ``q``: quantizers [B]."""
+    lam = motion.lambda_of_step(M.base_step(q.float()))
+    p, d, *_ = motion.predict(cur.planes, ref0.planes, None if ref1 is ref0 else ref1.planes, lam=lam)
     return M.pack(*(t - 128.0 for t in p)), M.pack(*d)
 
 
@@ -310,7 +305,7 @@ def code_clip(net, key, ops, free, x, q, order, motion, jitter=None):
     rec, out = {0: Planes(pic)}, []
     for t, (a, b), offset in order:
         fq = (q + offset + (0 if jitter is None else jitter)).clamp(0, 63)
-        p, d = predict(Planes(x[t]), rec[a], rec[b], fq.float().mean(), motion)
+        p, d = predict(Planes(x[t]), rec[a], rec[b], fq, motion)
         pic, by, bz, extra = net(ops, free, x[t], fq, p=p, d=d)
         dist, _ = M.distortion(pic, x[t])
         rec[t] = Planes(pic)
@@ -365,7 +360,7 @@ def inter_main(args):
         for _ in range(6):
             x = frames_of(next(batches), args.device)
             a, b = Planes(x[0]), Planes(x[1])
-            residuals.append(x[1] - predict(b, a, a, 24, motion)[0])
+            residuals.append(x[1] - predict(b, a, a, torch.full((x[0].shape[0],), 24, device=args.device), motion)[0])
         net.init_statistics(statistics(net.transform, residuals))
         run.ema.load_state_dict(net.state_dict())
     evaluate_inter(run.ema, key, held, args, args.quant, motion)
