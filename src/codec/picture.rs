@@ -577,7 +577,7 @@ impl Picture {
         pack_planes(
             self.planes.each_ref().map(|p| &p.data[..]),
             self.tensor_size(),
-            CENTRE,
+            |v| v.wrapping_sub(CENTRE),
             out,
         );
         Ok(())
@@ -675,19 +675,19 @@ impl Picture {
     }
 }
 
-/// Packs three planes of `u16` (luma of `8 h8 × 8 w8`, chroma of half that) into `[96, h8, w8]`,
-/// subtracting `centre` with wrap-around: `i16` data may be passed as its bits with `centre` 0.
-pub(crate) fn pack_planes(
-    planes: [&[u16]; 3],
-    (h8, w8): (usize, usize),
-    centre: u16,
+/// Packs three planes (luma of `8 h8 × 8 w8` samples, chroma of half that) into `[96, h8, w8]`,
+/// passing every sample through `map`.
+pub(crate) fn pack_planes<T: Copy>(
+    planes: [&[T]; 3],
+    size: (usize, usize),
+    map: impl Fn(T) -> u16 + Copy,
     out: &mut [i16],
 ) {
-    let (luma, chroma) = out.split_at_mut(64 * h8 * w8);
-    let (u, v) = chroma.split_at_mut(16 * h8 * w8);
-    pack_plane::<8>(planes[0], (h8, w8), centre, luma);
-    pack_plane::<4>(planes[1], (h8, w8), centre, u);
-    pack_plane::<4>(planes[2], (h8, w8), centre, v);
+    let (luma, chroma) = out.split_at_mut(64 * size.0 * size.1);
+    let (u, v) = chroma.split_at_mut(16 * size.0 * size.1);
+    pack_plane::<8, T>(planes[0], size, map, luma);
+    pack_plane::<4, T>(planes[1], size, map, u);
+    pack_plane::<4, T>(planes[2], size, map, v);
 }
 
 /// 8×8 transposition of 16-bit words.
@@ -732,7 +732,12 @@ fn interleave4(m: &mut [[u16; 8]; 4]) {
     }
 }
 
-fn pack_plane<const B: usize>(src: &[u16], (h8, w8): (usize, usize), centre: u16, out: &mut [i16]) {
+fn pack_plane<const B: usize, T: Copy>(
+    src: &[T],
+    (h8, w8): (usize, usize),
+    map: impl Fn(T) -> u16 + Copy,
+    out: &mut [i16],
+) {
     let (stride, plane) = (w8 * B, h8 * w8);
     for (y, row) in src.chunks_exact(stride).enumerate() {
         let first = (y % B) * B * plane + (y / B) * w8;
@@ -741,26 +746,24 @@ fn pack_plane<const B: usize>(src: &[u16], (h8, w8): (usize, usize), centre: u16
         while x + 8 <= w8 {
             if B == 8 {
                 let words = row[x * 8..][..64].as_chunks::<8>().0;
-                let mut m: [[u16; 8]; 8] = std::array::from_fn(|i| words[i]);
+                let mut m: [[u16; 8]; 8] = std::array::from_fn(|i| words[i].map(map));
                 transpose8(&mut m);
                 for (k, m) in m.iter().enumerate() {
-                    out[first + k * plane + x..][..8]
-                        .copy_from_slice(&m.map(|v| v.wrapping_sub(centre) as i16));
+                    out[first + k * plane + x..][..8].copy_from_slice(&m.map(|v| v as i16));
                 }
             } else {
                 let words = row[x * 4..][..32].as_chunks::<8>().0;
-                let mut m: [[u16; 8]; 4] = std::array::from_fn(|i| words[i]);
+                let mut m: [[u16; 8]; 4] = std::array::from_fn(|i| words[i].map(map));
                 deinterleave4(&mut m);
                 for (k, m) in m.iter().enumerate() {
-                    out[first + k * plane + x..][..8]
-                        .copy_from_slice(&m.map(|v| v.wrapping_sub(centre) as i16));
+                    out[first + k * plane + x..][..8].copy_from_slice(&m.map(|v| v as i16));
                 }
             }
             x += 8;
         }
         for x in x..w8 {
             for k in 0..B {
-                out[first + k * plane + x] = row[x * B + k].wrapping_sub(centre) as i16;
+                out[first + k * plane + x] = map(row[x * B + k]) as i16;
             }
         }
     }

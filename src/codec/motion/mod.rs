@@ -1,2 +1,33 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Motion: fields, integer motion compensation, search, coding of fields.
+//! Motion: fields of quarter-pel vectors, the prediction they make, their search and their coding.
+//!
+//! [`field`] and [`compensate`] are normative: integer arithmetic only, the same on every machine.
+//! `docs/bitstream-motion.md` describes them.
+
+pub mod compensate;
+pub mod field;
+
+pub use compensate::{Difference, Prediction, predict};
+pub use field::{Leaf, Mode, MotionField, Mv};
+
+/// What can be wrong with the inputs of this module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MotionError {
+    /// Pictures or fields of one call differ in size.
+    #[error(
+        "{what} is {got_width}x{got_height}, but the motion field is for {width}x{height} (padded sizes): \
+         references must have the size of the picture that they predict"
+    )]
+    Size {
+        /// What has the wrong size.
+        what: &'static str,
+        /// Its padded width.
+        got_width: usize,
+        /// Its padded height.
+        got_height: usize,
+        /// Padded width needed.
+        width: usize,
+        /// Padded height needed.
+        height: usize,
+    },
+}
