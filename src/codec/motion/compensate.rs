@@ -156,13 +156,15 @@ pub fn predict_into(
         let d = d.zip(du.chunks_exact_mut(4 * width));
         let d = d.zip(dv.chunks_exact_mut(4 * width));
         p.zip(d)
-            .map(|(((py, pu), pv), ((dy, du), dv))| ([py, pu, pv], [dy, du, dv]))
             .enumerate()
+            .map(|(by, (((py, pu), pv), ((dy, du), dv)))| OutputRow {
+                by,
+                p: [py, pu, pv],
+                d: [dy, du, dv],
+            })
             .collect()
     };
-    let work = |(by, (p, d)): &mut (usize, ([&mut [u16]; 3], [&mut [i16]; 3]))| {
-        predict_row(field, [ref0, ref1], *by, p, d);
-    };
+    let work = |row: &mut OutputRow| predict_row(field, [ref0, ref1], row);
     let threads = threads.clamp(1, rows.len());
     if threads == 1 {
         rows.iter_mut().for_each(work);
@@ -178,6 +180,13 @@ pub fn predict_into(
         });
     }
     Ok(())
+}
+
+/// A row of blocks in the planes of both outputs.
+struct OutputRow<'a> {
+    by: usize,
+    p: [&'a mut [u16]; 3],
+    d: [&'a mut [i16]; 3],
 }
 
 /// Runs a function compiled for AVX2 where the processor has it. Integer code: one result.
@@ -210,20 +219,14 @@ with_avx2! {
     fn predict_row(
         field: &MotionField,
         refs: [&Picture; 2],
-        by: usize,
-        p: &mut [&mut [u16]; 3],
-        d: &mut [&mut [i16]; 3],
+        row: &mut OutputRow,
     ) = predict_row_impl
 }
 
 #[inline(always)]
-fn predict_row_impl(
-    field: &MotionField,
-    refs: [&Picture; 2],
-    by: usize,
-    p: &mut [&mut [u16]; 3],
-    d: &mut [&mut [i16]; 3],
-) {
+fn predict_row_impl(field: &MotionField, refs: [&Picture; 2], row: &mut OutputRow) {
+    let OutputRow { by, p, d } = row;
+    let by = *by;
     for bx in 0..field.columns() / 2 {
         let cells = field.block(bx, by);
         if is_split(&cells) {
@@ -296,6 +299,22 @@ fn leaf_plane<const N: usize, const LUMA: bool>(
         }
     } else {
         let index = usize::from(leaf.mode() == Mode::Ref1);
+        let (mv, phase) = (leaf.mv(index), if LUMA { 3 } else { 7 });
+        if (mv.x | mv.y) & phase == 0 {
+            // Whole samples survive the rounding unchanged.
+            let shift = if LUMA { 2 } else { 3 };
+            let at = (
+                x as i32 + i32::from(mv.x >> shift),
+                y as i32 + i32::from(mv.y >> shift),
+            );
+            let mut patch = [0u16; PATCH * PATCH];
+            let (src, from) = fetch(planes[index], at, (N, N), &mut patch);
+            for row in 0..N {
+                p[row * stride..][..N].copy_from_slice(&src[row * from..][..N]);
+                d[row * stride..][..N].fill(0);
+            }
+            return;
+        }
         block_14::<N, LUMA>(planes[index], (x, y), leaf.mv(index), &mut a);
         let out = p.chunks_mut(stride).zip(d.chunks_mut(stride));
         for ((p, d), a) in out.zip(&a) {
