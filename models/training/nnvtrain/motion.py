@@ -317,6 +317,16 @@ def _fraction_sads(blocks, ref, index, top, left):
     return torch.cat(out)
 
 
+@functools.lru_cache(maxsize=None)
+def _compiled():
+    """The compiled search for CPUs, or None where numba is not installed."""
+    try:
+        from . import motion_cpu
+    except ImportError:
+        return None
+    return motion_cpu
+
+
 @torch.no_grad()
 def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, reach: int = 8) -> torch.Tensor:
     """Rate-aware block motion search: quarter-pixel vectors [B,2,H/8,W/8], int64.
@@ -327,6 +337,8 @@ def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, 
     in units of four pixels.
     """
     _check_size(cur_y)
+    if block == 8 and cur_y.device.type == "cpu" and _compiled() is not None:
+        return _compiled().estimate(cur_y, ref_y, LUMA_TAPS, lam, reach)
     cur, ref = cur_y.float().contiguous(), ref_y.float().contiguous()
     b, _, h, w = cur.shape
     device = cur.device
