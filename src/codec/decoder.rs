@@ -36,6 +36,8 @@ pub enum Decoded {
     Dropped {
         /// Of the access unit.
         id: u64,
+        /// The stream is damaged here and concealment is switched off, or there is nothing to conceal with.
+        damaged: bool,
         /// Why, where that is worth a warning.
         warning: Option<String>,
     },
@@ -150,12 +152,14 @@ impl Decoder {
     /// Exactly one [`Decoded`] with this `id` comes out, sooner or later.
     ///
     /// # Errors
-    /// What cannot be concealed: no or a wrong model, a failing network, cancellation; damage where concealment is
-    /// off. The decoder stays usable; nothing more comes out for this `id`.
+    /// No or a wrong model, a failing network, cancellation. Damage is no error: see [`Decoded`].
     pub fn send(&mut self, data: &[u8], id: u64) -> Result<()> {
         let _ = data;
-        self.output
-            .push_back(Decoded::Dropped { id, warning: None });
+        self.output.push_back(Decoded::Dropped {
+            id,
+            damaged: false,
+            warning: None,
+        });
         Ok(())
     }
 

@@ -44,9 +44,6 @@ pub enum CodecError {
         /// Height of the picture.
         got_height: u32,
     },
-    /// Damage that may not be concealed, because concealment is switched off.
-    #[error("damaged stream: {0}")]
-    Damaged(String),
     /// Frames were sent after [`finish`](super::encoder::Encoder::finish) without a reset.
     #[error("frames sent after the end of the stream: reset first")]
     Finished,

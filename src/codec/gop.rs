@@ -622,3 +622,265 @@ fn cost_ratio(now: &Plane, last: &Plane) -> f32 {
     }
     inter as f32 / intra.max(1) as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::picture::Picture;
+
+    fn rng(seed: u64) -> impl FnMut() -> u32 {
+        let mut s = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+        move || {
+            s ^= s << 13;
+            s ^= s >> 7;
+            s ^= s << 17;
+            (s >> 32) as u32
+        }
+    }
+
+    /// Plans `facts` and follows the plan as a decoder would, checking everything a decoder relies on.
+    fn follow(bframes: u8, key_int_max: u32, batch: usize, facts: &[FrameFacts]) -> Vec<Group> {
+        let mut planner = GopPlanner::new(bframes, key_int_max, batch);
+        let mut groups = Vec::new();
+        for (i, &f) in facts.iter().enumerate() {
+            planner.push(f);
+            while let Some(g) = planner.next_group() {
+                groups.push(g);
+            }
+            let out: usize = groups.iter().map(Vec::len).sum();
+            assert!(
+                i + 1 - out <= planner.latency(),
+                "no more than the latency waits"
+            );
+        }
+        planner.flush();
+        while let Some(g) = planner.next_group() {
+            groups.push(g);
+        }
+
+        let mut slots: RefSlots<u32> = RefSlots::default();
+        let mut reorder = Reorder::new(usize::from(bframes));
+        let mut shown = Vec::new();
+        for group in &groups {
+            assert!(!group.is_empty());
+            assert!(
+                group
+                    .iter()
+                    .all(|f| f.level == group[0].level && f.kind == group[0].kind)
+            );
+            // References are read before any frame of the group is stored: the group's frames are independent.
+            for f in group {
+                if f.kind == FrameKind::Inter {
+                    for r in f.refs {
+                        let poc = *slots.get(r).expect("reference is there");
+                        assert_ne!(poc, f.poc);
+                    }
+                    if f.level > 0 {
+                        assert!(*slots.get(f.refs[0]).unwrap() < f.poc);
+                        assert!(*slots.get(f.refs[1]).unwrap() > f.poc);
+                    } else {
+                        assert!(*slots.get(f.refs[0]).unwrap() < f.poc);
+                    }
+                }
+            }
+            for f in group {
+                if f.kind == FrameKind::Key {
+                    slots.clear();
+                    shown.extend(reorder.restart(usize::from(bframes)));
+                }
+                if let Some(s) = f.store {
+                    slots.store(s, f.poc);
+                }
+                shown.extend(reorder.push(f.poc, f.index).unwrap());
+            }
+        }
+        shown.extend(reorder.drain());
+        assert_eq!(shown, (0..facts.len() as u64).collect::<Vec<_>>());
+        groups
+    }
+
+    fn plain(n: usize) -> Vec<FrameFacts> {
+        vec![FrameFacts::default(); n]
+    }
+
+    #[test]
+    fn hierarchical_order_of_eight() {
+        let groups = follow(7, 0, 4, &plain(9));
+        let pocs: Vec<Vec<u32>> = groups
+            .iter()
+            .map(|g| g.iter().map(|f| f.poc).collect())
+            .collect();
+        assert_eq!(
+            pocs,
+            [vec![0], vec![8], vec![4], vec![2, 6], vec![1, 3, 5, 7]]
+        );
+        let levels: Vec<u8> = groups.iter().map(|g| g[0].level).collect();
+        assert_eq!(levels, [0, 0, 1, 2, 3]);
+        assert!(groups[4].iter().all(|f| f.store.is_none()));
+        assert_eq!(
+            groups[4].iter().map(|f| f.ends_level).collect::<Vec<_>>(),
+            [false, false, false, true]
+        );
+    }
+
+    #[test]
+    fn low_delay_adds_no_latency_and_keeps_good_references() {
+        let groups = follow(0, 0, 4, &plain(12));
+        assert!(groups.iter().all(|g| g.len() == 1 && g[0].level == 0));
+        let mut slots: RefSlots<u32> = RefSlots::default();
+        let mut refs = Vec::new();
+        for g in &groups {
+            if g[0].kind == FrameKind::Inter {
+                refs.push(g[0].refs.map(|r| *slots.get(r).unwrap()));
+            }
+            slots.store(g[0].store.unwrap(), g[0].poc);
+        }
+        // Every fourth frame is a good one, and serves until the next.
+        let expected: Vec<[u32; 2]> = (1..12u32)
+            .map(|poc| {
+                let good = (poc.saturating_sub(2)) / 4 * 4;
+                [poc - 1, good]
+            })
+            .collect();
+        assert_eq!(refs, expected);
+    }
+
+    #[test]
+    fn key_frames_come_when_due_and_shorten_mini_gops() {
+        let mut facts = plain(40);
+        facts[5].force_key = true;
+        facts[20].scene_cut = true;
+        let groups = follow(7, 16, 4, &facts);
+        let keys: Vec<u64> = groups
+            .iter()
+            .flatten()
+            .filter(|f| f.kind == FrameKind::Key)
+            .map(|f| f.index)
+            .collect();
+        assert_eq!(keys, [0, 5, 20, 36]);
+    }
+
+    #[test]
+    fn all_key_frames_form_batches() {
+        let groups = follow(3, 1, 4, &plain(10));
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [4, 4, 2]);
+        assert!(groups.iter().flatten().all(|f| f.kind == FrameKind::Key));
+        assert_eq!(follow(0, 1, 1, &plain(3)).len(), 3);
+    }
+
+    #[test]
+    fn repeats_are_signalled_only() {
+        let mut facts = plain(20);
+        for f in &mut facts[3..15] {
+            f.repeat = true;
+        }
+        facts[7].force_key = true;
+        for bframes in [0, 3, 7] {
+            let groups = follow(bframes, 0, 1, &facts);
+            let kind = |i: u64| {
+                groups
+                    .iter()
+                    .flatten()
+                    .find(|f| f.index == i)
+                    .map(|f| f.kind)
+                    .unwrap()
+            };
+            assert_eq!(kind(7), FrameKind::Key, "asked for");
+            for i in (3..7).chain(8..15) {
+                assert_eq!(kind(i), FrameKind::Repeat);
+            }
+        }
+    }
+
+    #[test]
+    fn any_input_gives_a_decodable_order() {
+        let mut rng = rng(5);
+        for case in 0..400 {
+            let facts: Vec<FrameFacts> = (0..rng() % 60)
+                .map(|_| FrameFacts {
+                    force_key: rng() % 16 == 0,
+                    scene_cut: rng() % 16 == 0,
+                    repeat: rng() % 5 == 0,
+                })
+                .collect();
+            let key_int = [0, 1, 2, 7, 8, 30][rng() as usize % 6];
+            follow((case % 8) as u8, key_int, 1 + rng() as usize % 5, &facts);
+        }
+    }
+
+    #[test]
+    fn reset_starts_with_a_key_frame_and_goes_on_counting() {
+        let mut p = GopPlanner::new(3, 0, 1);
+        for _ in 0..3 {
+            p.push(FrameFacts::default());
+        }
+        p.reset();
+        assert!(p.push(FrameFacts::default()));
+        p.flush();
+        let g = p.next_group().unwrap();
+        assert_eq!((g[0].kind, g[0].index), (FrameKind::Key, 3));
+        assert!(p.next_group().is_none());
+    }
+
+    #[test]
+    fn reordering_survives_losses() {
+        let mut r = Reorder::new(3);
+        assert_eq!(r.push(0, 0), Ok(vec![0]));
+        assert_eq!(r.push(0, 0), Err(0), "twice");
+        assert_eq!(r.push(4, 4), Ok(vec![]));
+        assert_eq!(r.push(4, 4), Err(4), "twice");
+        assert_eq!(r.first_missing(), 1);
+        // 2 is lost.
+        assert_eq!(r.push(1, 1), Ok(vec![1]));
+        assert_eq!(r.push(3, 3), Ok(vec![]));
+        assert_eq!(r.push(8, 8), Ok(vec![]));
+        assert_eq!(r.push(6, 6), Ok(vec![]));
+        assert_eq!(r.push(5, 5), Ok(vec![3, 4, 5, 6]));
+        assert_eq!(r.push(2, 2), Err(2), "too late");
+        assert_eq!(r.next_poc(), 7);
+        assert_eq!(r.restart(0), vec![8]);
+        assert_eq!(r.push(0, 0), Ok(vec![0]));
+        assert_eq!(r.push(u32::MAX, 1), Ok(vec![]));
+        assert_eq!(r.push(u32::MAX - 1, 2), Ok(vec![2, 1]));
+    }
+
+    /// A textured picture: smooth noise of `seed`, shifted by `(dx, dy)`.
+    fn texture(seed: u64, dx: usize, dy: usize) -> Picture {
+        let mut r = rng(seed);
+        let n = 64;
+        let grid: Vec<f32> = (0..n * n).map(|_| (r() % 1000) as f32).collect();
+        let mut p = Picture::new(320, 192).unwrap();
+        for y in 0..192usize {
+            for x in 0..320usize {
+                let (fx, fy) = ((x + dx) as f32 / 16.0, (y + dy) as f32 / 16.0);
+                let (ix, iy) = (fx as usize, fy as usize);
+                let (ax, ay) = (fx.fract(), fy.fract());
+                let g = |x: usize, y: usize| grid[(y % n) * n + x % n];
+                let v = (g(ix, iy) * (1.0 - ax) + g(ix + 1, iy) * ax) * (1.0 - ay)
+                    + (g(ix, iy + 1) * (1.0 - ax) + g(ix + 1, iy + 1) * ax) * ay;
+                p.plane_mut(0).row_mut(y)[x] = v as u16;
+            }
+        }
+        p
+    }
+
+    #[test]
+    fn scene_cuts_are_told_from_motion() {
+        let mut s = SceneCut::default();
+        assert_eq!(s.measure(&texture(1, 0, 0).quarter_luma()), None);
+        let still = s.measure(&texture(1, 0, 0).quarter_luma()).unwrap();
+        assert!(still < 0.1, "{still}");
+        let moved = s.measure(&texture(1, 11, 6).quarter_luma()).unwrap();
+        assert!(!SceneCut::is_cut(moved, 100), "{moved}");
+        let cut = s.measure(&texture(2, 0, 0).quarter_luma()).unwrap();
+        assert!(SceneCut::is_cut(cut, 100), "{cut}");
+        assert!(
+            !SceneCut::is_cut(cut, 0),
+            "the first frame is a key frame anyway"
+        );
+        // A change of size gives no ratio.
+        let other = Picture::new(64, 64).unwrap().quarter_luma();
+        assert_eq!(s.measure(&other), None);
+    }
+}
