@@ -6,11 +6,12 @@ import argparse
 def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
-    from . import train
+    from . import pack, train
     train.arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
+    pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
     args = p.parse_args()
-    {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a)}[args.command](args)
+    {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run}[args.command](args)
 
 
 if __name__ == "__main__":

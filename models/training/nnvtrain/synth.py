@@ -397,7 +397,8 @@ class Synthesiser:
         """A caption or logo that stands still over the moving picture."""
         size = y.shape[-1]
         page = self.screens.page(rng)
-        h, w = (2 * int(v) for v in (rng.integers(8, size // 8), rng.integers(16, size // 3)))
+        h, w = (2 * int(v) for v in (rng.integers(size // 16, size // 8) + 1, rng.integers(size // 16, size // 3) + 1))
+        h, w = min(h, 256), min(w, 256)
         sy, sx = (2 * int(rng.integers((n - m) // 2)) for n, m in zip(page[0].shape, (h, w)))
         oy, ox = 2 * int(rng.integers((size - h) // 2)), 2 * int(rng.integers((size - w) // 2))
         y, uv = y.clone(), uv.clone()

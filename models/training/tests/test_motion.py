@@ -1,0 +1,162 @@
+import numpy as np
+import pytest
+import torch
+from nnvtrain import data, motion
+
+
+def psnr(a, b):
+    return float(10 * torch.log10(255**2 / ((a - b) ** 2).mean().clamp(min=1e-9)))
+
+
+def slow_predict(plane, mv, block, taps, fraction):
+    """Reference: sample by sample, straight from the definition."""
+    h, w = plane.shape
+    n, before = len(taps[0]), len(taps[0]) // 2 - 1
+    out = np.zeros((h, w))
+    for y in range(h):
+        for x in range(w):
+            vx, vy = (int(c) for c in mv[:, y // block, x // block])
+            fx, fy = taps[vx % fraction], taps[vy % fraction]
+            x0, y0 = x + vx // fraction - before, y + vy // fraction - before
+            total = 0.0
+            for j in range(n):
+                row = plane[min(max(y0 + j, 0), h - 1)]
+                total += fy[j] * sum(fx[i] * row[min(max(x0 + i, 0), w - 1)] for i in range(n))
+            out[y, x] = total / 4096
+    return np.clip(out, 0, 255)
+
+
+def test_taps_sum_to_64_and_mirror():
+    for taps in (motion.LUMA_TAPS, motion.CHROMA_TAPS):
+        assert all(sum(row) == 64 for row in taps)
+        for k in range(1, len(taps)):
+            assert taps[k] == taps[len(taps) - k][::-1]
+
+
+def test_compensation_matches_the_definition():
+    rng = np.random.default_rng(0)
+    y, u, v = (torch.from_numpy(rng.integers(0, 256, (2, 1, n, m)).astype(np.float32)) for n, m in ((32, 48), (16, 24), (16, 24)))
+    mv = torch.from_numpy(rng.integers(-60, 61, (2, 2, 4, 6)))
+    mv[0, :, 0, 0] = torch.tensor([-500, 900])  # far outside: clamped
+    out = motion.compensate((y, u, v), mv)
+    for plane, got, block, taps, fraction in ((y, out[0], 8, motion.LUMA_TAPS, 4), (u, out[1], 4, motion.CHROMA_TAPS, 8), (v, out[2], 4, motion.CHROMA_TAPS, 8)):
+        for b in range(2):
+            want = slow_predict(plane[b, 0].numpy(), mv[b].numpy(), block, taps, fraction)
+            assert np.abs(got[b, 0].numpy() - want).max() < 1e-2
+
+
+def test_compensation_gradient():
+    rng = np.random.default_rng(1)
+    ref = tuple(torch.from_numpy(rng.uniform(80, 160, (1, 1, n, n))).requires_grad_() for n in (16, 8, 8))
+    mv = torch.from_numpy(rng.integers(-9, 10, (1, 2, 2, 2)))
+    assert torch.autograd.gradcheck(lambda *r: motion.compensate(r, mv), ref, eps=1e-4, atol=1e-5)
+
+
+def textured(rng, size):
+    x = torch.zeros(1, 1, size, size)
+    for cells in (size // 32, size // 8, size // 3):
+        a = torch.from_numpy(rng.normal(0, 30, (1, 1, cells, cells)).astype(np.float32))
+        x += torch.nn.functional.interpolate(a, size=(size, size), mode="bicubic")
+    return (x + 128).clamp(0, 255)
+
+
+@pytest.mark.parametrize("shift", [(0, 0), (5, -3), (40, 22), (-71, 60), (2, 1), (-13, 7)])
+def test_search_finds_a_global_shift(shift):
+    """The reference, moved by a known number of quarter pixels: the field must be that vector nearly everywhere."""
+    ref = textured(np.random.default_rng(3), 192)
+    truth = torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 24, 24)
+    chroma = torch.full((1, 1, 96, 96), 128.0)
+    cur = motion.compensate((ref, chroma, chroma), truth)[0]
+    mv = motion.estimate(cur, ref, lam=4.0)
+    inner = (mv == truth).all(1)[:, 3:-3, 3:-3]
+    assert inner.float().mean() > 0.98, inner.float().mean()
+
+
+def test_search_splits_at_an_8x8_border():
+    rng = np.random.default_rng(4)
+    ref = textured(rng, 128)
+    truth = torch.zeros(1, 2, 16, 16, dtype=torch.int64)
+    truth[:, 0, 5:11, 5:11] = 12
+    chroma = torch.full((1, 1, 64, 64), 128.0)
+    cur = motion.compensate((ref, chroma, chroma), truth)[0]
+    mv = motion.estimate(cur, ref, lam=4.0)
+    assert (mv == truth).all(1).float().mean() > 0.95
+    coarse = motion.estimate(cur, ref, lam=4.0, block=16)
+    assert torch.equal(coarse, motion._up(coarse[..., ::2, ::2]))
+
+
+def test_high_lambda_smooths_and_noise_stays_still():
+    rng = np.random.default_rng(5)
+    ref = textured(rng, 128)
+    cur = ref + torch.from_numpy(rng.normal(0, 4, (1, 1, 128, 128)).astype(np.float32))
+    assert (motion.estimate(cur, ref, lam=30.0) == 0).all()
+    flat = torch.full((1, 1, 64, 64), 50.0)
+    assert (motion.estimate(flat, flat, lam=1.0) == 0).all()
+
+
+def test_batch_equals_single():
+    rng = np.random.default_rng(6)
+    ref = torch.cat([textured(rng, 96) for _ in range(3)])
+    cur = torch.roll(ref, (3, -5), (2, 3))
+    lam = torch.tensor([2.0, 8.0, 32.0])
+    together = motion.estimate(cur, ref, lam)
+    for i in range(3):
+        assert torch.equal(together[i : i + 1], motion.estimate(cur[i : i + 1], ref[i : i + 1], lam[i]))
+
+
+def test_bi_prediction_chooses_per_block():
+    rng = np.random.default_rng(7)
+
+    def noise(n):
+        return torch.from_numpy(rng.uniform(0, 255, (1, 1, n, n)).astype(np.float32))
+
+    a, b = tuple(noise(n) for n in (48, 24, 24)), tuple(noise(n) for n in (48, 24, 24))
+    want = torch.tensor([[0, 1, 2], [2, 0, 1], [1, 2, 0]]).view(1, 1, 3, 3)
+    cur = []
+    for i, (x, y) in enumerate(zip(a, b)):
+        k = 16 if i == 0 else 8
+        m = want.repeat_interleave(k, 2).repeat_interleave(k, 3)
+        cur.append(torch.where(m == 0, x, torch.where(m == 1, y, (x + y) / 2)))
+    p, d, modes = motion.bi_predict(cur, (a, b))
+    assert torch.equal(modes, want)
+    for i in range(3):
+        k = 16 if i == 0 else 8
+        on = (want == 2).repeat_interleave(k, 2).repeat_interleave(k, 3)
+        assert torch.allclose(p[i], cur[i]) and torch.equal(d[i], torch.where(on, a[i] - b[i], 0.0))
+    # Equal predictions: the first reference, nothing toggles.
+    _, d, modes = motion.bi_predict(cur, (a, a))
+    assert (modes == 0).all() and (d[0] == 0).all()
+
+
+def test_predict_keeps_gradients_to_references():
+    rng = np.random.default_rng(8)
+    cur = (textured(rng, 64), torch.full((1, 1, 32, 32), 100.0), torch.full((1, 1, 32, 32), 150.0))
+    refs = [tuple(torch.roll(p, s, 3).requires_grad_() for p in cur) for s in (1, -2)]
+    p, d, modes, mv0, mv1 = motion.predict(cur, *refs, lam=4.0)
+    sum(x.sum() for x in p).backward()
+    assert refs[0][0].grad.abs().sum() > 0
+    p, d, modes, mv0, mv1 = motion.predict(cur, refs[0], None)
+    assert (modes == 0).all() and all((x == 0).all() for x in d)
+    assert modes.shape == (1, 1, 4, 4)
+
+
+def test_refuses_unpadded_pictures():
+    x = torch.zeros(1, 1, 40, 64)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        motion.estimate(x, x)
+
+
+def test_gain_on_real_clips(real_store):
+    """Prediction of real frames from their predecessors: 8x8 beats 16x16 beats no motion."""
+    gains = []
+    batches = data.Sequences(real_store, 4, 3, 256, seed=12, synthetic=0.0)
+    for _ in range(4):
+        y, u, v = (t.float() for t in next(batches))
+        cur, ref = (y[:, 1], u[:, 1], v[:, 1]), (y[:, 0], u[:, 0], v[:, 0])
+        row = [psnr(cur[0], ref[0])]
+        for block in (16, 8):
+            row.append(psnr(cur[0], motion.compensate(ref, motion.estimate(cur[0], ref[0], 4.0, block=block))[0]))
+        gains.append(row)
+    none, coarse, fine = np.mean(gains, 0)
+    print(f"prediction PSNR: no motion {none:.1f}, 16x16 {coarse:.1f}, 8x8 {fine:.1f} dB")
+    assert fine > coarse + 0.5 and coarse > none + 3
