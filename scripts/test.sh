@@ -18,7 +18,7 @@ if ! command -v cargo >/dev/null; then . "${CARGO_HOME:-$HOME/.cargo}/env"; fi
 # shellcheck source=scripts/env.sh
 . scripts/env.sh 2>/dev/null
 # The exactness tests run the same bundle under a second, older runtime.
-export NNV_ORT_LIBRARY_OLD=$root/.deps/onnxruntime/1.22.1/libonnxruntime.so.1.22.1
+export NNV_ORT_LIBRARY_ALT=$root/.deps/onnxruntime/1.22.1/libonnxruntime.so.1.22.1
 # The tests register the plugin they are built with; one installed or built earlier must not shadow it, and the registry
 # cache of the user must not be touched.
 export GST_PLUGIN_PATH="" GST_REGISTRY=$root/.deps/test-registry.bin

@@ -59,7 +59,7 @@ impl Random {
     fn fill<T: TryFrom<i64>>(&mut self, len: usize, limit: i64) -> Vec<T> {
         (0..len)
             .map(|_| {
-                let bound = if self.next() % 16 == 0 {
+                let bound = if self.next().is_multiple_of(16) {
                     limit
                 } else {
                     limit / 16

@@ -635,7 +635,8 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 fn parse_hex(text: &str) -> Option<[u8; 32]> {
-    if text.len() != 64 || !text.is_ascii() {
+    // `from_str_radix` alone would take a sign.
+    if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     let mut out = [0; 32];
@@ -648,4 +649,49 @@ fn parse_hex(text: &str) -> Option<[u8; 32]> {
 /// True when the path looks like a bundle folder.
 pub fn is_bundle_folder(path: &Path) -> bool {
     path.join("bundle.toml").is_file()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tables, hashes and known answers of what ships; the graphs are run by `tests/exactness.rs`.
+    #[test]
+    fn every_embedded_bundle_is_sound() {
+        for info in embedded().iter().filter(|info| info.kind == "codec") {
+            let bundle = Bundle::open(&ModelSource::Embedded(info.name.into())).unwrap();
+            assert_eq!((&*bundle.name, bundle.hash), (info.name, info.hash));
+            for name in NORMATIVE_FILES.iter().chain(&OTHER_FILES) {
+                bundle.read(name).unwrap();
+            }
+            for kind in [FrameKind::Key, FrameKind::Inter] {
+                let tables = bundle.tables(kind);
+                for q in 1..QUANTIZERS as u8 {
+                    assert_eq!(tables.qvec(q).len(), bundle.qvec_channels);
+                    let coarser = tables
+                        .step(q)
+                        .iter()
+                        .zip(tables.step(q - 1))
+                        .all(|(a, b)| a >= b);
+                    assert!(
+                        coarser,
+                        "{}: quantizer {q} is finer than the one below",
+                        info.name
+                    );
+                }
+            }
+        }
+        // Every folder that build.rs took in has a readable head.
+        assert_eq!(embedded().len(), EMBEDDED.len());
+    }
+
+    #[test]
+    fn hashes_are_parsed_strictly() {
+        let bytes: [u8; 32] = std::array::from_fn(|i| i as u8 * 7);
+        assert_eq!(parse_hex(&hex(&bytes)), Some(bytes));
+        assert_eq!(parse_hex(""), None);
+        assert_eq!(parse_hex(&"g".repeat(64)), None);
+        assert_eq!(parse_hex(&"+1".repeat(32)), None);
+        assert_eq!(parse_hex(&"é".repeat(32)), None);
+    }
 }

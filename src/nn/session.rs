@@ -155,10 +155,10 @@ impl Graph {
 }
 
 /// Data of a tensor after checking its shape.
-pub(super) fn tensor<'v, T: ort::value::PrimitiveTensorElementType>(
-    value: &'v DynValue,
+pub(super) fn tensor<T: ort::value::PrimitiveTensorElementType>(
+    value: &DynValue,
     shape: [usize; 4],
-) -> Result<&'v [T], String> {
+) -> Result<&[T], String> {
     let (got, data) = value.try_extract_tensor::<T>().map_err(|e| e.to_string())?;
     if got
         .iter()
