@@ -509,10 +509,12 @@ fn an_explicit_provider_never_falls_back() {
                 ),
                 "{error}"
             );
+            println!("as it should be: {error}");
             assert!(error.to_string().contains("tensorrt"), "{error}");
         }
     }
     let model = load(&bundle(), &RuntimeOptions::default()).unwrap();
+    println!("{} after {:#?}", model.active_provider(), model.warnings());
     let refused = Provider::COMPILED
         .iter()
         .take_while(|&&p| p != model.active_provider())
