@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Motion: fields of quarter-pel vectors, the prediction they make, their search and their coding.
 //!
-//! [`field`] and [`compensate`] are normative: integer arithmetic only, the same on every machine.
+//! [`field`], [`compensate`], [`candidates`] and [`coding`] are normative: integer arithmetic only, the same on every machine.
 //! `docs/bitstream-motion.md` describes them.
 
+pub mod candidates;
+pub mod coding;
 pub mod compensate;
 pub mod field;
 
+pub use coding::{MotionContexts, decode_field, encode_field, field_bits};
 pub use compensate::{Difference, Prediction, predict};
 pub use field::{Leaf, Mode, MotionField, Mv};
 
