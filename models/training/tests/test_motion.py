@@ -52,6 +52,16 @@ def test_compensation_gradient():
     assert torch.autograd.gradcheck(lambda *r: motion.compensate(r, mv), ref, eps=1e-4, atol=1e-5)
 
 
+@pytest.fixture(params=["tensors", "compiled"])
+def search(request, monkeypatch):
+    """Both implementations of the search: on tensors (any device) and compiled (CPU)."""
+    if request.param == "tensors":
+        monkeypatch.setattr(motion, "_compiled", lambda: None)
+    elif motion._compiled() is None:
+        pytest.skip("NOT TESTED: numba is not installed, so the compiled motion search is absent")
+    return motion.estimate
+
+
 def textured(rng, size):
     x = torch.zeros(1, 1, size, size)
     for cells in (size // 32, size // 8, size // 3):
@@ -61,47 +71,47 @@ def textured(rng, size):
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (5, -3), (40, 22), (-71, 60), (2, 1), (-13, 7)])
-def test_search_finds_a_global_shift(shift):
+def test_search_finds_a_global_shift(search, shift):
     """The reference, moved by a known number of quarter pixels: the field must be that vector nearly everywhere."""
     ref = textured(np.random.default_rng(3), 192)
     truth = torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 24, 24)
     chroma = torch.full((1, 1, 96, 96), 128.0)
     cur = motion.compensate((ref, chroma, chroma), truth)[0]
-    mv = motion.estimate(cur, ref, lam=4.0)
+    mv = search(cur, ref, lam=4.0)
     inner = (mv == truth).all(1)[:, 3:-3, 3:-3]
     assert inner.float().mean() > 0.98, inner.float().mean()
 
 
-def test_search_splits_at_an_8x8_border():
+def test_search_splits_at_an_8x8_border(search):
     rng = np.random.default_rng(4)
     ref = textured(rng, 128)
     truth = torch.zeros(1, 2, 16, 16, dtype=torch.int64)
     truth[:, 0, 5:11, 5:11] = 12
     chroma = torch.full((1, 1, 64, 64), 128.0)
     cur = motion.compensate((ref, chroma, chroma), truth)[0]
-    mv = motion.estimate(cur, ref, lam=4.0)
+    mv = search(cur, ref, lam=4.0)
     assert (mv == truth).all(1).float().mean() > 0.95
-    coarse = motion.estimate(cur, ref, lam=4.0, block=16)
+    coarse = search(cur, ref, lam=4.0, block=16)
     assert torch.equal(coarse, motion._up(coarse[..., ::2, ::2]))
 
 
-def test_high_lambda_smooths_and_noise_stays_still():
+def test_high_lambda_smooths_and_noise_stays_still(search):
     rng = np.random.default_rng(5)
     ref = textured(rng, 128)
     cur = ref + torch.from_numpy(rng.normal(0, 4, (1, 1, 128, 128)).astype(np.float32))
-    assert (motion.estimate(cur, ref, lam=30.0) == 0).all()
+    assert (search(cur, ref, lam=30.0) == 0).all()
     flat = torch.full((1, 1, 64, 64), 50.0)
-    assert (motion.estimate(flat, flat, lam=1.0) == 0).all()
+    assert (search(flat, flat, lam=1.0) == 0).all()
 
 
-def test_batch_equals_single():
+def test_batch_equals_single(search):
     rng = np.random.default_rng(6)
     ref = torch.cat([textured(rng, 96) for _ in range(3)])
     cur = torch.roll(ref, (3, -5), (2, 3))
     lam = torch.tensor([2.0, 8.0, 32.0])
-    together = motion.estimate(cur, ref, lam)
+    together = search(cur, ref, lam)
     for i in range(3):
-        assert torch.equal(together[i : i + 1], motion.estimate(cur[i : i + 1], ref[i : i + 1], lam[i]))
+        assert torch.equal(together[i : i + 1], search(cur[i : i + 1], ref[i : i + 1], lam[i]))
 
 
 def test_bi_prediction_chooses_per_block():
@@ -146,7 +156,7 @@ def test_refuses_unpadded_pictures():
         motion.estimate(x, x)
 
 
-def test_gain_on_real_clips(real_store):
+def test_gain_on_real_clips(search, real_store):
     """Prediction of real frames from their predecessors: 8x8 beats 16x16 beats no motion."""
     gains = []
     batches = data.Sequences(real_store, 4, 3, 256, seed=12, synthetic=0.0)
@@ -155,7 +165,7 @@ def test_gain_on_real_clips(real_store):
         cur, ref = (y[:, 1], u[:, 1], v[:, 1]), (y[:, 0], u[:, 0], v[:, 0])
         row = [psnr(cur[0], ref[0])]
         for block in (16, 8):
-            row.append(psnr(cur[0], motion.compensate(ref, motion.estimate(cur[0], ref[0], 4.0, block=block))[0]))
+            row.append(psnr(cur[0], motion.compensate(ref, search(cur[0], ref[0], 4.0, block=block))[0]))
         gains.append(row)
     none, coarse, fine = np.mean(gains, 0)
     print(f"prediction PSNR: no motion {none:.1f}, 16x16 {coarse:.1f}, 8x8 {fine:.1f} dB")
