@@ -273,7 +273,8 @@ fn build_session(
             .with_inter_threads(1)?
             // Spinning threads would take the cores from the rest of the pipeline.
             .with_intra_op_spinning(false)?
-            .with_inter_op_spinning(false)?;
+            .with_inter_op_spinning(false)?
+            .with_env_allocators()?;
         if let Some(folder) = &options.dump_optimised {
             builder = builder
                 .with_optimized_model_path(PathBuf::from(folder).join(format!("{name}.onnx")))?;
