@@ -6,12 +6,14 @@ import argparse
 def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
-    from . import pack, train
+    from . import export, pack, train
     train.arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
     pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
+    export.arguments(sub.add_parser("export", help="write a bundle"))
     args = p.parse_args()
-    {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run}[args.command](args)
+    {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run,
+     "export": export.run}[args.command](args)
 
 
 if __name__ == "__main__":
