@@ -55,7 +55,7 @@ impl Neighbourhood {
     ) -> Self {
         // Steps from the leaf's first cell: left, top, top right, top left, then further cells
         // along the sides of a block.
-        let (x, y, centre, steps): (usize, usize, (usize, usize), &[(isize, isize)]) = match place {
+        let (x, y, centre, steps): (_, _, _, &[(isize, isize)]) = match place {
             Place::Block { x, y } => (
                 x,
                 y,

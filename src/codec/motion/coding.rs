@@ -95,7 +95,7 @@ impl MotionContexts {
             Mode::Ref0
         };
         let mut mv = [Mv::ZERO; 2];
-        for i in 0..2 {
+        for (i, mv) in mv.iter_mut().enumerate() {
             if mode.uses(i) {
                 let (p, spread) = (around.predictor(i), around.spread(i));
                 let want = leaf.mv(i);
@@ -103,7 +103,7 @@ impl MotionContexts {
                 let dy = self.y[i][spread][usize::from(dx == 0)]
                     .code(coder, i32::from(want.y) - i32::from(p.y));
                 // Differences are bounded by the model, so this cannot overflow.
-                mv[i] = Mv::clamped(i32::from(p.x) + dx, i32::from(p.y) + dy);
+                *mv = Mv::clamped(i32::from(p.x) + dx, i32::from(p.y) + dy);
             }
         }
         Leaf::new(mode, mv)
@@ -177,7 +177,7 @@ fn code_field<C: BinaryCoder, const ENCODE: bool>(
     let mut kinds = vec![Kind::Merge; columns];
     for by in 0..rows {
         let mut left = Kind::Merge;
-        for bx in 0..columns {
+        for (bx, kind) in kinds.iter_mut().enumerate() {
             let region = bx / REGION;
             if by % REGION == 0 && bx % REGION == 0 {
                 let whole = ENCODE && is_whole_region(field, colocated, bx, by);
@@ -196,13 +196,13 @@ fn code_field<C: BinaryCoder, const ENCODE: bool>(
                 )
                 .best();
                 field.set_block(bx, by, leaf);
-                kinds[bx] = Kind::Merge;
+                *kind = Kind::Merge;
             } else {
-                let context = 3 * left as usize + kinds[bx] as usize;
-                kinds[bx] =
+                let context = 3 * left as usize + *kind as usize;
+                *kind =
                     code_block::<C, ENCODE>(coder, contexts, field, colocated, (bx, by), context);
             }
-            left = kinds[bx];
+            left = *kind;
         }
     }
 }

@@ -37,7 +37,7 @@ pub const CHROMA_TAPS: [[i16; 4]; 8] = [
 pub(crate) const OFFSET: i16 = 1 << 13;
 
 /// Side of the largest patch that a filter reads: 16 + 7, and one for alignment.
-const PATCH: usize = 24;
+pub(crate) const PATCH: usize = 24;
 
 /// Difference of the two motion-compensated references: planes Y, U, V in the padded size,
 /// 10-bit units within ±1023, zero outside bi-predicted blocks.
@@ -189,33 +189,7 @@ struct OutputRow<'a> {
     d: [&'a mut [i16]; 3],
 }
 
-/// Runs a function compiled for AVX2 where the processor has it. Integer code: one result.
-macro_rules! with_avx2 {
-    ($(#[$meta:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
-        $(#[$meta])*
-        fn $name($($arg: $ty),*) $(-> $ret)? {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2,bmi1,bmi2,lzcnt,popcnt")]
-                fn vectorised($($arg: $ty),*) $(-> $ret)? {
-                    $body($($arg),*)
-                }
-                if std::arch::is_x86_feature_detected!("avx2")
-                    && std::arch::is_x86_feature_detected!("bmi1")
-                    && std::arch::is_x86_feature_detected!("bmi2")
-                    && std::arch::is_x86_feature_detected!("lzcnt")
-                    && std::arch::is_x86_feature_detected!("popcnt")
-                {
-                    // SAFETY: the processor has every feature that the function was compiled for.
-                    return unsafe { vectorised($($arg),*) };
-                }
-            }
-            $body($($arg),*)
-        }
-    };
-}
-
-with_avx2! {
+super::simd::with_avx2! {
     fn predict_row(
         field: &MotionField,
         refs: [&Picture; 2],

@@ -8,10 +8,14 @@ pub mod candidates;
 pub mod coding;
 pub mod compensate;
 pub mod field;
+mod kernels;
+pub mod search;
+mod simd;
 
 pub use coding::{MotionContexts, decode_field, encode_field, field_bits};
 pub use compensate::{Difference, Prediction, predict};
 pub use field::{Leaf, Mode, MotionField, Mv};
+pub use search::{SearchEffort, SearchParams, search};
 
 /// What can be wrong with the inputs of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

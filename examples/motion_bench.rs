@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Measures motion search, compensation and coding on original frames of clips.
+//!
+//! `cargo run --release --example motion_bench -- [options] CLIP...` where options are
+//! `--frames N` (24), `--quantizer Q` (20), `--threads N` (2), `--refs 1|2` (1; the second is four
+//! frames back) and `--effort fast|medium|slow` (all). Frames are decoded by an `ffmpeg` process.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use gstnnv::codec::motion::compensate::predict_into;
+use gstnnv::codec::motion::{
+    Mode, MotionContexts, MotionField, Prediction, SearchEffort, SearchParams, field_bits, search,
+};
+use gstnnv::codec::picture::{Picture, RawFormat};
+
+type Error = Box<dyn std::error::Error>;
+
+fn size_of(clip: &str) -> Result<(u32, u32), Error> {
+    let out = Command::new("ffprobe")
+        .args(["-v", "error", "-select_streams", "v:0"])
+        .args(["-show_entries", "stream=width,height", "-of", "csv=p=0:s=x"])
+        .arg(clip)
+        .output()?;
+    let text = String::from_utf8(out.stdout)?;
+    let (w, h) = text
+        .trim()
+        .trim_end_matches('x')
+        .split_once('x')
+        .ok_or_else(|| format!("{clip}: ffprobe tells no size"))?;
+    Ok((w.parse()?, h.parse()?))
+}
+
+fn frames_of(clip: &str, count: usize) -> Result<Vec<Picture>, Error> {
+    let (width, height) = size_of(clip)?;
+    let mut child = Command::new("ffmpeg")
+        .args(["-v", "error", "-i", clip, "-frames:v", &count.to_string()])
+        .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut bytes = Vec::new();
+    child
+        .stdout
+        .take()
+        .ok_or("no output")?
+        .read_to_end(&mut bytes)?;
+    child.wait()?;
+    let (w, h) = (width as usize, height as usize);
+    let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
+    bytes
+        .chunks_exact(w * h + 2 * cw * ch)
+        .map(|f| {
+            let (y, c) = f.split_at(w * h);
+            let (u, v) = c.split_at(cw * ch);
+            Ok(Picture::from_raw(
+                RawFormat::I420,
+                width,
+                height,
+                &[y, u, v],
+                &[w, cw, cw],
+            )?)
+        })
+        .collect()
+}
+
+struct Options {
+    frames: usize,
+    quantizer: u8,
+    threads: usize,
+    refs: usize,
+    efforts: Vec<SearchEffort>,
+    clips: Vec<String>,
+}
+
+fn options() -> Result<Options, Error> {
+    let mut o = Options {
+        frames: 24,
+        quantizer: 20,
+        threads: 2,
+        refs: 1,
+        efforts: vec![SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow],
+        clips: Vec::new(),
+    };
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
+        match arg.as_str() {
+            "--frames" => o.frames = value()?.parse()?,
+            "--quantizer" => o.quantizer = value()?.parse()?,
+            "--threads" => o.threads = value()?.parse()?,
+            "--refs" => o.refs = value()?.parse()?,
+            "--effort" => {
+                o.efforts = vec![match value()?.as_str() {
+                    "fast" => SearchEffort::Fast,
+                    "medium" => SearchEffort::Medium,
+                    "slow" => SearchEffort::Slow,
+                    other => return Err(format!("unknown effort {other}").into()),
+                }]
+            }
+            _ => o.clips.push(arg),
+        }
+    }
+    if o.clips.is_empty() {
+        return Err("name at least one clip".into());
+    }
+    Ok(o)
+}
+
+fn main() -> Result<(), Error> {
+    let options = options()?;
+    println!(
+        "luma PSNR in dB of predictions from original frames; quantizer {}, {} reference(s), {} threads",
+        options.quantizer, options.refs, options.threads
+    );
+    println!(
+        "{:<28} {:>9} {:>6} | {:>6} {:>7} {:>7} {:>6} {:>9} {:>7} | {:>7} {:>6} {:>5} {:>5}",
+        "clip",
+        "size",
+        "effort",
+        "still",
+        "motion",
+        "U",
+        "V",
+        "bit/field",
+        "bit/px",
+        "search",
+        "mc ms",
+        "bi%",
+        "8x8%"
+    );
+    for clip in &options.clips {
+        let frames = frames_of(clip, options.frames)?;
+        if frames.len() < 2 {
+            return Err(format!("{clip}: only {} frame(s)", frames.len()).into());
+        }
+        for &effort in &options.efforts {
+            measure(clip, &frames, effort, &options)?;
+        }
+    }
+    Ok(())
+}
+
+fn measure(
+    clip: &str,
+    frames: &[Picture],
+    effort: SearchEffort,
+    options: &Options,
+) -> Result<(), Error> {
+    let mut out = Prediction::new(&frames[0]);
+    let mut contexts = MotionContexts::default();
+    let mut last: Option<MotionField> = None;
+    let (mut still, mut motion, mut bits) = (0.0, [0.0; 3], 0.0);
+    let (mut search_time, mut mc_time, mut bi, mut split) = (0.0, 0.0, 0, 0);
+    let mut cells = 0;
+    for n in 1..frames.len() {
+        let far = if options.refs == 2 {
+            n.saturating_sub(4)
+        } else {
+            n - 1
+        };
+        let refs = [&frames[n - 1], &frames[far]];
+        let params = SearchParams {
+            effort,
+            threads: options.threads,
+            distances: [1, (n - far) as i16],
+            ..SearchParams::new(options.quantizer)
+        };
+        let start = Instant::now();
+        let field = search(&frames[n], refs, last.as_ref(), &params)?;
+        search_time += start.elapsed().as_secs_f64();
+        bits += field_bits(&contexts, &field, last.as_ref());
+        let mut encoder = gstnnv::codec::entropy::Encoder::new();
+        gstnnv::codec::motion::encode_field(&mut encoder, &mut contexts, &field, last.as_ref());
+        let start = Instant::now();
+        predict_into(&field, refs[0], refs[1], options.threads, &mut out)?;
+        mc_time += start.elapsed().as_secs_f64();
+        // Errors are averaged in the PSNR domain, frame by frame.
+        still += frames[n].psnr(&frames[n - 1])[0];
+        for (sum, v) in motion.iter_mut().zip(frames[n].psnr(&out.picture)) {
+            *sum += v;
+        }
+        bi += field
+            .cells()
+            .iter()
+            .filter(|c| c.mode() == Mode::Bi)
+            .count();
+        for by in 0..field.rows() / 2 {
+            for bx in 0..field.columns() / 2 {
+                let b = field.block(bx, by);
+                split += 4 * usize::from(b.iter().any(|&c| c != b[0]));
+            }
+        }
+        cells += field.cells().len();
+        last = Some(field);
+    }
+    let n = (frames.len() - 1) as f64;
+    let (w, h) = (frames[0].width(), frames[0].height());
+    let name = clip.rsplit('/').next().unwrap_or(clip);
+    println!(
+        "{:<28} {:>9} {:>6} | {:>6.2} {:>7.2} {:>7.2} {:>6.2} {:>9.0} {:>7.4} | {:>7.2} {:>6.2} {:>5.1} {:>5.1}",
+        &name[..name.len().min(28)],
+        format!("{w}x{h}"),
+        format!("{effort:?}").to_lowercase(),
+        still / n,
+        motion[0] / n,
+        motion[1] / n,
+        motion[2] / n,
+        bits / n,
+        bits / n / f64::from(w * h),
+        search_time * 1e3 / n,
+        mc_time * 1e3 / n,
+        100.0 * bi as f64 / cells as f64,
+        100.0 * split as f64 / cells as f64,
+    );
+    Ok(())
+}
