@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import time
 import tomllib
@@ -145,6 +146,9 @@ def _code_ffmpeg(codec: Codec, clip: RawClip, point: int, key_interval: int, thr
         command += ["-x265-params", f"log-level=error:info=0:pools={threads}:frame-threads=1"]
     elif codec.suffix == "obu":
         command += ["-svtav1-params", f"lp={threads}"]
+        if os.geteuid() == 0 and shutil.which("setpriv"):
+            # As root SVT-AV1 gives its threads real-time priority, which starves everything beside it.
+            command = ["setpriv", "--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice", *command]
     if codec.removed_units:
         command += ["-bsf:v", f"filter_units=remove_types={codec.removed_units}"]
     encode_s = _timed([*command, str(stream)], 7200, {**os.environ, "SVT_LOG": "1"})
