@@ -2,17 +2,17 @@
 //! Groups of pictures: coding order, reference slots, key-frame decisions, presentation order.
 //!
 //! The encoder plans with [`GopPlanner`]; the decoder follows what the frame headers say. Both keep
-//! their references in the same [`RefSlots`], so there is one implementation of what a frame may
-//! refer to.
+//! their references in [`References`], so there is one implementation of what a frame may refer to.
 //!
 //! Order of presentation is counted by `poc`, which restarts at 0 on each key frame. Key frames are
 //! barriers: every frame shown before a key frame is coded before it.
 
 use super::picture::Plane;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
-/// Reference slots of encoder and decoder.
-pub const REF_SLOTS: usize = 8;
+/// Most frames that are kept as references.
+pub const MAX_REFERENCES: usize = 8;
 /// Most frames between two anchors.
 pub const MAX_BFRAMES: u8 = 7;
 /// Deepest level of a mini-GOP of `MAX_BFRAMES + 1` frames.
@@ -62,7 +62,7 @@ pub struct FrameFacts {
 }
 
 /// One frame, ready to be coded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedFrame {
     /// Number of the frame in input order, from 0.
     pub index: u64,
@@ -72,17 +72,33 @@ pub struct PlannedFrame {
     pub poc: u32,
     /// Level in the mini-GOP: 0 for key frames, anchors and all frames of low-delay order.
     pub level: u8,
-    /// Slots of the references of an inter frame. Both may be the same slot.
-    pub refs: [u8; 2],
-    /// Slot that keeps the decoded frame for later ones.
-    pub store: Option<u8>,
+    /// `poc` of the first reference of an inter frame, or of the frame that a repeat shows again.
+    pub ref0: Option<u32>,
+    /// `poc` of the second reference.
+    pub ref1: Option<u32>,
+    /// Later frames may refer to this one.
+    pub keep: bool,
+    /// `poc` of frames that are no longer needed after this one.
+    pub released: SmallVec<[u32; 7]>,
     /// Added to the quantizer that rate control asks for.
     pub offset: i8,
-    /// No more frames of this level follow in the mini-GOP: a decoder need not wait to fill a batch.
-    pub ends_level: bool,
 }
 
 impl PlannedFrame {
+    fn new(index: u64, kind: FrameKind, poc: u32) -> Self {
+        Self {
+            index,
+            kind,
+            poc,
+            level: 0,
+            ref0: None,
+            ref1: None,
+            keep: false,
+            released: SmallVec::new(),
+            offset: 0,
+        }
+    }
+
     /// Class of the frame for rate control: frames of one class have similar sizes.
     pub fn class(&self) -> FrameClass {
         match self.kind {
@@ -113,12 +129,6 @@ struct Pending {
     repeat: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Anchor {
-    poc: u32,
-    slot: u8,
-}
-
 /// Decides kinds, order and references of frames.
 ///
 /// Frames go in with [`push`](Self::push) in input order; groups come out of
@@ -138,12 +148,13 @@ pub struct GopPlanner {
     /// Key frames waiting for a batch (when every frame is a key frame).
     keys: Vec<u64>,
     ready: VecDeque<Group>,
-    /// Last anchor and long-term reference.
-    last: Option<Anchor>,
-    long: Option<Anchor>,
+    /// Last anchor and long-term reference, by `poc`.
+    last: u32,
+    long: u32,
+    /// The last frame in order of presentation that is no repeat.
+    shown: u32,
     /// Inter frames since the key frame in low-delay order.
     low_delay: u32,
-    used: [bool; REF_SLOTS],
 }
 
 impl GopPlanner {
@@ -160,10 +171,10 @@ impl GopPlanner {
             poc: 0,
             keys: Vec::new(),
             ready: VecDeque::new(),
-            last: None,
-            long: None,
+            last: 0,
+            long: 0,
+            shown: 0,
             low_delay: 0,
-            used: [false; REF_SLOTS],
         }
     }
 
@@ -236,53 +247,22 @@ impl GopPlanner {
         if self.keys.is_empty() {
             return;
         }
-        let n = self.keys.len();
-        let group = self
-            .keys
-            .drain(..)
-            .enumerate()
-            .map(|(i, index)| PlannedFrame {
-                index,
-                kind: FrameKind::Key,
-                poc: 0,
-                level: 0,
-                refs: [0; 2],
-                store: None,
-                offset: tuning::KEY_ONLY,
-                ends_level: i + 1 == n,
-            })
-            .collect();
+        let key = |index| PlannedFrame {
+            keep: true,
+            offset: tuning::KEY_ONLY,
+            ..PlannedFrame::new(index, FrameKind::Key, 0)
+        };
+        let group = self.keys.drain(..).map(key).collect();
         self.ready.push_back(group);
     }
 
     fn plan_key(&mut self, index: u64) {
-        self.used = [false; REF_SLOTS];
-        let slot = self.take_slot();
-        let anchor = Anchor { poc: 0, slot };
-        self.last = Some(anchor);
-        self.long = Some(anchor);
-        self.low_delay = 0;
+        (self.last, self.long, self.shown, self.low_delay) = (0, 0, 0, 0);
         self.ready.push_back(vec![PlannedFrame {
-            index,
-            kind: FrameKind::Key,
-            poc: 0,
-            level: 0,
-            refs: [0; 2],
-            store: Some(slot),
+            keep: true,
             offset: tuning::KEY,
-            ends_level: true,
+            ..PlannedFrame::new(index, FrameKind::Key, 0)
         }]);
-    }
-
-    fn take_slot(&mut self) -> u8 {
-        // At most two anchors, one of the current mini-GOP and three inner references are alive.
-        let slot = self
-            .used
-            .iter()
-            .position(|u| !u)
-            .expect("eight slots hold all references of a mini-GOP");
-        self.used[slot] = true;
-        slot as u8
     }
 
     /// Plans the pending frames as one mini-GOP: the last one is its anchor, the others halve the gaps.
@@ -293,21 +273,16 @@ impl GopPlanner {
         let pending = std::mem::take(&mut self.pending);
         let first = self.poc;
         self.poc += pending.len() as u32;
-        let (Some(last), Some(long)) = (self.last, self.long) else {
-            // Unreachable: frames are pending only after a key frame.
-            return;
-        };
         let poc_of = |i: usize| first + i as u32;
         let coded: Vec<usize> = (0..pending.len()).filter(|&i| !pending[i].repeat).collect();
+        let mut groups: Vec<Group> = Vec::new();
         if let Some(&end) = coded.last() {
-            let anchor = if self.bframes == 0 {
-                self.plan_low_delay(pending[end].index, poc_of(end), last, long)
-            } else {
-                self.plan_anchor(pending[end].index, poc_of(end), last, long)
-            };
-            let mut inner: Vec<u8> = Vec::new();
+            let past = self.last;
+            let poc = poc_of(end);
+            let (anchor, mut released) = self.plan_anchor(pending[end].index, poc);
+            groups.push(vec![anchor]);
             // (first, one past the last) positions in `coded`, with the references before and after.
-            let mut gaps = vec![(0, coded.len() - 1, last.slot, anchor.slot)];
+            let mut gaps = vec![(0, coded.len() - 1, past, poc)];
             let mut level = 1u8;
             while gaps.iter().any(|g| g.0 < g.1) {
                 let mut next = Vec::new();
@@ -317,142 +292,151 @@ impl GopPlanner {
                         continue;
                     }
                     let mid = from + (to - from) / 2;
-                    let referred = mid > from || mid + 1 < to;
-                    let store = referred.then(|| self.take_slot());
-                    inner.extend(store);
-                    group.push(PlannedFrame {
-                        index: pending[coded[mid]].index,
-                        kind: FrameKind::Inter,
-                        poc: poc_of(coded[mid]),
-                        level,
-                        refs: [past, future],
-                        store,
-                        offset: tuning::LEVELS[usize::from(level.min(MAX_LEVEL))],
-                        ends_level: false,
-                    });
-                    if let Some(slot) = store {
-                        next.push((from, mid, past, slot));
-                        next.push((mid + 1, to, slot, future));
+                    let poc = poc_of(coded[mid]);
+                    let keep = mid > from || mid + 1 < to;
+                    if keep {
+                        released.push(poc);
+                        next.push((from, mid, past, poc));
+                        next.push((mid + 1, to, poc, future));
                     }
+                    group.push(PlannedFrame {
+                        level,
+                        ref0: Some(past),
+                        ref1: Some(future),
+                        keep,
+                        offset: tuning::LEVELS[usize::from(level.min(MAX_LEVEL))],
+                        ..PlannedFrame::new(pending[coded[mid]].index, FrameKind::Inter, poc)
+                    });
                 }
-                if let Some(last) = group.last_mut() {
-                    last.ends_level = true;
-                }
-                self.ready.push_back(group);
+                groups.push(group);
                 gaps = next;
                 level += 1;
             }
-            for slot in inner {
-                self.used[usize::from(slot)] = false;
+            // Only the last frame of all lets go: frames of a level may be decoded in any order.
+            if let Some(last) = groups.last_mut().and_then(|g| g.last_mut()) {
+                last.released = released;
             }
         }
-        let repeats: Group = (0..pending.len())
-            .filter(|&i| pending[i].repeat)
-            .map(|i| PlannedFrame {
-                index: pending[i].index,
-                kind: FrameKind::Repeat,
-                poc: poc_of(i),
-                level: 0,
-                refs: [0; 2],
-                store: None,
-                offset: 0,
-                ends_level: true,
-            })
-            .collect();
-        if !repeats.is_empty() {
-            self.ready.push_back(repeats);
-        }
-    }
-
-    fn plan_low_delay(&mut self, index: u64, poc: u32, last: Anchor, long: Anchor) -> Anchor {
-        let offset = tuning::LOW_DELAY[self.low_delay as usize % tuning::LOW_DELAY.len()];
-        let before = (self.low_delay + tuning::LOW_DELAY.len() as u32 - 1) as usize
-            % tuning::LOW_DELAY.len();
-        let best = tuning::LOW_DELAY.iter().copied().min().unwrap_or(0);
-        self.low_delay += 1;
-        let slot = self.take_slot();
-        self.ready.push_back(vec![PlannedFrame {
-            index,
-            kind: FrameKind::Inter,
-            poc,
-            level: 0,
-            refs: [last.slot, long.slot],
-            store: Some(slot),
-            offset,
-            ends_level: true,
-        }]);
-        // The frame just before becomes the long-term reference when it is one of the good ones.
-        if last != long {
-            let drop = if tuning::LOW_DELAY[before] == best {
-                self.long = Some(last);
-                long
+        let mut repeats = Group::new();
+        for (i, frame) in pending.iter().enumerate() {
+            if frame.repeat {
+                repeats.push(PlannedFrame {
+                    ref0: Some(self.shown),
+                    ..PlannedFrame::new(frame.index, FrameKind::Repeat, poc_of(i))
+                });
             } else {
-                last
-            };
-            self.used[usize::from(drop.slot)] = false;
+                self.shown = poc_of(i);
+            }
         }
-        let anchor = Anchor { poc, slot };
-        self.last = Some(anchor);
-        anchor
+        if !repeats.is_empty() {
+            groups.push(repeats);
+        }
+        self.ready.extend(groups);
     }
 
-    fn plan_anchor(&mut self, index: u64, poc: u32, last: Anchor, long: Anchor) -> Anchor {
-        let slot = self.take_slot();
-        self.ready.push_back(vec![PlannedFrame {
-            index,
-            kind: FrameKind::Inter,
-            poc,
-            level: 0,
-            refs: [last.slot, long.slot],
-            store: Some(slot),
-            offset: tuning::LEVELS[0],
-            ends_level: true,
-        }]);
+    /// The anchor of a mini-GOP, or the next frame in low-delay order, and the references that end with the mini-GOP.
+    fn plan_anchor(&mut self, index: u64, poc: u32) -> (PlannedFrame, SmallVec<[u32; 7]>) {
+        let (last, long) = (self.last, self.long);
+        // Whether the last frame is worth keeping as long-term reference.
+        let (offset, good) = if self.bframes == 0 {
+            const PATTERN: [i8; 4] = tuning::LOW_DELAY;
+            let n = self.low_delay as usize % PATTERN.len();
+            let before = PATTERN[(n + PATTERN.len() - 1) % PATTERN.len()];
+            self.low_delay += 1;
+            (PATTERN[n], PATTERN.iter().all(|&o| before <= o))
+        } else {
+            (tuning::LEVELS[0], true)
+        };
+        let mut released = SmallVec::new();
         if last != long {
-            self.used[usize::from(long.slot)] = false;
+            released.push(if good { long } else { last });
         }
-        self.long = Some(last);
-        let anchor = Anchor { poc, slot };
-        self.last = Some(anchor);
-        anchor
+        if good {
+            self.long = last;
+        }
+        self.last = poc;
+        let anchor = PlannedFrame {
+            ref0: Some(last),
+            ref1: (long != last).then_some(long),
+            keep: true,
+            offset,
+            ..PlannedFrame::new(index, FrameKind::Inter, poc)
+        };
+        (anchor, released)
     }
 }
 
-/// The reference slots, the same in encoder and decoder. A key frame empties them.
-#[derive(Debug, Clone)]
-pub struct RefSlots<T> {
-    slots: [Option<T>; REF_SLOTS],
+/// Frames of each level in a mini-GOP of `n` frames without repeats, the anchor at level 0: what a decoder may wait for.
+pub fn level_sizes(n: usize) -> [usize; MAX_LEVEL as usize + 1] {
+    let mut sizes = [0; MAX_LEVEL as usize + 1];
+    if n > 0 {
+        sizes[0] = 1;
+    }
+    let mut gaps = vec![n.saturating_sub(1)];
+    for size in &mut sizes[1..] {
+        gaps.retain(|&g| g > 0);
+        *size = gaps.len();
+        gaps = gaps.iter().flat_map(|&g| [g / 2, g - g / 2 - 1]).collect();
+    }
+    sizes
 }
 
-impl<T> Default for RefSlots<T> {
+/// The frames that others may refer to, by `poc`: the same in encoder and decoder. A key frame empties it.
+#[derive(Debug, Clone)]
+pub struct References<T> {
+    frames: BTreeMap<u32, T>,
+}
+
+impl<T> Default for References<T> {
     fn default() -> Self {
         Self {
-            slots: Default::default(),
+            frames: BTreeMap::new(),
         }
     }
 }
 
-impl<T> RefSlots<T> {
-    /// The content of a slot; `None` also for a slot number beyond the last.
-    pub fn get(&self, slot: u8) -> Option<&T> {
-        self.slots.get(usize::from(slot))?.as_ref()
+impl<T> References<T> {
+    /// A reference.
+    pub fn get(&self, poc: u32) -> Option<&T> {
+        self.frames.get(&poc)
     }
 
-    /// Puts a decoded frame into a slot. A slot number beyond the last is ignored.
-    pub fn store(&mut self, slot: u8, value: T) {
-        if let Some(s) = self.slots.get_mut(usize::from(slot)) {
-            *s = Some(value);
+    /// Keeps a decoded frame. Where a damaged stream keeps too many, the oldest in order of presentation goes.
+    pub fn keep(&mut self, poc: u32, frame: T) {
+        self.frames.insert(poc, frame);
+        while self.frames.len() > MAX_REFERENCES {
+            self.frames.pop_first();
         }
     }
 
-    /// Empties all slots.
-    pub fn clear(&mut self) {
-        self.slots = Default::default();
+    /// Drops frames that are no longer needed.
+    pub fn release(&mut self, pocs: &[u32]) {
+        for poc in pocs {
+            self.frames.remove(poc);
+        }
     }
 
-    /// Everything that is stored.
-    pub fn iter(&self) -> impl Iterator<Item = &T> {
-        self.slots.iter().flatten()
+    /// Drops all.
+    pub fn clear(&mut self) {
+        self.frames.clear();
+    }
+
+    /// The frame nearest to `poc` in order of presentation.
+    pub fn nearest(&self, poc: u32) -> Option<&T> {
+        self.frames
+            .iter()
+            .min_by_key(|(p, _)| p.abs_diff(poc))
+            .map(|(_, f)| f)
+    }
+
+    /// Frames kept.
+    pub fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// True where none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty()
     }
 }
 
@@ -658,41 +642,53 @@ mod tests {
             groups.push(g);
         }
 
-        let mut slots: RefSlots<u32> = RefSlots::default();
+        let mut refs: References<u32> = References::default();
         let mut reorder = Reorder::new(usize::from(bframes));
         let mut shown = Vec::new();
+        let mut originals = Vec::new();
         for group in &groups {
             assert!(!group.is_empty());
+            let first = &group[0];
             assert!(
                 group
                     .iter()
-                    .all(|f| f.level == group[0].level && f.kind == group[0].kind)
+                    .all(|f| f.level == first.level && f.kind == first.kind)
             );
-            // References are read before any frame of the group is stored: the group's frames are independent.
-            for f in group {
-                if f.kind == FrameKind::Inter {
-                    for r in f.refs {
-                        let poc = *slots.get(r).expect("reference is there");
-                        assert_ne!(poc, f.poc);
-                    }
-                    if f.level > 0 {
-                        assert!(*slots.get(f.refs[0]).unwrap() < f.poc);
-                        assert!(*slots.get(f.refs[1]).unwrap() > f.poc);
-                    } else {
-                        assert!(*slots.get(f.refs[0]).unwrap() < f.poc);
-                    }
+            // References are read before any frame of the group is kept: the group's frames are independent.
+            for f in group.iter().filter(|f| f.kind == FrameKind::Inter) {
+                let ref0 = f.ref0.unwrap();
+                assert!(refs.get(ref0).is_some() && ref0 < f.poc);
+                if let Some(ref1) = f.ref1 {
+                    assert!(refs.get(ref1).is_some() && ref1 != ref0);
+                    assert_eq!(ref1 > f.poc, f.level > 0);
                 }
+                assert!(f.ref1.is_some() || f.level == 0);
             }
             for f in group {
                 if f.kind == FrameKind::Key {
-                    slots.clear();
+                    refs.clear();
                     shown.extend(reorder.restart(usize::from(bframes)));
                 }
-                if let Some(s) = f.store {
-                    slots.store(s, f.poc);
+                if f.kind == FrameKind::Repeat {
+                    originals.push((f.index, f.index - u64::from(f.poc - f.ref0.unwrap())));
                 }
+                if f.keep {
+                    refs.keep(f.poc, f.poc);
+                    assert!(refs.len() <= 6);
+                }
+                for &r in &f.released {
+                    assert!(refs.get(r).is_some());
+                }
+                refs.release(&f.released);
                 shown.extend(reorder.push(f.poc, f.index).unwrap());
             }
+        }
+        for (repeat, original) in originals {
+            assert!(
+                facts[original as usize + 1..=repeat as usize]
+                    .iter()
+                    .all(|f| f.repeat)
+            );
         }
         shown.extend(reorder.drain());
         assert_eq!(shown, (0..facts.len() as u64).collect::<Vec<_>>());
@@ -716,25 +712,29 @@ mod tests {
         );
         let levels: Vec<u8> = groups.iter().map(|g| g[0].level).collect();
         assert_eq!(levels, [0, 0, 1, 2, 3]);
-        assert!(groups[4].iter().all(|f| f.store.is_none()));
-        assert_eq!(
-            groups[4].iter().map(|f| f.ends_level).collect::<Vec<_>>(),
-            [false, false, false, true]
-        );
+        assert!(groups[4].iter().all(|f| !f.keep));
+        let released: Vec<usize> = groups[4].iter().map(|f| f.released.len()).collect();
+        assert_eq!(released, [0, 0, 0, 3]);
+        for n in 0..=8 {
+            let groups = follow(7, 0, 1, &plain(n + 1));
+            let sizes = level_sizes(n);
+            let got: Vec<usize> = groups[1..].iter().map(Vec::len).collect();
+            let expected: Vec<usize> = sizes.into_iter().take_while(|&s| s > 0).collect();
+            assert_eq!(got, expected, "{n}");
+        }
     }
 
     #[test]
     fn low_delay_adds_no_latency_and_keeps_good_references() {
         let groups = follow(0, 0, 4, &plain(12));
         assert!(groups.iter().all(|g| g.len() == 1 && g[0].level == 0));
-        let mut slots: RefSlots<u32> = RefSlots::default();
-        let mut refs = Vec::new();
-        for g in &groups {
-            if g[0].kind == FrameKind::Inter {
-                refs.push(g[0].refs.map(|r| *slots.get(r).unwrap()));
-            }
-            slots.store(g[0].store.unwrap(), g[0].poc);
-        }
+        let refs: Vec<[u32; 2]> = groups[1..]
+            .iter()
+            .map(|g| {
+                let ref0 = g[0].ref0.unwrap();
+                [ref0, g[0].ref1.unwrap_or(ref0)]
+            })
+            .collect();
         // Every fourth frame is a good one, and serves until the next.
         let expected: Vec<[u32; 2]> = (1..12u32)
             .map(|poc| {
