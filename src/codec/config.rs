@@ -184,6 +184,8 @@ pub struct DecoderConfig {
     pub batch_size: u32,
     /// Threads of the decoder's own work; 0 for as many as there are processors.
     pub threads: u32,
+    /// Streams with larger pictures (luma samples) are refused, which bounds the memory.
+    pub max_pixels: u64,
 }
 
 impl Default for DecoderConfig {
@@ -192,6 +194,7 @@ impl Default for DecoderConfig {
             conceal: true,
             batch_size: 4,
             threads: 0,
+            max_pixels: 8192 * 8192,
         }
     }
 }

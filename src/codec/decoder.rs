@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder: access units in, pictures in order of presentation out.
 
+use super::bitstream::{
+    AccessUnit, BitstreamError, ContextSource, FrameHeader, FramePayload, FrameType, Scan,
+    SequenceHeader, UnitScanner, UnitType,
+};
 use super::config::DecoderConfig;
-use super::encoder::StageTimes;
-use super::error::Result;
-use super::gop::FrameKind;
+use super::encoder::{Clock, StageTimes, temporal_distances};
+use super::entropy::SymbolContexts;
+use super::error::{CodecError, Result};
+use super::gop::{FrameKind, MAX_LEVEL, References, Reorder, level_sizes};
+use super::latent::dequantise;
+use super::motion::{MotionContexts, MotionField, decode_field, predict};
+use super::parallel;
 use super::picture::Picture;
+use super::reference::{Coding, Contexts, Reference};
 use super::stream_info::StreamInfo;
-use crate::nn::{Cancel, Model};
+use crate::nn::{self, Cancel, Grid, InterItem, Model};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -79,13 +88,90 @@ pub struct DecoderStats {
     pub times: StageTimes,
 }
 
-/// Decodes access units.
+/// What the sequence header in force means.
+struct Sequence {
+    header: SequenceHeader,
+    info: Arc<StreamInfo>,
+    model: Arc<Model>,
+    coding: Coding,
+    /// Frames of each level in a full mini-GOP.
+    levels: [usize; MAX_LEVEL as usize + 1],
+}
+
+/// A frame unit that waits for others of its level.
+struct Pending {
+    id: u64,
+    header: FrameHeader,
+    payload: Vec<u8>,
+}
+
+/// A frame on its way to presentation.
+struct Shown {
+    id: u64,
+    kind: FrameKind,
+    /// `None` for repeats.
+    picture: Option<Arc<Picture>>,
+    /// Number of the frame, or of the one that a repeat shows again.
+    original: u32,
+    pts: Option<u64>,
+    duration: Option<u64>,
+    concealed: bool,
+    warning: Option<String>,
+}
+
+impl Shown {
+    fn new(id: u64, header: &FrameHeader, picture: Option<Arc<Picture>>) -> Self {
+        Self {
+            id,
+            kind: match header.frame_type {
+                FrameType::Key => FrameKind::Key,
+                FrameType::Inter => FrameKind::Inter,
+                FrameType::Repeat => FrameKind::Repeat,
+            },
+            picture,
+            original: match header.frame_type {
+                FrameType::Repeat => header.ref0.unwrap_or(header.poc),
+                _ => header.poc,
+            },
+            pts: header.pts.and_then(|v| u64::try_from(v).ok()),
+            duration: header.duration,
+            concealed: false,
+            warning: None,
+        }
+    }
+}
+
+/// A decoded frame: picture, and what its successors inherit.
+type Outcome = std::result::Result<Reference, String>;
+
+/// An inter frame whose side information is decoded.
+struct Opened<'a> {
+    payload: FramePayload<'a>,
+    symbols: SymbolContexts,
+    motion: Option<(MotionContexts, MotionField)>,
+    z: Arc<[i8]>,
+    p: Vec<i16>,
+    d: Vec<i16>,
+    times: StageTimes,
+}
+
+/// Decodes access units. Not bound to a thread; one thread at a time.
 pub struct Decoder {
     provider: Box<dyn ModelProvider>,
     config: DecoderConfig,
+    threads: usize,
     output: VecDeque<Decoded>,
-    info: Option<Arc<StreamInfo>>,
-    model: Option<Arc<Model>>,
+    sequence: Option<Sequence>,
+    references: References<Reference>,
+    reorder: Reorder<Shown>,
+    pending: Vec<Pending>,
+    /// Number of the group of pictures whose key frame was decoded; `None` before the first key frame.
+    gop: Option<u8>,
+    /// A key frame was met since the start or the last reset.
+    joined: bool,
+    /// Lost references were already reported for this group of pictures.
+    reported: bool,
+    last: Option<(Arc<Picture>, u32)>,
     stats: DecoderStats,
     cancel: Cancel,
 }
@@ -94,7 +180,7 @@ impl std::fmt::Debug for Decoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Decoder")
             .field("config", &self.config)
-            .field("info", &self.info)
+            .field("info", &self.info())
             .finish_non_exhaustive()
     }
 }
@@ -104,10 +190,17 @@ impl Decoder {
     pub fn new(provider: impl ModelProvider + 'static, config: DecoderConfig) -> Self {
         Self {
             provider: Box::new(provider),
+            threads: parallel::resolve(config.threads),
             config,
             output: VecDeque::new(),
-            info: None,
-            model: None,
+            sequence: None,
+            references: References::default(),
+            reorder: Reorder::new(0),
+            pending: Vec::new(),
+            gop: None,
+            joined: false,
+            reported: false,
+            last: None,
             stats: DecoderStats::default(),
             cancel: Cancel::new(),
         }
@@ -115,12 +208,12 @@ impl Decoder {
 
     /// What the last sequence header says.
     pub fn info(&self) -> Option<&Arc<StreamInfo>> {
-        self.info.as_ref()
+        self.sequence.as_ref().map(|s| &s.info)
     }
 
     /// The model in use.
     pub fn model(&self) -> Option<&Arc<Model>> {
-        self.model.as_ref()
+        self.sequence.as_ref().map(|s| &s.model)
     }
 
     /// Switches concealment.
@@ -138,29 +231,109 @@ impl Decoder {
         &self.stats
     }
 
-    /// Takes the units of one sequence header (the caps' `streamheader`) ahead of the first frame.
+    /// Takes the unit of one sequence header (the caps' `streamheader`) ahead of the first frame, so that the model is
+    /// loaded and [`info`](Self::info) known.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send), and [`CodecError::Bitstream`] for anything but a sequence header.
     pub fn set_sequence_header(&mut self, data: &[u8]) -> Result<()> {
-        let _ = (data, &mut self.provider);
-        Ok(())
+        match UnitScanner::new().scan(data, true) {
+            Scan::Unit(unit) if unit.kind == UnitType::Sequence => {
+                self.activate(SequenceHeader::parse(unit.payload)?)
+            }
+            _ => Err(BitstreamError::AccessUnit("no sequence header at its beginning").into()),
+        }
     }
 
-    /// Takes one access unit and decodes what can be decoded. `pts` and `duration` in ns come back with the picture.
+    /// Takes one access unit and decodes what can be decoded.
     ///
-    /// Exactly one [`Decoded`] with this `id` comes out, sooner or later.
+    /// Exactly one [`Decoded`] with this `id` comes out, sooner or later, unless this returns an error.
     ///
     /// # Errors
-    /// No or a wrong model, a failing network, cancellation. Damage is no error: see [`Decoded`].
+    /// No or a wrong model, a failing network, a stream of a later version, cancellation. Damage is no error: see
+    /// [`Decoded`].
     pub fn send(&mut self, data: &[u8], id: u64) -> Result<()> {
-        let _ = data;
-        self.output.push_back(Decoded::Dropped {
-            id,
-            damaged: false,
-            warning: None,
-        });
-        Ok(())
+        let unit = match AccessUnit::parse(data) {
+            Ok(unit) => unit,
+            Err(e @ (BitstreamError::Version(_) | BitstreamError::Magic)) => return Err(e.into()),
+            Err(e) => return self.damaged_unit(data, id, &e),
+        };
+        let header = unit.frame;
+        if let Some(sequence) = unit.sequence
+            && self.sequence.as_ref().is_none_or(|s| s.header != sequence)
+        {
+            if !header.is_key() {
+                // The format puts headers before key frames only.
+                return self.lost_frame(id, header, "a sequence header before an inter frame");
+            }
+            self.activate(sequence)?;
+        }
+        if self.sequence.is_none() {
+            self.drop_frame(id, false, None);
+            return Ok(());
+        }
+        if header.is_key() {
+            self.decode_pending()?;
+            self.references.clear();
+            let depth = self.depth();
+            let shown = self.reorder.restart(depth);
+            self.present(shown);
+            self.gop = None;
+            self.joined = true;
+            self.reported = false;
+        } else if !self.joined {
+            // Joined in the middle: the first key frame is still to come.
+            self.drop_frame(id, false, None);
+            return Ok(());
+        }
+        match header.frame_type {
+            FrameType::Key => {
+                self.gop = Some(header.gop);
+                self.pending.push(Pending {
+                    id,
+                    header,
+                    payload: unit.payload.to_vec(),
+                });
+                self.decode_pending()
+            }
+            FrameType::Inter => {
+                if self.gop != Some(header.gop) {
+                    return self.lost_frame(id, header, "its key frame is missing");
+                }
+                let batch = self.batch();
+                let depends = |p: &Pending| {
+                    [header.ref0, header.ref1].contains(&Some(p.header.poc))
+                        || p.header.level != header.level
+                        || !p.header.released.is_empty()
+                };
+                if self.pending.len() >= batch || self.pending.iter().any(depends) {
+                    self.decode_pending()?;
+                }
+                let level = usize::from(header.level);
+                let expected = self
+                    .sequence
+                    .as_ref()
+                    .and_then(|s| s.levels.get(level).copied());
+                self.pending.push(Pending {
+                    id,
+                    header,
+                    payload: unit.payload.to_vec(),
+                });
+                // Frames of level 0 stand alone: waiting would only delay them.
+                if level == 0 || self.pending.len() >= expected.unwrap_or(1).min(batch) {
+                    self.decode_pending()?;
+                }
+                Ok(())
+            }
+            FrameType::Repeat => {
+                self.decode_pending()?;
+                self.references.release(&header.released);
+                let mut shown = Shown::new(id, &header, None);
+                shown.concealed = self.gop != Some(header.gop);
+                self.queue(header.poc, shown);
+                Ok(())
+            }
+        }
     }
 
     /// What is ready, in order of presentation.
@@ -173,12 +346,478 @@ impl Decoder {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn finish(&mut self) -> Result<()> {
+        self.decode_pending()?;
+        let shown = self.reorder.drain();
+        self.present(shown);
         Ok(())
     }
 
     /// Drops everything that waits, as for a seek; decoding goes on at the next key frame. Clears a cancellation.
     pub fn reset(&mut self) {
         self.output.clear();
+        self.pending.clear();
+        self.references.clear();
+        let depth = self.depth();
+        self.reorder.restart(depth);
+        self.gop = None;
+        self.joined = false;
+        self.reported = false;
+        self.last = None;
         self.cancel.reset();
     }
+
+    fn depth(&self) -> usize {
+        self.sequence
+            .as_ref()
+            .map_or(0, |s| usize::from(s.header.gop.max_reorder))
+    }
+
+    fn batch(&self) -> usize {
+        (self.config.batch_size as usize).clamp(1, nn::MAX_BATCH)
+    }
+
+    /// Puts a new sequence header into force; frames before it are shown.
+    fn activate(&mut self, header: SequenceHeader) -> Result<()> {
+        if self.sequence.as_ref().is_some_and(|s| s.header == header) {
+            return Ok(());
+        }
+        self.finish()?;
+        self.references.clear();
+        self.gop = None;
+        self.joined = false;
+        let hash: String = header
+            .bundle_hash
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        let pixels = u64::from(header.width) * u64::from(header.height);
+        if pixels > self.config.max_pixels {
+            return Err(CodecError::TooLarge {
+                width: header.width,
+                height: header.height,
+                max_pixels: self.config.max_pixels,
+            });
+        }
+        let same = self
+            .sequence
+            .take()
+            .map(|s| s.model)
+            .filter(|m| m.hash() == header.bundle_hash);
+        let model = match same {
+            Some(model) => model,
+            None => self
+                .provider
+                .model(&header.bundle_name, &header.bundle_hash)?,
+        };
+        if model.hash() != header.bundle_hash {
+            let got: String = model.hash().iter().map(|b| format!("{b:02x}")).collect();
+            return Err(CodecError::Model {
+                name: header.bundle_name.clone(),
+                hash: hash[..16].into(),
+                what: format!(
+                    "the model \"{}\" at hand has the hash {}; give the right one with model-path",
+                    model.name(),
+                    &got[..16]
+                ),
+            });
+        }
+        let grid = Grid::for_picture(header.width as usize, header.height as usize)?;
+        self.sequence = Some(Sequence {
+            info: Arc::new(StreamInfo::from_header(&header)),
+            coding: Coding::new(&model, grid, usize::from(header.y_streams))?,
+            levels: level_sizes(usize::from(header.gop.mini_gop)),
+            model,
+            header,
+        });
+        let depth = self.depth();
+        self.reorder.restart(depth);
+        Ok(())
+    }
+
+    /// An access unit of which not even the frame header can be trusted.
+    fn damaged_unit(&mut self, data: &[u8], id: u64, error: &BitstreamError) -> Result<()> {
+        self.decode_pending()?;
+        // A sound sequence header before a damaged key frame still says what follows.
+        if let Scan::Unit(unit) = UnitScanner::new().scan(data, true)
+            && unit.kind == UnitType::Sequence
+            && let Ok(header) = SequenceHeader::parse(unit.payload)
+        {
+            self.activate(header)?;
+            self.references.clear();
+            self.gop = None;
+        }
+        let warning = format!("{error}");
+        if !self.joined || self.depth() > 0 {
+            // Where frames are reordered nobody knows the place of this one: its neighbours close the gap.
+            self.drop_frame(id, true, Some(warning));
+            return Ok(());
+        }
+        let poc = self.reorder.next_poc();
+        let header = FrameHeader::inter(self.gop.unwrap_or(0), poc, 0, 0, None);
+        self.conceal(id, &header, warning);
+        Ok(())
+    }
+
+    /// A frame whose header is sound but which cannot be decoded.
+    fn lost_frame(&mut self, id: u64, header: FrameHeader, why: &str) -> Result<()> {
+        self.decode_pending()?;
+        if self.joined {
+            self.conceal(id, &header, format!("frame {}: {why}", header.poc));
+        } else {
+            self.drop_frame(id, true, Some(why.into()));
+        }
+        Ok(())
+    }
+
+    fn drop_frame(&mut self, id: u64, damaged: bool, warning: Option<String>) {
+        self.stats.dropped += 1;
+        self.output.push_back(Decoded::Dropped {
+            id,
+            damaged,
+            warning,
+        });
+    }
+
+    /// Shows a copy of the nearest frame instead of one that cannot be decoded.
+    fn conceal(&mut self, id: u64, header: &FrameHeader, why: String) {
+        let nearest = self
+            .references
+            .nearest(header.poc)
+            .map(|r| r.picture.clone())
+            .or_else(|| self.last.as_ref().map(|l| l.0.clone()))
+            .filter(|p| {
+                self.info()
+                    .is_some_and(|i| (i.width, i.height) == (p.width(), p.height()))
+            });
+        let picture = match nearest {
+            Some(picture) if self.config.conceal => picture,
+            _ => return self.drop_frame(id, true, Some(why)),
+        };
+        let shown = Shown {
+            concealed: true,
+            warning: Some(why),
+            ..Shown::new(id, header, Some(picture))
+        };
+        self.queue(header.poc, shown);
+    }
+
+    fn queue(&mut self, poc: u32, shown: Shown) {
+        match self.reorder.push(poc, shown) {
+            Ok(ready) => self.present(ready),
+            Err(late) => {
+                let why = format!("frame {poc} came twice or too late");
+                self.drop_frame(late.id, true, Some(why));
+            }
+        }
+    }
+
+    /// Hands frames out in order of presentation.
+    fn present(&mut self, shown: Vec<Shown>) {
+        let Some(info) = self.info().cloned() else {
+            return;
+        };
+        for mut s in shown {
+            let picture = match (&s.picture, &self.last) {
+                (Some(p), _) => p.clone(),
+                (None, Some((last, of))) => {
+                    if *of != s.original {
+                        s.concealed = true;
+                        s.warning.get_or_insert_with(|| {
+                            format!("frame {}, shown again, is missing", s.original)
+                        });
+                    }
+                    last.clone()
+                }
+                (None, None) => {
+                    self.drop_frame(s.id, true, Some("nothing to repeat".into()));
+                    continue;
+                }
+            };
+            self.last = Some((picture.clone(), s.original));
+            self.stats.frames += 1;
+            self.stats.concealed += u64::from(s.concealed);
+            self.output.push_back(Decoded::Frame(DecodedFrame {
+                id: s.id,
+                picture,
+                info: info.clone(),
+                kind: s.kind,
+                pts: s.pts,
+                duration: s.duration,
+                concealed: s.concealed,
+                warning: s.warning,
+            }));
+        }
+    }
+
+    /// Decodes the frames that wait, in one batch where they can be decoded.
+    fn decode_pending(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        let frames = std::mem::take(&mut self.pending);
+        let outcomes = self.decode_batch(&frames)?;
+        for (frame, outcome) in frames.iter().zip(outcomes) {
+            let header = &frame.header;
+            match outcome {
+                Ok(reference) => {
+                    let mut shown = Shown::new(frame.id, header, Some(reference.picture.clone()));
+                    let wrong = header
+                        .checksum
+                        .is_some_and(|expected| expected != reference.picture.checksum());
+                    if wrong {
+                        // Shown as it is, but nothing is predicted from it: errors would pile up to noise.
+                        shown.concealed = true;
+                        shown.warning = Some(format!(
+                            "frame {} is not what the encoder saw (its checksum differs): this machine's networks are \
+                             not exact, or the stream was damaged before its check sums were made",
+                            header.poc
+                        ));
+                    } else {
+                        self.stats.verified += u64::from(header.checksum.is_some());
+                        if header.keep {
+                            self.references.keep(header.poc, reference);
+                        }
+                    }
+                    self.queue(header.poc, shown);
+                }
+                Err(why) => self.conceal(frame.id, header, why),
+            }
+        }
+        for frame in &frames {
+            self.references.release(&frame.header.released);
+        }
+        Ok(())
+    }
+
+    /// Decodes frames of one kind and level. The outer error is fatal, the inner ones are damage.
+    fn decode_batch(&mut self, frames: &[Pending]) -> Result<Vec<Outcome>> {
+        let Some(sequence) = &self.sequence else {
+            return Err(CodecError::Internal(
+                "a frame without sequence header".into(),
+            ));
+        };
+        let inner = self.threads.div_ceil(frames.len());
+        let opened = parallel::map(self.threads, frames.len(), |i| {
+            open(sequence, &self.references, &frames[i], inner)
+        });
+        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(frames.len());
+        let mut good: Vec<(usize, Opened)> = Vec::new();
+        for (i, frame) in opened.into_iter().enumerate() {
+            match frame {
+                Ok(frame) => {
+                    self.stats.times.add(&frame.times);
+                    good.push((i, frame));
+                    outcomes.push(None);
+                }
+                Err(Trouble::Lost(poc)) if self.reported => {
+                    outcomes.push(Some(Err(format!("its reference {poc} is missing"))));
+                }
+                Err(Trouble::Lost(poc)) => {
+                    self.reported = true;
+                    outcomes.push(Some(Err(format!(
+                        "frame {}: its reference {poc} was lost; pictures are concealed up to the next key frame",
+                        frames[i].header.poc
+                    ))));
+                }
+                Err(Trouble::Damaged(why)) => {
+                    let poc = frames[i].header.poc;
+                    outcomes.push(Some(Err(format!("frame {poc}: {why}"))));
+                }
+            }
+        }
+        if !good.is_empty() {
+            let decoded = decode_opened(
+                sequence,
+                frames,
+                good,
+                self.threads,
+                &self.cancel,
+                &mut self.stats.times,
+            )?;
+            for (i, outcome) in decoded {
+                outcomes[i] = Some(outcome);
+            }
+        }
+        let missing = || Err("it was not decoded".to_string());
+        Ok(outcomes
+            .into_iter()
+            .map(|o| o.unwrap_or_else(missing))
+            .collect())
+    }
+}
+
+/// Why a frame cannot be decoded.
+enum Trouble {
+    /// This reference is not there.
+    Lost(u32),
+    Damaged(String),
+}
+
+impl<E: std::error::Error> From<E> for Trouble {
+    fn from(e: E) -> Self {
+        Self::Damaged(e.to_string())
+    }
+}
+
+/// Decodes the side information of a frame and predicts it.
+fn open<'a>(
+    sequence: &Sequence,
+    references: &References<Reference>,
+    frame: &'a Pending,
+    threads: usize,
+) -> std::result::Result<Opened<'a>, Trouble> {
+    let header = &frame.header;
+    let coding = &sequence.coding;
+    let payload = FramePayload::parse(&frame.payload, sequence.header.y_streams)?;
+    let mut times = StageTimes::default();
+    let mut clock = Clock::start();
+    let (mut p, mut d) = (Vec::new(), Vec::new());
+    let (mut symbols, motion) = if header.is_key() {
+        (coding.fresh(nn::FrameKind::Key)?, None)
+    } else {
+        let get = |poc: u32| references.get(poc).ok_or(Trouble::Lost(poc));
+        let ref0 = get(header.ref0.unwrap_or(header.poc))?;
+        let ref1 = header.ref1.map(get).transpose()?;
+        let from = match header.contexts {
+            ContextSource::Tables => None,
+            ContextSource::Ref0 => Some(ref0),
+            ContextSource::Ref1 => ref1,
+        };
+        let (symbols, mut contexts) = match from.map(|r| &r.contexts) {
+            None => (
+                coding.fresh(nn::FrameKind::Inter)?,
+                MotionContexts::default(),
+            ),
+            Some(Some(c)) => (c.symbols.clone(), c.motion.clone()),
+            Some(None) => {
+                return Err(Trouble::Damaged(
+                    "it inherits from a key frame, which leaves nothing to inherit".into(),
+                ));
+            }
+        };
+        let mut field = MotionField::new(&ref0.picture);
+        field.set_distances(temporal_distances(header.poc, header.ref0, header.ref1));
+        let mut coder = super::entropy::Decoder::new(payload.side);
+        decode_field(&mut coder, &mut contexts, &mut field, ref0.field.as_deref());
+        coder.finish()?;
+        clock.lap(&mut times.entropy);
+        let second = ref1.unwrap_or(ref0);
+        let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
+        clock.lap(&mut times.predict);
+        let len = coding.grid.picture_len();
+        (p, d) = (vec![0; len], vec![0; len]);
+        prediction.pack(&mut p, &mut d)?;
+        clock.lap(&mut times.pack);
+        (symbols, Some((contexts, field)))
+    };
+    let z = symbols.decode_z(payload.z)?;
+    clock.lap(&mut times.entropy);
+    Ok(Opened {
+        payload,
+        symbols,
+        motion,
+        z,
+        p,
+        d,
+        times,
+    })
+}
+
+/// Networks and latents of opened frames of one kind.
+fn decode_opened(
+    sequence: &Sequence,
+    frames: &[Pending],
+    opened: Vec<(usize, Opened)>,
+    threads: usize,
+    cancel: &Cancel,
+    times: &mut StageTimes,
+) -> Result<Vec<(usize, Outcome)>> {
+    let grid = sequence.coding.grid;
+    let model = &sequence.model;
+    let quantizer = |i: usize| frames[i].header.quantizer;
+    let mut clock = Clock::start();
+    let key = opened.iter().any(|(_, o)| o.motion.is_none());
+    let batch = if key {
+        let quantizers: Vec<u8> = opened.iter().map(|(i, _)| quantizer(*i)).collect();
+        model.key_batch(grid, &quantizers)?
+    } else {
+        let items: Vec<InterItem> = opened
+            .iter()
+            .map(|(i, o)| InterItem {
+                quantizer: quantizer(*i),
+                p: &o.p,
+                d: &o.d,
+            })
+            .collect();
+        model.inter_batch(grid, &items)?
+    };
+    let z: Vec<&[i8]> = opened.iter().map(|(_, o)| &o.z[..]).collect();
+    let prior = batch.prior(&z, cancel)?;
+    clock.lap(&mut times.prior);
+    let tables = model.tables(batch.kind());
+    // Each state is taken by one worker.
+    let states: Vec<_> = opened
+        .iter()
+        .map(|(_, o)| std::sync::Mutex::new(Some(o.symbols.clone())))
+        .collect();
+    let decoded = parallel::map(threads, opened.len(), |n| {
+        let (i, o) = &opened[n];
+        let state = states[n]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .take();
+        let Some(mut state) = state else {
+            return Err("its state was taken twice".to_string());
+        };
+        let symbols = state
+            .decode_y(&o.payload.y, prior.scale_idx(n))
+            .map_err(|e| e.to_string())?;
+        Ok((dequantise(&symbols, tables.step(quantizer(*i))), state))
+    });
+    clock.lap(&mut times.entropy);
+    // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away afterwards.
+    let nothing = if decoded.iter().any(Result::is_err) {
+        vec![0; grid.y_len()]
+    } else {
+        Vec::new()
+    };
+    let r: Vec<&[i16]> = decoded
+        .iter()
+        .map(|d| d.as_ref().map_or(&nothing[..], |d| &d.0[..]))
+        .collect();
+    let pictures = batch.synthesise(&prior, &r, cancel)?;
+    clock.lap(&mut times.synth);
+    let unpacked = parallel::map(threads, opened.len(), |n| {
+        let mut picture = Picture::new(sequence.header.width, sequence.header.height)?;
+        picture.unpack(pictures.get(n))?;
+        Ok::<_, CodecError>(Arc::new(picture))
+    });
+    clock.lap(&mut times.pack);
+    drop(r);
+    drop(batch);
+    opened
+        .into_iter()
+        .zip(decoded)
+        .zip(unpacked)
+        .map(|(((i, o), decoded), picture)| {
+            let picture = picture?;
+            let outcome = decoded
+                .map(|(_, symbols)| {
+                    let (contexts, field) = o
+                        .motion
+                        .map(|(motion, field)| {
+                            (Arc::new(Contexts { symbols, motion }), Arc::new(field))
+                        })
+                        .unzip();
+                    Reference {
+                        picture,
+                        level: frames[i].header.level,
+                        contexts,
+                        field,
+                    }
+                })
+                .map_err(|why| format!("frame {}: {why}", frames[i].header.poc));
+            Ok((i, outcome))
+        })
+        .collect()
 }

@@ -17,15 +17,25 @@
 //! # Ok(()) }
 //! ```
 
-use super::config::{EncoderConfig, RateControl};
+use super::bitstream::{
+    ChromaFormat, ContextSource, FrameHeader, FramePayload, GopFacts, Rational, SequenceHeader,
+    UnitType, write_unit,
+};
+use super::config::{ConfigError, EncoderConfig, RateControl, Tune};
 use super::error::{CodecError, Result};
-use super::gop::{FrameFacts, FrameKind, GopPlanner, Group, SceneCut};
+use super::gop::{
+    FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
+};
+use super::latent::{Rounding, dequantise, quantise};
+use super::motion::{MotionField, encode_field, predict};
+use super::parallel;
 use super::picture::Picture;
-use super::rate_control::RateController;
-use crate::nn::{Cancel, Model};
+use super::rate_control::{RateController, guess_key_bits};
+use super::reference::{Coding, Contexts, Reference};
+use crate::nn::{self, Cancel, Grid, InterItem, Model};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A picture to encode.
 #[derive(Debug, Clone)]
@@ -81,8 +91,8 @@ pub struct EncodedFrame {
 /// What coding one frame took and gave.
 #[derive(Debug, Clone, Default)]
 pub struct FrameStats {
-    /// Squared error of the decoded picture per plane (visible samples, 10-bit units), where it was measured.
-    pub sse: Option<[u64; 3]>,
+    /// The decoded picture, exactly as every decoder makes it; `None` for repeats.
+    pub reconstruction: Option<Arc<Picture>>,
     /// Bytes of motion and side information.
     pub motion_bytes: usize,
     /// Bytes of hyper-latents.
@@ -112,6 +122,20 @@ pub struct StageTimes {
     pub quantise: Duration,
 }
 
+impl StageTimes {
+    /// Adds the times of another.
+    pub(super) fn add(&mut self, other: &Self) {
+        self.search += other.search;
+        self.predict += other.predict;
+        self.pack += other.pack;
+        self.analyse += other.analyse;
+        self.prior += other.prior;
+        self.entropy += other.entropy;
+        self.synth += other.synth;
+        self.quantise += other.quantise;
+    }
+}
+
 /// Totals for the `stats` property.
 #[derive(Debug, Clone, Default)]
 pub struct EncoderStats {
@@ -129,18 +153,56 @@ pub struct EncoderStats {
     pub times: StageTimes,
 }
 
+/// A frame after coding, before it is written.
+#[derive(Debug, Default)]
+struct Coded {
+    contexts: Option<ContextSource>,
+    side: Vec<u8>,
+    z: Vec<u8>,
+    y: Vec<Vec<u8>>,
+    reference: Option<Reference>,
+}
+
+/// An inter frame on its way into the networks.
+struct Predicted {
+    field: MotionField,
+    p: Vec<i16>,
+    d: Vec<i16>,
+    x: Vec<i16>,
+    times: StageTimes,
+}
+
+/// What the entropy coder made of a frame.
+struct Written {
+    side: Vec<u8>,
+    z: Vec<u8>,
+    y: Vec<Vec<u8>>,
+    contexts: Option<Contexts>,
+}
+
 /// Encodes pictures of one size. Not bound to a thread; one thread at a time.
 #[derive(Debug)]
 pub struct Encoder {
     model: Arc<Model>,
     config: EncoderConfig,
+    coding: Coding,
+    header: SequenceHeader,
+    sequence_unit: Vec<u8>,
+    batch: usize,
+    threads: usize,
     planner: GopPlanner,
     scene: SceneCut,
     rate: RateController,
+    references: References<Reference>,
+    /// Counts key frames.
+    gop: u8,
     /// Frames that wait for their turn, by input order.
     waiting: BTreeMap<u64, InputFrame>,
     next_index: u64,
     last_picture: Option<Arc<Picture>>,
+    last_pts: Option<u64>,
+    /// Length of the last frame in s.
+    seconds: f64,
     output: VecDeque<EncodedFrame>,
     stats: EncoderStats,
     cancel: Cancel,
@@ -151,25 +213,67 @@ impl Encoder {
     /// An encoder for a validated configuration. Loads the model's encoder networks.
     ///
     /// # Errors
-    /// [`CodecError::Config`] for a bad configuration, [`CodecError::Nn`] when the networks cannot be loaded.
+    /// [`CodecError::Config`] for a bad configuration, [`CodecError::Nn`] when the networks cannot be loaded,
+    /// [`CodecError::Bitstream`] when the model's name cannot be written.
     pub fn new(model: Arc<Model>, config: EncoderConfig) -> Result<Self> {
         config.validate()?;
         model.prepare_encoder()?;
+        let info = &config.info;
+        let grid = Grid::for_picture(info.width as usize, info.height as usize)?;
+        let streams = y_streams(grid);
+        let bframes = config.effective_bframes();
+        let header = SequenceHeader {
+            bundle_name: model.name().to_string(),
+            bundle_hash: model.hash(),
+            width: info.width,
+            height: info.height,
+            crop: info.crop,
+            frame_rate: info.rate(),
+            pixel_aspect: Rational::new(info.pixel_aspect.0, info.pixel_aspect.1),
+            chroma_format: ChromaFormat::Yuv420,
+            bit_depth: info.bit_depth,
+            colorimetry: info.colorimetry,
+            mastering_display: info.mastering_display,
+            content_light: info.content_light,
+            gop: GopFacts {
+                max_reorder: bframes,
+                mini_gop: bframes + 1,
+                max_references: match (config.key_int_max, bframes) {
+                    (1, _) => 1,
+                    (_, 0) => 3,
+                    _ => 6,
+                },
+                key_interval: config.key_int_max.min(i32::MAX as u32),
+            },
+            y_streams: streams as u8,
+            checksums: config.frame_checksum,
+        };
+        let payload = header
+            .to_payload()
+            .map_err(|e| ConfigError::Info(e.to_string()))?;
+        let mut sequence_unit = Vec::new();
+        write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
+        let batch = config.effective_batch().min(nn::MAX_BATCH);
         Ok(Self {
-            planner: GopPlanner::new(
-                config.effective_bframes(),
-                config.key_int_max,
-                config.effective_batch(),
-            ),
+            coding: Coding::new(&model, grid, streams)?,
+            planner: GopPlanner::new(bframes, config.key_int_max, batch),
             scene: SceneCut::default(),
             rate: RateController::new(&config),
+            references: References::default(),
+            gop: u8::MAX,
             waiting: BTreeMap::new(),
             next_index: 0,
             last_picture: None,
+            last_pts: None,
+            seconds: 1.0 / 30.0,
             output: VecDeque::new(),
             stats: EncoderStats::default(),
             cancel: Cancel::new(),
             finished: false,
+            threads: parallel::resolve(config.threads),
+            header,
+            sequence_unit,
+            batch,
             model,
             config,
         })
@@ -195,7 +299,7 @@ impl Encoder {
 
     /// The sequence header that stands before each key frame, for the caps' `streamheader`.
     pub fn sequence_header(&self) -> Vec<u8> {
-        Vec::new()
+        self.sequence_unit.clone()
     }
 
     /// A handle that aborts the work in progress from another thread.
@@ -307,7 +411,9 @@ impl Encoder {
     pub fn reset(&mut self) {
         self.planner.reset();
         self.scene.reset();
+        self.references.clear();
         self.waiting.clear();
+        self.last_pts = None;
         self.output.clear();
         self.last_picture = None;
         self.finished = false;
@@ -322,7 +428,504 @@ impl Encoder {
     }
 
     fn code_group(&mut self, group: &Group) -> Result<()> {
-        let _ = group;
-        Err(CodecError::Internal("no frame coder is linked".into()))
+        for part in group.chunks(self.batch) {
+            let mut inputs = Vec::with_capacity(part.len());
+            for plan in part {
+                let input = self.waiting.remove(&plan.index).ok_or_else(|| {
+                    CodecError::Internal(format!("frame {} was planned but not sent", plan.index))
+                })?;
+                inputs.push(input);
+            }
+            let chosen: Vec<(u8, f64)> = part
+                .iter()
+                .zip(&inputs)
+                .map(|(plan, input)| self.choose_quantizer(plan, input))
+                .collect();
+            let quantizers: Vec<u8> = chosen.iter().map(|c| c.0).collect();
+            let coded = match part[0].kind {
+                FrameKind::Repeat => part.iter().map(|_| Coded::default()).collect(),
+                FrameKind::Key => self.code_keys(part, &inputs, &quantizers)?,
+                FrameKind::Inter => self.code_inters(part, &inputs, &quantizers)?,
+            };
+            for (((plan, input), chosen), coded) in part.iter().zip(inputs).zip(chosen).zip(coded) {
+                self.emit(plan, input, chosen, coded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How long a frame is shown, in s.
+    fn frame_seconds(&mut self, input: &InputFrame) -> f64 {
+        let last = std::mem::replace(&mut self.last_pts, input.pts);
+        let known = input
+            .duration
+            .filter(|d| *d > 0)
+            .map(|d| d as f64 / 1e9)
+            .or_else(|| {
+                self.config
+                    .info
+                    .frame_rate
+                    .map(|(n, d)| f64::from(d) / f64::from(n))
+            })
+            .or_else(|| {
+                let step = input.pts?.checked_sub(last?)?;
+                (step > 0).then_some(step as f64 / 1e9)
+            });
+        // Longer pauses would let the rate control save up what it then spends at once.
+        self.seconds = known.unwrap_or(self.seconds).clamp(1e-4, 1.0);
+        self.seconds
+    }
+
+    fn choose_quantizer(&mut self, plan: &PlannedFrame, input: &InputFrame) -> (u8, f64) {
+        let seconds = self.frame_seconds(input);
+        if plan.kind == FrameKind::Key && !self.rate.is_constant_quality() {
+            // Ignored once a key frame was coded.
+            let at = f64::from(self.config.quantizer);
+            let bits = guess_key_bits(&input.picture, at);
+            self.rate.hint(FrameClass::Key, at, bits);
+        }
+        let q = self.rate.quantizer(plan.class(), plan.offset, seconds);
+        (q, seconds)
+    }
+
+    /// Packs a picture into a tensor.
+    fn pack(&self, picture: &Picture) -> Result<Vec<i16>> {
+        let mut x = vec![0; self.coding.grid.picture_len()];
+        picture.pack(&mut x)?;
+        Ok(x)
+    }
+
+    fn unpack(&self, tensor: &[i16]) -> Result<Arc<Picture>> {
+        let info = &self.config.info;
+        let mut picture = Picture::new(info.width, info.height)?;
+        picture.unpack(tensor)?;
+        Ok(Arc::new(picture))
+    }
+
+    fn code_keys(
+        &mut self,
+        plans: &[PlannedFrame],
+        inputs: &[InputFrame],
+        quantizers: &[u8],
+    ) -> Result<Vec<Coded>> {
+        let (grid, threads) = (self.coding.grid, self.threads);
+        let mut clock = Clock::start();
+        let x = parallel::map(threads, inputs.len(), |i| self.pack(&inputs[i].picture));
+        let x = x.into_iter().collect::<Result<Vec<_>>>()?;
+        let x: Vec<&[i16]> = x.iter().map(|x| &x[..]).collect();
+        clock.lap(&mut self.stats.times.pack);
+        let model = self.model.clone();
+        let batch = model.key_batch(grid, quantizers)?;
+        let starts = inputs
+            .iter()
+            .map(|_| {
+                Ok(Start {
+                    symbols: self.coding.fresh(nn::FrameKind::Key)?,
+                    motion: None,
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let (written, pictures) = self.run(&batch, quantizers, &x, starts, &mut clock)?;
+        Ok(written
+            .into_iter()
+            .zip(pictures)
+            .zip(plans)
+            .map(|((w, picture), plan)| Coded {
+                contexts: None,
+                side: w.side,
+                z: w.z,
+                y: w.y,
+                reference: Some(Reference {
+                    picture,
+                    level: plan.level,
+                    contexts: None,
+                    field: None,
+                }),
+            })
+            .collect())
+    }
+
+    fn code_inters(
+        &mut self,
+        plans: &[PlannedFrame],
+        inputs: &[InputFrame],
+        quantizers: &[u8],
+    ) -> Result<Vec<Coded>> {
+        let grid = self.coding.grid;
+        let refs = plans
+            .iter()
+            .map(|plan| {
+                let get = |poc: Option<u32>| {
+                    poc.map(|poc| {
+                        self.references.get(poc).cloned().ok_or_else(|| {
+                            CodecError::Internal(format!("frame {poc} is no reference any more"))
+                        })
+                    })
+                    .transpose()
+                };
+                let ref0 = get(plan.ref0)?
+                    .ok_or_else(|| CodecError::Internal("an inter frame without reference".into()));
+                Ok((ref0?, get(plan.ref1)?))
+            })
+            .collect::<Result<Vec<(Reference, Option<Reference>)>>>()?;
+        // A batch shares the threads among its frames; one frame alone takes them all.
+        let inner = self.threads.div_ceil(plans.len());
+        let predicted = parallel::map(self.threads, plans.len(), |i| {
+            let (ref0, ref1) = &refs[i];
+            self.predict_frame(
+                &plans[i],
+                &inputs[i],
+                quantizers[i],
+                ref0,
+                ref1.as_ref(),
+                inner,
+            )
+        });
+        let predicted = predicted.into_iter().collect::<Result<Vec<_>>>()?;
+        for p in &predicted {
+            self.stats.times.add(&p.times);
+        }
+        let mut clock = Clock::start();
+        let model = self.model.clone();
+        let items: Vec<InterItem> = predicted
+            .iter()
+            .zip(quantizers)
+            .map(|(p, &quantizer)| InterItem {
+                quantizer,
+                p: &p.p,
+                d: &p.d,
+            })
+            .collect();
+        let batch = model.inter_batch(grid, &items)?;
+        let sources: Vec<ContextSource> = refs
+            .iter()
+            .map(|(ref0, ref1)| context_source(ref0, ref1.as_ref()))
+            .collect();
+        let starts = refs
+            .iter()
+            .zip(&sources)
+            .zip(&predicted)
+            .map(|(((ref0, ref1), source), p)| {
+                let from = match source {
+                    ContextSource::Tables => None,
+                    ContextSource::Ref0 => ref0.contexts.as_deref(),
+                    ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
+                };
+                let (symbols, contexts) = match from {
+                    Some(c) => (c.symbols.clone(), c.motion.clone()),
+                    None => (self.coding.fresh(nn::FrameKind::Inter)?, Default::default()),
+                };
+                Ok(Start {
+                    symbols,
+                    motion: Some((&p.field, ref0.field.as_deref(), contexts)),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let x: Vec<&[i16]> = predicted.iter().map(|p| &p.x[..]).collect();
+        let (written, pictures) = self.run(&batch, quantizers, &x, starts, &mut clock)?;
+        drop(batch);
+        Ok(written
+            .into_iter()
+            .zip(pictures)
+            .zip(predicted)
+            .zip(plans.iter().zip(sources))
+            .map(|(((w, picture), p), (plan, source))| Coded {
+                contexts: Some(source),
+                side: w.side,
+                z: w.z,
+                y: w.y,
+                reference: Some(Reference {
+                    picture,
+                    level: plan.level,
+                    contexts: w.contexts.map(Arc::new),
+                    field: Some(Arc::new(p.field)),
+                }),
+            })
+            .collect())
+    }
+
+    /// Motion search and compensation of one frame.
+    fn predict_frame(
+        &self,
+        plan: &PlannedFrame,
+        input: &InputFrame,
+        quantizer: u8,
+        ref0: &Reference,
+        ref1: Option<&Reference>,
+        threads: usize,
+    ) -> Result<Predicted> {
+        if self.cancel.is_cancelled() {
+            return Err(CodecError::Cancelled);
+        }
+        let mut times = StageTimes::default();
+        let mut clock = Clock::start();
+        let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
+        let field = self.search(input, quantizer, ref0, ref1, distances, threads);
+        clock.lap(&mut times.search);
+        let second = ref1.unwrap_or(ref0);
+        let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
+        clock.lap(&mut times.predict);
+        let len = self.coding.grid.picture_len();
+        let (mut p, mut d) = (vec![0; len], vec![0; len]);
+        prediction.pack(&mut p, &mut d)?;
+        let x = self.pack(&input.picture)?;
+        clock.lap(&mut times.pack);
+        Ok(Predicted {
+            field,
+            p,
+            d,
+            x,
+            times,
+        })
+    }
+
+    fn search(
+        &self,
+        input: &InputFrame,
+        _quantizer: u8,
+        _ref0: &Reference,
+        _ref1: Option<&Reference>,
+        distances: [i16; 2],
+        _threads: usize,
+    ) -> MotionField {
+        let mut field = MotionField::new(&input.picture);
+        field.set_distances(distances);
+        field
+    }
+
+    /// Networks and entropy coding of a batch; the same for both kinds of frames.
+    fn run(
+        &mut self,
+        batch: &nn::Batch<'_>,
+        quantizers: &[u8],
+        x: &[&[i16]],
+        starts: Vec<Start<'_>>,
+        clock: &mut Clock,
+    ) -> Result<(Vec<Written>, Vec<Arc<Picture>>)> {
+        let (n, threads) = (x.len(), self.threads);
+        let analysis = batch.analyse(x, &self.cancel)?;
+        clock.lap(&mut self.stats.times.analyse);
+        // The entropy coder's alphabet of z has no -128.
+        let z: Vec<Vec<i8>> = (0..n)
+            .map(|i| analysis.z(i).iter().map(|&v| v.max(-127)).collect())
+            .collect();
+        let z: Vec<&[i8]> = z.iter().map(|z| &z[..]).collect();
+        let prior = batch.prior(&z, &self.cancel)?;
+        clock.lap(&mut self.stats.times.prior);
+        let rdo = self.config.tune != Tune::Speed;
+        let tables = self.model.tables(batch.kind());
+        let quantised = parallel::map(threads, n, |i| {
+            let costs = rdo.then(|| starts[i].symbols.costs());
+            let rounding = costs
+                .as_ref()
+                .map_or(Rounding::DeadZone, Rounding::RateDistortion);
+            let symbols = quantise(analysis.y(i), prior.scale_idx(i), rounding);
+            let r = dequantise(&symbols, tables.step(quantizers[i]));
+            (symbols, r)
+        });
+        clock.lap(&mut self.stats.times.quantise);
+        let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
+        let scales: Vec<&[u8]> = (0..n).map(|i| prior.scale_idx(i)).collect();
+        // Entropy coding and synthesis do not need each other.
+        let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
+            let (z, scales, quantised) = (&z, &scales, &quantised);
+            let writer = scope.spawn(move || {
+                let start = Instant::now();
+                let written: Result<Vec<Written>> = starts
+                    .into_iter()
+                    .enumerate()
+                    .map(|(i, s)| s.write(z[i], scales[i], &quantised[i].0))
+                    .collect();
+                (written, start.elapsed())
+            });
+            let start = Instant::now();
+            let pictures = batch.synthesise(&prior, &r, &self.cancel);
+            let synth = start.elapsed();
+            let (written, entropy) = writer
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (written, entropy, pictures, synth)
+        });
+        self.stats.times.entropy += entropy;
+        self.stats.times.synth += synth;
+        let (written, pictures) = (written?, pictures?);
+        *clock = Clock::start();
+        let pictures = parallel::map(threads, n, |i| self.unpack(pictures.get(i)));
+        let pictures = pictures.into_iter().collect::<Result<Vec<_>>>()?;
+        clock.lap(&mut self.stats.times.pack);
+        Ok((written, pictures))
+    }
+
+    /// Writes a coded frame as an access unit and keeps it as reference.
+    fn emit(
+        &mut self,
+        plan: &PlannedFrame,
+        input: InputFrame,
+        (quantizer, seconds): (u8, f64),
+        coded: Coded,
+    ) -> Result<()> {
+        let key = plan.kind == FrameKind::Key;
+        if key {
+            self.gop = self.gop.wrapping_add(1);
+            self.references.clear();
+        }
+        let internal = || CodecError::Internal("a frame without reference".into());
+        let base = match plan.kind {
+            FrameKind::Key => FrameHeader::key(self.gop, quantizer),
+            FrameKind::Inter => {
+                let ref0 = plan.ref0.ok_or_else(internal)?;
+                FrameHeader::inter(self.gop, plan.poc, quantizer, ref0, plan.ref1)
+            }
+            FrameKind::Repeat => {
+                FrameHeader::repeat(self.gop, plan.poc, plan.ref0.ok_or_else(internal)?)
+            }
+        };
+        let checksum = coded
+            .reference
+            .as_ref()
+            .filter(|_| self.config.frame_checksum)
+            .map(|r| r.picture.checksum());
+        let header = FrameHeader {
+            level: plan.level,
+            keep: plan.keep,
+            released: plan.released.clone(),
+            contexts: coded.contexts.unwrap_or(ContextSource::Tables),
+            pts: input.pts.and_then(|v| i64::try_from(v).ok()),
+            duration: input.duration.filter(|d| *d <= i64::MAX as u64),
+            checksum,
+            ..base
+        };
+        let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
+        let latent_bytes = y.iter().map(|y| y.len()).sum();
+        let payload = FramePayload {
+            header,
+            side: &coded.side,
+            z: &coded.z,
+            y,
+        }
+        .to_payload(self.header.y_streams)?;
+        let mut data = if key {
+            self.sequence_unit.clone()
+        } else {
+            Vec::new()
+        };
+        write_unit(&mut data, UnitType::Frame, &payload)?;
+        self.rate.update(
+            plan.class(),
+            plan.offset,
+            quantizer,
+            8 * data.len() as u64,
+            seconds,
+        );
+        let stats = FrameStats {
+            reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
+            motion_bytes: coded.side.len(),
+            hyper_bytes: coded.z.len(),
+            latent_bytes,
+        };
+        let totals = &mut self.stats;
+        totals.frames += 1;
+        totals.keys += u64::from(key);
+        totals.repeats += u64::from(plan.kind == FrameKind::Repeat);
+        totals.bytes += data.len() as u64;
+        totals.quantizers += u64::from(quantizer);
+        if let Some(reference) = coded.reference.filter(|_| plan.keep) {
+            self.references.keep(plan.poc, reference);
+        }
+        self.references.release(&plan.released);
+        self.output.push_back(EncodedFrame {
+            id: input.id,
+            data,
+            key,
+            kind: plan.kind,
+            poc: plan.poc,
+            level: plan.level,
+            quantizer,
+            is_reference: plan.keep,
+            stats,
+        });
+        Ok(())
+    }
+}
+
+/// Where the entropy coding of a frame begins.
+struct Start<'a> {
+    symbols: super::entropy::SymbolContexts,
+    /// Field, co-located field, state; for inter frames.
+    motion: Option<(
+        &'a MotionField,
+        Option<&'a MotionField>,
+        super::motion::MotionContexts,
+    )>,
+}
+
+impl Start<'_> {
+    fn write(mut self, z: &[i8], scale_idx: &[u8], symbols: &[i16]) -> Result<Written> {
+        let mut side = Vec::new();
+        let mut motion = None;
+        if let Some((field, colocated, mut contexts)) = self.motion {
+            let mut coder = super::entropy::Encoder::new();
+            encode_field(&mut coder, &mut contexts, field, colocated);
+            side = coder.finish();
+            motion = Some(contexts);
+        }
+        let z = self.symbols.encode_z(z)?;
+        let y = self.symbols.encode_y(scale_idx, symbols)?;
+        Ok(Written {
+            side,
+            z,
+            y,
+            contexts: motion.map(|motion| Contexts {
+                symbols: self.symbols,
+                motion,
+            }),
+        })
+    }
+}
+
+/// Measures stages one after the other.
+pub(super) struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Adds the time since the last call.
+    pub fn lap(&mut self, to: &mut Duration) {
+        let now = Instant::now();
+        *to += now - self.0;
+        self.0 = now;
+    }
+}
+
+/// Independent streams of `y`: enough for decoders with many cores, few enough not to cost rate.
+fn y_streams(grid: Grid) -> usize {
+    match grid.h16() * grid.w16() {
+        0..600 => 1,
+        600..3000 => 2,
+        3000..9000 => 4,
+        _ => 8,
+    }
+    .min(grid.h16())
+}
+
+/// Time of a frame less that of its references, which motion vectors are scaled with.
+pub(super) fn temporal_distances(poc: u32, ref0: Option<u32>, ref1: Option<u32>) -> [i16; 2] {
+    let distance = |r: Option<u32>| {
+        let d = i64::from(poc) - i64::from(r.or(ref0).unwrap_or(poc));
+        // Beyond this, motion says nothing any more; zero turns scaling off.
+        i16::try_from(d).unwrap_or(0)
+    };
+    [distance(ref0), distance(ref1)]
+}
+
+/// The reference whose symbols resemble a frame's most: that of the higher level.
+fn context_source(ref0: &Reference, ref1: Option<&Reference>) -> ContextSource {
+    let level = |r: &Reference| r.contexts.is_some().then_some(r.level);
+    match (level(ref0), ref1.and_then(level)) {
+        (None, None) => ContextSource::Tables,
+        (a, b) if a >= b => ContextSource::Ref0,
+        _ => ContextSource::Ref1,
     }
 }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Errors of encoder and decoder.
 
+use super::bitstream::BitstreamError;
 use super::config::ConfigError;
+use super::entropy::EntropyError;
+use super::motion::MotionError;
 use super::picture::PictureError;
 use crate::nn::NnError;
 
@@ -17,6 +20,15 @@ pub enum CodecError {
     /// A picture has the wrong size or layout.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// A unit cannot be written.
+    #[error(transparent)]
+    Bitstream(#[from] BitstreamError),
+    /// Entropy tables or symbols are out of range.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// Motion and references do not fit together.
+    #[error(transparent)]
+    Motion(#[from] MotionError),
     /// A network or its runtime failed.
     #[error(transparent)]
     Nn(#[from] NnError),
@@ -43,6 +55,16 @@ pub enum CodecError {
         got_width: u32,
         /// Height of the picture.
         got_height: u32,
+    },
+    /// The pictures of a stream are larger than the decoder may allocate.
+    #[error("the stream's pictures of {width}x{height} exceed the limit of {max_pixels} samples")]
+    TooLarge {
+        /// Width in the sequence header.
+        width: u32,
+        /// Height in the sequence header.
+        height: u32,
+        /// The decoder's limit.
+        max_pixels: u64,
     },
     /// Frames were sent after [`finish`](super::encoder::Encoder::finish) without a reset.
     #[error("frames sent after the end of the stream: reset first")]

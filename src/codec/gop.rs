@@ -504,7 +504,7 @@ impl<T> Reorder<T> {
         while let Some(entry) = self.waiting.first_entry() {
             let poc = *entry.key();
             let waiting = self.waiting.len();
-            if poc == self.next || waiting > self.depth + 1 {
+            if poc == self.next || waiting > self.depth {
                 self.next = poc.saturating_add(1);
                 out.extend(self.waiting.remove(&poc));
             } else {
@@ -835,8 +835,8 @@ mod tests {
         assert_eq!(r.push(1, 1), Ok(vec![1]));
         assert_eq!(r.push(3, 3), Ok(vec![]));
         assert_eq!(r.push(8, 8), Ok(vec![]));
-        assert_eq!(r.push(6, 6), Ok(vec![]));
-        assert_eq!(r.push(5, 5), Ok(vec![3, 4, 5, 6]));
+        assert_eq!(r.push(6, 6), Ok(vec![3, 4]));
+        assert_eq!(r.push(5, 5), Ok(vec![5, 6]));
         assert_eq!(r.push(2, 2), Err(2), "too late");
         assert_eq!(r.next_poc(), 7);
         assert_eq!(r.restart(0), vec![8]);

@@ -8,6 +8,7 @@
 
 use super::config::{EncoderConfig, MAX_QUANTIZER, RateControl};
 use super::gop::FrameClass;
+use super::picture::Picture;
 use std::collections::HashMap;
 
 /// Seconds over which a mean rate makes up for its errors.
@@ -53,6 +54,27 @@ impl Bucket {
             fullness: rate * seconds * 0.9,
         }
     }
+}
+
+/// Guesses the bits of a key frame at a quantizer from its content, for the first decision.
+pub fn guess_key_bits(picture: &Picture, quantizer: f64) -> f64 {
+    let luma = picture.luma();
+    let (w, h) = (luma.visible_width(), luma.visible_height());
+    // Mean difference from the mean of the left and upper sample, on every other row.
+    let (mut sum, mut count) = (0u64, 0u64);
+    for y in (1..h).step_by(2) {
+        let (row, above) = (luma.row(y), luma.row(y - 1));
+        for x in 1..w {
+            let mean = (row[x - 1] + above[x]) / 2;
+            sum += u64::from(row[x].abs_diff(mean));
+            count += 1;
+        }
+    }
+    // In 8-bit units, as the step is.
+    let activity = sum as f64 / count.max(1) as f64 / 4.0;
+    let step = 3.0 * (quantizer / 12.0).exp2();
+    let per_sample = 0.9 * (1.0 + 2.2 * activity / step).ln();
+    (per_sample * (w * h) as f64).max(1000.0)
 }
 
 /// Chooses quantizers. Ask [`quantizer`](Self::quantizer) for each frame in coding order, report the size of

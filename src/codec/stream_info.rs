@@ -1,60 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What a stream says about its pictures.
 
+pub use super::bitstream::{Colorimetry, ContentLight, Crop, MasteringDisplay, VideoRange};
+use super::bitstream::{Rational, SequenceHeader};
 use super::picture::MAX_SIZE;
 
-/// Colour description with the code points of ITU-T H.273 (0 range: limited, 2: unspecified).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Colorimetry {
-    /// Full range (0..=255 at 8 bit) instead of limited (16..=235).
-    pub full_range: bool,
-    /// MatrixCoefficients.
-    pub matrix: u8,
-    /// TransferCharacteristics.
-    pub transfer: u8,
-    /// ColourPrimaries.
-    pub primaries: u8,
-}
-
-impl Default for Colorimetry {
-    fn default() -> Self {
-        Self {
-            full_range: false,
-            matrix: 2,
-            transfer: 2,
-            primaries: 2,
-        }
-    }
-}
-
-/// Mastering display (SMPTE ST 2086): chromaticities in 1/50000, luminances in 1/10000 cd/m².
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct MasteringDisplay {
-    /// Red, green, blue: x, y.
-    pub primaries: [[u16; 2]; 3],
-    /// White point: x, y.
-    pub white_point: [u16; 2],
-    /// Greatest luminance.
-    pub max_luminance: u32,
-    /// Least luminance.
-    pub min_luminance: u32,
-}
-
-/// Content light level in cd/m².
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ContentLight {
-    /// Greatest of any sample.
-    pub max_content: u16,
-    /// Greatest mean of a frame.
-    pub max_frame_average: u16,
-}
-
-/// What a stream says about its pictures.
+/// What a stream says about its pictures: the part of the sequence header that users see.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamInfo {
-    /// Visible width in luma samples.
+    /// Width in luma samples, before cropping.
     pub width: u32,
-    /// Visible height in luma samples.
+    /// Height in luma samples, before cropping.
     pub height: u32,
     /// Bits per sample: 8 or 10.
     pub bit_depth: u8,
@@ -68,10 +24,12 @@ pub struct StreamInfo {
     pub mastering_display: Option<MasteringDisplay>,
     /// HDR: content light level.
     pub content_light: Option<ContentLight>,
+    /// What to cut off for output; encoders of this crate leave it at zero.
+    pub crop: Crop,
 }
 
 impl StreamInfo {
-    /// Square pixels, unspecified colours, no frame rate.
+    /// Square pixels, unspecified colours, no frame rate, no cropping.
     pub fn new(width: u32, height: u32, bit_depth: u8) -> Self {
         Self {
             width,
@@ -82,7 +40,30 @@ impl StreamInfo {
             colorimetry: Colorimetry::default(),
             mastering_display: None,
             content_light: None,
+            crop: Crop::default(),
         }
+    }
+
+    /// What a sequence header says.
+    pub fn from_header(header: &SequenceHeader) -> Self {
+        let rate = header.frame_rate;
+        Self {
+            width: header.width,
+            height: header.height,
+            bit_depth: header.bit_depth,
+            frame_rate: (rate.num > 0).then_some((rate.num, rate.den)),
+            pixel_aspect: (header.pixel_aspect.num, header.pixel_aspect.den),
+            colorimetry: header.colorimetry,
+            mastering_display: header.mastering_display,
+            content_light: header.content_light,
+            crop: header.crop,
+        }
+    }
+
+    /// The frame rate as a sequence header has it.
+    pub(super) fn rate(&self) -> Rational {
+        self.frame_rate
+            .map_or(Rational::new(0, 1), |(n, d)| Rational::new(n, d))
     }
 
     /// Checks size, depth and fractions.
