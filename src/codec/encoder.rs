@@ -99,6 +99,21 @@ pub struct FrameStats {
     pub hyper_bytes: usize,
     /// Bytes of latents.
     pub latent_bytes: usize,
+    /// What was entropy-coded, after [`Encoder::keep_symbols`].
+    pub symbols: Option<Arc<FrameSymbols>>,
+}
+
+/// The integers that the entropy coder wrote, for the tuning of its models.
+#[derive(Debug, Clone)]
+pub struct FrameSymbols {
+    /// Shape of `y` and `scale_idx`: `[384, H/16, W/16]`.
+    pub y_shape: [usize; 3],
+    /// Latent.
+    pub y: Vec<i16>,
+    /// Scale indices.
+    pub scale_idx: Vec<u8>,
+    /// Hyper-latent.
+    pub z: Vec<i8>,
 }
 
 /// Time spent per stage since the encoder was made or reset.
@@ -161,6 +176,7 @@ struct Coded {
     z: Vec<u8>,
     y: Vec<Vec<u8>>,
     reference: Option<Reference>,
+    symbols: Option<Arc<FrameSymbols>>,
 }
 
 /// An inter frame on its way into the networks.
@@ -178,6 +194,7 @@ struct Written {
     z: Vec<u8>,
     y: Vec<Vec<u8>>,
     contexts: Option<Contexts>,
+    symbols: Option<Arc<FrameSymbols>>,
 }
 
 /// Encodes pictures of one size. Not bound to a thread; one thread at a time.
@@ -207,6 +224,7 @@ pub struct Encoder {
     stats: EncoderStats,
     cancel: Cancel,
     finished: bool,
+    keep_symbols: bool,
 }
 
 impl Encoder {
@@ -270,6 +288,7 @@ impl Encoder {
             stats: EncoderStats::default(),
             cancel: Cancel::new(),
             finished: false,
+            keep_symbols: false,
             threads: parallel::resolve(config.threads),
             header,
             sequence_unit,
@@ -305,6 +324,11 @@ impl Encoder {
     /// A handle that aborts the work in progress from another thread.
     pub fn cancel_handle(&self) -> Cancel {
         self.cancel.clone()
+    }
+
+    /// Hands out the symbols of each frame with its statistics.
+    pub fn keep_symbols(&mut self, keep: bool) {
+        self.keep_symbols = keep;
     }
 
     /// Totals so far.
@@ -535,6 +559,7 @@ impl Encoder {
                 side: w.side,
                 z: w.z,
                 y: w.y,
+                symbols: w.symbols,
                 reference: Some(Reference {
                     picture,
                     level: plan.level,
@@ -634,6 +659,7 @@ impl Encoder {
                 side: w.side,
                 z: w.z,
                 y: w.y,
+                symbols: w.symbols,
                 reference: Some(Reference {
                     picture,
                     level: plan.level,
@@ -748,7 +774,18 @@ impl Encoder {
         });
         self.stats.times.entropy += entropy;
         self.stats.times.synth += synth;
-        let (written, pictures) = (written?, pictures?);
+        let (mut written, pictures) = (written?, pictures?);
+        if self.keep_symbols {
+            let grid = self.coding.grid;
+            for (i, w) in written.iter_mut().enumerate() {
+                w.symbols = Some(Arc::new(FrameSymbols {
+                    y_shape: [nn::LATENT_CHANNELS, grid.h16(), grid.w16()],
+                    y: quantised[i].0.clone(),
+                    scale_idx: scales[i].to_vec(),
+                    z: z[i].to_vec(),
+                }));
+            }
+        }
         *clock = Clock::start();
         let pictures = parallel::map(threads, n, |i| self.unpack(pictures.get(i)));
         let pictures = pictures.into_iter().collect::<Result<Vec<_>>>()?;
@@ -819,6 +856,7 @@ impl Encoder {
         );
         let stats = FrameStats {
             reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
+            symbols: coded.symbols,
             motion_bytes: coded.side.len(),
             hyper_bytes: coded.z.len(),
             latent_bytes,
@@ -879,6 +917,7 @@ impl Start<'_> {
                 symbols: self.symbols,
                 motion,
             }),
+            symbols: None,
         })
     }
 }

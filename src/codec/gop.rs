@@ -841,8 +841,8 @@ mod tests {
         assert_eq!(r.next_poc(), 7);
         assert_eq!(r.restart(0), vec![8]);
         assert_eq!(r.push(0, 0), Ok(vec![0]));
-        assert_eq!(r.push(u32::MAX, 1), Ok(vec![]));
-        assert_eq!(r.push(u32::MAX - 1, 2), Ok(vec![2, 1]));
+        assert_eq!(r.push(u32::MAX, 1), Ok(vec![1]), "nothing is waited for");
+        assert_eq!(r.push(u32::MAX - 1, 2), Err(2));
     }
 
     /// A textured picture: smooth noise of `seed`, shifted by `(dx, dy)`.

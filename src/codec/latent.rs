@@ -33,8 +33,9 @@ pub fn quantise(y: &[f32], scale_idx: &[u8], rounding: Rounding<'_>) -> Vec<i16>
             y.iter()
                 .zip(scale_idx)
                 .map(|(&y, &k)| {
-                    let m = (y.abs() + up).floor().min(max);
-                    // `as` turns NaN into 0.
+                    let m = (y.abs() + up).floor();
+                    // Written so that NaN passes, which `as` turns into 0.
+                    let m = if m > max { max } else { m };
                     let s = m.copysign(y) as i16;
                     if k == 0 { 0 } else { s }
                 })
