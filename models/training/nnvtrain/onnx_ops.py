@@ -290,7 +290,7 @@ class OnnxOps:
         part = T("wide", shape[0], emit=lambda e: quantised_conv(fine, fine.w, small, e))
         return self.add(out, self._quantise(part, FINE_OUT_K, "s8"))
 
-    def u8(self, x, k):
+    def u8(self, x, k, leak=False):
         return self._quantise(x, k, "u8")
 
     def s8(self, x, k):
@@ -410,7 +410,7 @@ class FreeOps:
     def clip(self, x, lo, hi):
         return self._t(x, self.g.node("Clip", [x.name, self.g.f32(lo), self.g.f32(hi)], "clip"))
 
-    def u8(self, x, k):
+    def u8(self, x, k, leak=False):
         return self.clip(x, 0.0, 255 * 2.0**-k)
 
     def s8(self, x, k):
@@ -482,7 +482,7 @@ class ExactOps:
         s = 2.0**k
         return E(torch.round(x.value * s).clamp(lo, hi) / s, kind, k, max(-lo, hi) / s)
 
-    def u8(self, x, k):
+    def u8(self, x, k, leak=False):
         return self._quantise(x, k, "u8")
 
     def s8(self, x, k):

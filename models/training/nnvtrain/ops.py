@@ -122,9 +122,9 @@ class TorchOps:
         with torch.autocast(x.device.type, enabled=False):
             return F.conv2d(x, w, b, layer.stride, layer.padding, 1, layer.groups)
 
-    def u8(self, x, k):
+    def u8(self, x, k, leak=False):
         s = 2.0**k
-        return _ClampRound.apply(x, 0.0, 255 / s, s if self.quant else 0.0, False)
+        return _ClampRound.apply(x, 0.0, 255 / s, s if self.quant else 0.0, leak)
 
     def s8(self, x, k):
         s = 2.0**k

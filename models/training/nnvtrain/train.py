@@ -121,7 +121,7 @@ class Run:
 def parameter_groups(net, lr):
     """The linear transform and the steps move slowly: they start near their optimum."""
     slow = [p for n, p in net.named_parameters() if n.startswith("transform.") or n.startswith("log_step")]
-    vectors = [p for n, p in net.named_parameters() if n.endswith("knots") and not n.startswith("log_step")]
+    vectors = [p for n, p in net.named_parameters() if n == "ratio_gain" or n.endswith("knots") and not n.startswith("log_step")]
     ids = {id(p) for p in slow + vectors}
     rest = [p for p in net.parameters() if id(p) not in ids]
     return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2}]
@@ -134,7 +134,9 @@ def centred(y, u, v, device):
 
 
 def psnr(mse):
-    return 10 * math.log10(255.0**2 / max(float(mse), 1e-9))
+    """(6Y+U+V)/8 of the PSNRs of three mean squared errors."""
+    y, u, v = (10 * math.log10(255.0**2 / max(float(m), 1e-9)) for m in mse)
+    return (6 * y + u + v) / 8
 
 
 def amp_of(args):
@@ -160,16 +162,18 @@ def evaluate_key(net, held, args, quant):
     out = []
     for q in (8, 24, 40, 56):
         r = d = n = 0
+        planes = torch.zeros(3)
         for x in held:
             qs = torch.full((x.shape[0],), q, device=x.device)
             mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2, x.device)
             pic, by, bz, _ = net(ops, free, x, qs, mask=mask)
-            dist, _ = M.distortion(pic, x)
+            dist, mse = M.distortion(pic, x)
+            planes += mse.cpu().sum(0)
             pixels = x.shape[2] * x.shape[3] * 64
             r += float((by + bz).sum()) / pixels
             d += float(dist.sum())
             n += x.shape[0]
-        out.append((q, r / n, psnr(d / n), (r / n + M.lagrangian(q) * d / n) / math.sqrt(M.lagrangian(q))))
+        out.append((q, r / n, psnr(planes / n), (r / n + M.lagrangian(q) * d / n) / math.sqrt(M.lagrangian(q))))
     loss = sum(o[3] for o in out) / len(out)
     print("eval " + "  ".join(f"q{q}: {r:.4f} bpp {p:.2f} dB" for q, r, p, _ in out) + f"  loss {loss:.4f}", flush=True)
     return loss
@@ -307,9 +311,9 @@ def code_clip(net, key, ops, free, x, q, order, motion, jitter=None):
         fq = (q + offset + (0 if jitter is None else jitter)).clamp(0, 63)
         p, d = predict(Planes(x[t]), rec[a], rec[b], fq, motion)
         pic, by, bz, extra = net(ops, free, x[t], fq, p=p, d=d)
-        dist, _ = M.distortion(pic, x[t])
+        dist, mse = M.distortion(pic, x[t])
         rec[t] = Planes(pic)
-        out.append((t, fq, by + bz, dist, bz))
+        out.append((t, fq, by + bz, dist, bz, mse))
     return out, ((by + bz), kd)
 
 
@@ -319,19 +323,20 @@ def evaluate_inter(net, key, held, args, quant, motion):
     lines, total = [], 0.0
     for name, make in (("LD", order_low_delay), ("RA", order_hierarchical)):
         for q in (16, 32, 48):
-            r = d = n = loss = 0.0
+            r = n = loss = 0.0
+            planes = torch.zeros(3)
             for x in held:
                 qs = torch.full((x[0].shape[0],), q, device=x[0].device)
                 out, _ = code_clip(net, key, ops, free, x, qs, make(len(x)), motion)
                 pixels = x[0].shape[2] * x[0].shape[3] * 64
-                for _, fq, bits, dist, _ in out:
+                for _, fq, bits, dist, _, mse in out:
                     lam = M.lagrangian(fq.float())
                     r += float(bits.mean()) / pixels
-                    d += float(dist.mean())
+                    planes += mse.mean(0).cpu()
                     loss += float(((bits / pixels + lam * dist) / lam.sqrt()).mean())
                     n += 1
             total += loss / n
-            lines.append(f"{name} q{q}: {r / n:.4f} bpp {psnr(d / n):.2f} dB")
+            lines.append(f"{name} q{q}: {r / n:.4f} bpp {psnr(planes / n):.2f} dB")
     print("eval " + "  ".join(lines) + f"  loss {total / 6:.4f}", flush=True)
 
 
@@ -375,7 +380,7 @@ def inter_main(args):
         jitter = torch.randint(-2, 3, (b,), generator=rng).to(args.device)
         out, _ = code_clip(net, key, ops, free, x, q, order, motion, jitter)
         loss = rate = bpz = dist = 0.0
-        for _, fq, bits, d, bz in out:
+        for _, fq, bits, d, bz, _ in out:
             lam = M.lagrangian(fq.float())
             loss = loss + ((bits / pixels + lam * d) / lam.sqrt()).mean() / len(out)
             rate = rate + (bits.mean() / pixels).detach() / len(out)
