@@ -5,10 +5,17 @@
 #![doc(html_no_source)]
 
 pub mod codec;
+mod common;
 pub mod nn;
+mod nnvdec;
+mod nnvenc;
+mod nnvparse;
 
-fn plugin_init(_plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
-    Ok(())
+fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
+    common::log_runtime();
+    nnvparse::register(plugin)?;
+    nnvdec::register(plugin)?;
+    nnvenc::register(plugin)
 }
 
 gst::plugin_define!(

@@ -20,7 +20,7 @@ pub use sequence::{
     ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay, Rational,
     SequenceHeader, VideoRange,
 };
-pub use unit::{Scan, Unit, UnitScanner, UnitType, write_unit};
+pub use unit::{Peek, Scan, Unit, UnitScanner, UnitType, peek_unit, write_unit};
 
 /// What can be wrong with a stream or with what is to be written into one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

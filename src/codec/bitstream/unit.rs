@@ -16,7 +16,8 @@ pub const MIN_UNIT: usize = START_CODE.len() + 3 + CRC_LEN;
 /// Longest header: start code, type, length, check.
 const MAX_HEADER: usize = START_CODE.len() + 1 + MAX_LENGTH_BYTES + 1;
 const MAX_LENGTH_BYTES: usize = 4;
-const CRC_LEN: usize = 4;
+/// Bytes of the checksum after a payload.
+pub const CRC_LEN: usize = 4;
 
 /// Type of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,33 +99,38 @@ pub enum Scan<'a> {
     End,
 }
 
-/// The header of a unit: type and where its payload lies.
+/// What a unit's header says, without a look at its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Header {
+pub enum Peek {
+    /// Type of the unit and where its payload lies; [`CRC_LEN`] bytes follow it.
     Sound(UnitType, Range<usize>),
+    /// No unit begins here.
     Bad,
+    /// Nothing can be said before there are at least so many bytes.
     NeedMore(usize),
 }
 
-fn read_header(data: &[u8]) -> Header {
+/// Reads the header of a unit at the beginning of `data`, which need not hold all of the unit: for indexing files
+/// without reading all of them. Only the header's own check is verified.
+pub fn peek_unit(data: &[u8]) -> Peek {
     for (i, &s) in START_CODE.iter().enumerate() {
         match data.get(i) {
             Some(&b) if b == s => {}
-            Some(_) => return Header::Bad,
-            None => return Header::NeedMore(MIN_UNIT),
+            Some(_) => return Peek::Bad,
+            None => return Peek::NeedMore(MIN_UNIT),
         }
     }
     let at = START_CODE.len();
     let Some(&code) = data.get(at) else {
-        return Header::NeedMore(MIN_UNIT);
+        return Peek::NeedMore(MIN_UNIT);
     };
     let mut len = 0usize;
     for i in 0..MAX_LENGTH_BYTES {
         let Some(&b) = data.get(at + 1 + i) else {
-            return Header::NeedMore(MIN_UNIT + i);
+            return Peek::NeedMore(MIN_UNIT + i);
         };
         if b == 0 && i > 0 {
-            return Header::Bad;
+            return Peek::Bad;
         }
         len |= usize::from(b & 0x7f) << (7 * i);
         if b & 0x80 != 0 {
@@ -132,15 +138,15 @@ fn read_header(data: &[u8]) -> Header {
         }
         let check_at = at + 2 + i;
         let Some(&check) = data.get(check_at) else {
-            return Header::NeedMore(MIN_UNIT + i);
+            return Peek::NeedMore(MIN_UNIT + i);
         };
         if crc32c::crc32c(&data[at..check_at]) as u8 != check {
-            return Header::Bad;
+            return Peek::Bad;
         }
         let start = check_at + 1;
-        return Header::Sound(UnitType::from_code(code), start..start + len);
+        return Peek::Sound(UnitType::from_code(code), start..start + len);
     }
-    Header::Bad
+    Peek::Bad
 }
 
 /// Finds units in bytes that may hold anything: garbage, cut units, flipped bits.
@@ -182,8 +188,8 @@ impl UnitScanner {
                 Scan::NeedMore(MIN_UNIT)
             };
         }
-        match read_header(data) {
-            Header::Sound(kind, range) if range.len() <= self.max_payload => {
+        match peek_unit(data) {
+            Peek::Sound(kind, range) if range.len() <= self.max_payload => {
                 let end = range.end + CRC_LEN;
                 if data.len() < end {
                     return if eos {
@@ -208,7 +214,7 @@ impl UnitScanner {
                     self.skip(data)
                 }
             }
-            Header::NeedMore(n) if !eos => Scan::NeedMore(n.max(data.len() + 1)),
+            Peek::NeedMore(n) if !eos => Scan::NeedMore(n.max(data.len() + 1)),
             _ => self.skip(data),
         }
     }
@@ -219,9 +225,9 @@ impl UnitScanner {
             if data[at] != START_CODE[0] {
                 continue;
             }
-            match read_header(&data[at..]) {
-                Header::Bad => {}
-                Header::Sound(_, range) if range.len() > self.max_payload => {}
+            match peek_unit(&data[at..]) {
+                Peek::Bad => {}
+                Peek::Sound(_, range) if range.len() > self.max_payload => {}
                 _ => return Scan::Skip(at),
             }
         }

@@ -1,0 +1,617 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+use gst_video::subclass::prelude::*;
+
+use crate::codec::config::DecoderConfig;
+use crate::codec::decoder::{Decoded, DecodedFrame, Decoder, DecoderStats};
+use crate::codec::error::CodecError;
+use crate::codec::picture::RawFormat;
+use crate::codec::stream_info::StreamInfo;
+use crate::common::{self, CommonSettings, StreamModels, lock};
+use crate::nn::{Cancel, Model, Runtime};
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "nnvdec",
+        gst::DebugColorFlags::empty(),
+        Some("NNV video decoder"),
+    )
+});
+
+type InputState = gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>;
+
+#[derive(Debug, Clone)]
+struct Settings {
+    common: CommonSettings,
+    conceal: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            common: CommonSettings::new(None),
+            conceal: true,
+        }
+    }
+}
+
+/// What is negotiated downstream.
+struct Output {
+    stream: Arc<StreamInfo>,
+    info: gst_video::VideoInfo,
+    format: RawFormat,
+}
+
+struct State {
+    decoder: Decoder,
+    /// The model whose provider is shown, so that its warnings are posted once.
+    model: Option<Arc<Model>>,
+    input: Option<InputState>,
+    output: Option<Output>,
+    busy: Duration,
+}
+
+/// What properties show, so that reading them never waits for the decoder.
+struct Shared {
+    provider: Option<&'static str>,
+    stats: gst::Structure,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            provider: None,
+            stats: gst::Structure::new_empty(STATS_NAME),
+        }
+    }
+}
+
+const STATS_NAME: &str = "application/x-nnvdec-stats";
+
+#[derive(Default)]
+pub struct NnvDec {
+    settings: Mutex<Settings>,
+    state: Mutex<Option<State>>,
+    shared: Mutex<Shared>,
+    /// Aborts the decoder from other threads; outside of `state`, which is locked while decoding.
+    cancel: Mutex<Option<Cancel>>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for NnvDec {
+    const NAME: &'static str = "GstNnvDec";
+    type Type = super::NnvDec;
+    type ParentType = gst_video::VideoDecoder;
+}
+
+impl ObjectImpl for NnvDec {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let mut specs = vec![
+                glib::ParamSpecBoolean::builder("conceal")
+                    .nick("Conceal")
+                    .blurb(
+                        "Show a copy of the nearest frame with a warning where one is lost or \
+                         damaged; if false, damage is an error",
+                    )
+                    .default_value(Settings::default().conceal)
+                    .mutable_playing()
+                    .build(),
+            ];
+            specs.extend(common::properties(
+                None,
+                "Name of the built-in bundle to decode with (unset: the one that the stream \
+                 names); a stream made with another bundle is an error",
+                "Facts since the last start: frames, concealed, dropped, verified-checksums \
+                 (uint64), fps and time per frame of each stage in ms (double)",
+            ));
+            specs
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut guard = lock(&self.settings);
+        if guard.common.set(value, pspec) {
+            return;
+        }
+        match pspec.name() {
+            // Taken over with the next frame.
+            "conceal" => guard.conceal = value.get().expect("type checked upstream"),
+            name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
+        }
+    }
+
+    fn property(&self, id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let s = lock(&self.settings);
+        if let Some(value) = s.common.get(pspec) {
+            return value;
+        }
+        match pspec.name() {
+            "conceal" => s.conceal.to_value(),
+            "active-execution-provider" => self.shared().provider.to_value(),
+            "stats" => self.shared().stats.to_value(),
+            name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
+        }
+    }
+
+    fn constructed(&self) {
+        self.parent_constructed();
+        let obj = self.obj();
+        obj.set_packetized(true);
+        obj.set_needs_format(true);
+        // Caps that the template refuses are refused by the pad, with a message that names them.
+        obj.set_use_default_pad_acceptcaps(true);
+    }
+}
+
+impl GstObjectImpl for NnvDec {}
+
+impl ElementImpl for NnvDec {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "NNV video decoder",
+                "Codec/Decoder/Video",
+                "Decodes NNV video, with the same pixels on every machine",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, direction, caps: &gst::Caps| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
+                    .expect("templates are valid")
+            };
+            vec![
+                template("sink", gst::PadDirection::Sink, &common::parsed_caps()),
+                template("src", gst::PadDirection::Src, &common::raw_caps()),
+            ]
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady {
+            // The pads wait for the streaming thread, which may be inside a network.
+            self.abort();
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl VideoDecoderImpl for NnvDec {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let settings = lock(&self.settings).clone();
+        // A missing runtime or a wrong bundle of the user's shows here, before any data.
+        Runtime::get().map_err(|e| common::error_message(&e.into(), gst::StreamError::Decode))?;
+        let model = match settings.common.source() {
+            Some(source) => Some(
+                Model::load(&source, &settings.common.runtime_options())
+                    .map_err(|e| common::error_message(&e.into(), gst::StreamError::Decode))?,
+            ),
+            None => None,
+        };
+        let decoder = Decoder::new(
+            StreamModels(settings.common.clone()),
+            DecoderConfig {
+                conceal: settings.conceal,
+                threads: settings.common.threads,
+                ..DecoderConfig::default()
+            },
+        );
+        *lock(&self.cancel) = Some(decoder.cancel_handle());
+        let mut state = State {
+            decoder,
+            model: None,
+            input: None,
+            output: None,
+            busy: Duration::ZERO,
+        };
+        *self.shared() = Shared::default();
+        if model.is_some() {
+            self.show_model(&mut state, model);
+        }
+        *lock(&self.state) = Some(state);
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        *lock(&self.state) = None;
+        *lock(&self.cancel) = None;
+        self.shared().provider = None;
+        self.obj().notify("active-execution-provider");
+        Ok(())
+    }
+
+    fn set_format(&self, input: &InputState) -> Result<(), gst::LoggableError> {
+        self.finish_frames(false).map_err(|e| {
+            gst::loggable_error!(CAT, "Frames of the last format could not be decoded: {e}")
+        })?;
+        let mut guard = lock(&self.state);
+        let state = guard
+            .as_mut()
+            .ok_or_else(|| gst::loggable_error!(CAT, "Caps came before the element started"))?;
+        state.input = Some(input.clone());
+        // HDR fields, aspect and the like may have changed while the stream's own facts have not.
+        state.output = None;
+        let header = input
+            .caps()
+            .and_then(|caps| caps.structure(0))
+            .map(common::stream_header_of)
+            .unwrap_or_default();
+        if header.is_empty() {
+            return Ok(());
+        }
+        let result = state.decoder.set_sequence_header(&header);
+        let model = state.decoder.model().cloned();
+        self.show_model(state, model);
+        drop(guard);
+        result.map_err(|e| {
+            // Without this, the application would only hear "not negotiated".
+            self.post_error_message(common::error_message(&e, gst::StreamError::Decode));
+            gst::loggable_error!(CAT, "{e}")
+        })
+    }
+
+    fn handle_frame(
+        &self,
+        frame: gst_video::VideoCodecFrame,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let started = Instant::now();
+        let id = frame.system_frame_number();
+        let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
+        // The frame holds the stream lock; the element keeps it under its number.
+        drop(frame);
+        let conceal = lock(&self.settings).conceal;
+
+        let mut guard = lock(&self.state);
+        let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
+        state.decoder.set_conceal(conceal);
+        let result = match buffer.map_readable() {
+            Ok(map) => state.decoder.send(&map, u64::from(id)),
+            Err(e) => Err(CodecError::Internal(format!(
+                "access unit {id} cannot be read: {e}"
+            ))),
+        };
+        let model = state.decoder.model().cloned();
+        self.show_model(state, model);
+        let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
+        self.count(state, started);
+        drop(guard);
+
+        let shown = self.show(ready);
+        if result.is_err()
+            && let Some(frame) = self.obj().frame(id as i32)
+        {
+            self.obj().release_frame(frame);
+        }
+        self.check(result)?;
+        shown
+    }
+
+    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.finish_frames(false)
+    }
+
+    fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.finish_frames(true)
+    }
+
+    fn flush(&self) -> bool {
+        gst::debug!(CAT, imp = self, "Flushing");
+        if let Some(state) = lock(&self.state).as_mut() {
+            state.decoder.reset();
+        }
+        true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::FlushStart {
+            self.abort();
+        }
+        self.parent_sink_event(event)
+    }
+
+    fn decide_allocation(
+        &self,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        let video_meta = query
+            .find_allocation_meta::<gst_video::VideoMeta>()
+            .is_some();
+        self.parent_decide_allocation(query)?;
+        if video_meta && let Some((Some(pool), size, min, max)) = query.allocation_pools().next() {
+            let mut config = pool.config();
+            config.add_option(gst_video::BUFFER_POOL_OPTION_VIDEO_META);
+            pool.set_config(config)
+                .map_err(|e| gst::loggable_error!(CAT, "Buffer pool refuses video meta: {e}"))?;
+            query.set_nth_allocation_pool(0, Some(&pool), size, min, max);
+        }
+        Ok(())
+    }
+}
+
+impl NnvDec {
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    fn abort(&self) {
+        if let Some(cancel) = &*lock(&self.cancel) {
+            cancel.cancel();
+        }
+    }
+
+    /// Shows the provider of a model that was just loaded.
+    fn show_model(&self, state: &mut State, model: Option<Arc<Model>>) {
+        let same = match (&state.model, &model) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        if same {
+            return;
+        }
+        if let Some(model) = &model {
+            for warning in model.warnings() {
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ["{warning}"]);
+            }
+            self.shared().provider = Some(model.active_provider().as_str());
+            self.obj().notify("active-execution-provider");
+        }
+        state.model = model;
+    }
+
+    /// Posts what went wrong.
+    fn check<T>(&self, result: Result<T, CodecError>) -> Result<T, gst::FlowError> {
+        result.map_err(|e| {
+            if e.is_cancelled() {
+                gst::debug!(CAT, imp = self, "Aborted");
+                return gst::FlowError::Flushing;
+            }
+            self.post_error_message(common::error_message(&e, gst::StreamError::Decode));
+            gst::FlowError::Error
+        })
+    }
+
+    fn count(&self, state: &mut State, started: Instant) {
+        state.busy += started.elapsed();
+        let DecoderStats {
+            frames,
+            concealed,
+            dropped,
+            verified,
+            times,
+        } = state.decoder.stats();
+        let mut stats = gst::Structure::builder(STATS_NAME)
+            .field("frames", *frames)
+            .field("concealed", *concealed)
+            .field("dropped", *dropped)
+            .field("verified-checksums", *verified)
+            .field("fps", *frames as f64 / state.busy.as_secs_f64().max(1e-9))
+            .build();
+        common::add_times(&mut stats, times, *frames);
+        self.shared().stats = stats;
+    }
+
+    /// Decodes and shows what waits. At the end of the stream, decoding starts anew afterwards.
+    fn finish_frames(&self, end: bool) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let started = Instant::now();
+        let mut guard = lock(&self.state);
+        let Some(state) = guard.as_mut() else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        gst::debug!(CAT, imp = self, "Draining");
+        let result = state.decoder.finish();
+        let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
+        self.count(state, started);
+        if end && result.is_ok() {
+            state.decoder.reset();
+        }
+        drop(guard);
+        let shown = self.show(ready);
+        self.check(result)?;
+        shown
+    }
+
+    fn show(&self, ready: Vec<Decoded>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        for decoded in ready {
+            match decoded {
+                Decoded::Frame(decoded) => {
+                    if let Some(warning) = &decoded.warning {
+                        gst::element_imp_warning!(self, gst::StreamError::Decode, ["{warning}"]);
+                    }
+                    self.show_frame(&decoded)?;
+                }
+                Decoded::Dropped {
+                    id,
+                    damaged,
+                    warning,
+                } => {
+                    let damaged = damaged && !lock(&self.settings).conceal;
+                    if damaged {
+                        let what = warning.unwrap_or_else(|| "unknown damage".into());
+                        gst::element_imp_error!(
+                            self,
+                            gst::StreamError::Decode,
+                            ["Access unit {id} is damaged and conceal is off: {what}"]
+                        );
+                        return Err(gst::FlowError::Error);
+                    }
+                    if let Some(warning) = warning {
+                        gst::element_imp_warning!(self, gst::StreamError::Decode, ["{warning}"]);
+                    }
+                    if let Some(frame) = obj.frame(id as i32) {
+                        gst::debug!(CAT, imp = self, "Access unit {id} shows nothing");
+                        obj.release_frame(frame);
+                    }
+                }
+            }
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+
+    fn show_frame(&self, decoded: &DecodedFrame) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        let (info, format) = self.negotiate_output(&decoded.info)?;
+        let number = decoded.id as i32;
+        let Some(mut frame) = obj.frame(number) else {
+            gst::warning!(
+                CAT,
+                imp = self,
+                "Frame {number} is gone, its picture is dropped"
+            );
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        if frame.pts().is_none() {
+            frame.set_pts(decoded.pts.map(gst::ClockTime::from_nseconds));
+        }
+        if frame.duration().is_none() {
+            frame.set_duration(decoded.duration.map(gst::ClockTime::from_nseconds));
+        }
+        if decoded.concealed {
+            obj.request_sync_point(
+                &frame,
+                gst_video::VideoDecoderRequestSyncPointFlags::CORRUPT_OUTPUT,
+            );
+        }
+        obj.allocate_output_frame(&mut frame, None)?;
+        let result = match frame.output_buffer_mut() {
+            Some(buffer) => Self::write(buffer, &info, format, decoded),
+            None => Err("there is no output buffer".to_string()),
+        };
+        if let Err(what) = result {
+            obj.release_frame(frame);
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Decode,
+                [
+                    "Frame {number} cannot be written as {}: {what}",
+                    info.format()
+                ]
+            );
+            return Err(gst::FlowError::Error);
+        }
+        obj.finish_frame(frame)
+    }
+
+    fn write(
+        buffer: &mut gst::BufferRef,
+        info: &gst_video::VideoInfo,
+        format: RawFormat,
+        decoded: &DecodedFrame,
+    ) -> Result<(), String> {
+        let mut raw = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
+            .map_err(|e| e.to_string())?;
+        let strides: Vec<usize> = raw
+            .plane_stride()
+            .iter()
+            .take(format.planes())
+            .map(|&stride| usize::try_from(stride).unwrap_or(0))
+            .collect();
+        let mut planes: Vec<_> = raw
+            .planes_data_mut()
+            .into_iter()
+            .take(format.planes())
+            .collect();
+        decoded
+            .picture
+            .write_raw(format, &mut planes, &strides)
+            .map_err(|e| e.to_string())
+    }
+
+    /// Negotiates where the stream has changed or downstream wants something else.
+    fn negotiate_output(
+        &self,
+        stream: &Arc<StreamInfo>,
+    ) -> Result<(gst_video::VideoInfo, RawFormat), gst::FlowError> {
+        let obj = self.obj();
+        let input = {
+            let guard = lock(&self.state);
+            let state = guard.as_ref().ok_or(gst::FlowError::Flushing)?;
+            if let Some(output) = &state.output
+                && *output.stream == **stream
+            {
+                return Ok((output.info.clone(), output.format));
+            }
+            state.input.clone()
+        };
+        let format = self.choose_format(stream);
+        let raw = common::raw_format(format).ok_or(gst::FlowError::NotNegotiated)?;
+        let mut output =
+            obj.set_output_state(format, stream.width, stream.height, input.as_ref())?;
+        let mut builder = gst_video::VideoInfo::builder_from_info(output.info());
+        let fraction = |(n, d): (u32, u32)| {
+            Some(gst::Fraction::new(
+                i32::try_from(n).ok()?,
+                i32::try_from(d).ok().filter(|d| *d > 0)?,
+            ))
+        };
+        // What the stream says itself counts more than what a container says about it.
+        let colorimetry = common::colorimetry(&stream.colorimetry);
+        if let Some(colorimetry) = &colorimetry {
+            builder = builder.colorimetry(colorimetry);
+        }
+        if let Some(rate) = stream.frame_rate.and_then(fraction) {
+            builder = builder.fps(rate);
+        }
+        if stream.pixel_aspect != (1, 1)
+            && let Some(par) = fraction(stream.pixel_aspect)
+        {
+            builder = builder.par(par);
+        }
+        let info = builder.build().map_err(|e| {
+            gst::element_imp_error!(
+                self,
+                gst::StreamError::Format,
+                ["No raw video format for {stream:?}: {e}"]
+            );
+            gst::FlowError::NotNegotiated
+        })?;
+        let mut caps = info.to_caps().map_err(|_| gst::FlowError::NotNegotiated)?;
+        common::add_hdr(stream, caps.make_mut());
+        output.set_info(info.clone());
+        output.set_caps(&caps);
+        gst::debug!(CAT, imp = self, "Negotiating {caps}");
+        obj.negotiate(output)?;
+        if let Some(state) = lock(&self.state).as_mut() {
+            state.output = Some(Output {
+                stream: stream.clone(),
+                info: info.clone(),
+                format: raw,
+            });
+        }
+        Ok((info, raw))
+    }
+
+    /// The format that downstream takes: of the stream's depth if possible, planar if possible.
+    fn choose_format(&self, stream: &StreamInfo) -> gst_video::VideoFormat {
+        let mut formats = common::RAW_FORMATS;
+        if stream.bit_depth > 8 {
+            formats.rotate_left(2);
+        }
+        let allowed = self.obj().src_pad().allowed_caps();
+        let takes = |format: &&gst_video::VideoFormat| {
+            let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
+            allowed
+                .as_ref()
+                .is_none_or(|allowed| allowed.can_intersect(&caps))
+        };
+        *formats.iter().find(takes).unwrap_or(&formats[0])
+    }
+}

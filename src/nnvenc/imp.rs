@@ -1,0 +1,979 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use gst::glib;
+use gst::prelude::*;
+use gst::subclass::prelude::*;
+use gst_video::prelude::*;
+use gst_video::subclass::prelude::*;
+
+use crate::codec::config::{self, BITRATES, EncoderConfig, MAX_BATCH, MAX_QUANTIZER, VBV_MS};
+use crate::codec::encoder::{EncodedFrame, Encoder, InputFrame};
+use crate::codec::error::CodecError;
+use crate::codec::gop::{FrameFacts, GopPlanner, MAX_BFRAMES};
+use crate::codec::picture::{Picture, RawFormat};
+use crate::common::{self, CommonSettings, lock};
+use crate::nn::{Cancel, Model};
+
+/// Largest value of the rate properties, in kbit/s.
+const MAX_KBITS: u32 = (*BITRATES.end() / 1000) as u32;
+
+/// With reordering, decoding times start before the first presentation time. As other encoders do, all times
+/// are then shifted by this much (the segment too, so that running time stays), because none can be negative.
+const SHIFT: gst::ClockTime = gst::ClockTime::from_seconds(60 * 60 * 1000);
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "nnvenc",
+        gst::DebugColorFlags::empty(),
+        Some("NNV video encoder"),
+    )
+});
+
+/// How the quantizer follows the rate.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncRateControl")]
+pub enum RateControl {
+    #[default]
+    #[enum_value(name = "Constant quality: `quantizer` rules, rate varies", nick = "cq")]
+    Cq,
+    #[enum_value(name = "Variable bitrate: `bitrate` on average", nick = "vbr")]
+    Vbr,
+    #[enum_value(
+        name = "Constant bitrate: `bitrate` within `vbv-buf-capacity`",
+        nick = "cbr"
+    )]
+    Cbr,
+}
+
+/// What the encoder favours.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncTune")]
+pub enum Tune {
+    #[default]
+    #[enum_value(name = "PSNR: smallest squared error per bit", nick = "psnr")]
+    Psnr,
+    #[enum_value(
+        name = "Zero latency: each frame leaves before the next comes (bframes counts as 0)",
+        nick = "zerolatency"
+    )]
+    ZeroLatency,
+    #[enum_value(
+        name = "Speed: least encoding time (smaller motion search)",
+        nick = "speed"
+    )]
+    Speed,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    common: CommonSettings,
+    rate_control: RateControl,
+    quantizer: u32,
+    /// kbit/s
+    bitrate: u32,
+    /// kbit/s, 0: no limit
+    max_bitrate: u32,
+    /// ms
+    vbv_ms: u32,
+    min_quantizer: u32,
+    max_quantizer: u32,
+    key_int_max: u32,
+    bframes: u32,
+    tune: Tune,
+    batch_size: u32,
+    frame_checksum: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            common: CommonSettings::new(Some(common::DEFAULT_MODEL)),
+            rate_control: RateControl::default(),
+            quantizer: 28,
+            bitrate: 2000,
+            max_bitrate: 0,
+            vbv_ms: 1000,
+            min_quantizer: 0,
+            max_quantizer: u32::from(MAX_QUANTIZER),
+            key_int_max: 250,
+            bframes: 0,
+            tune: Tune::default(),
+            batch_size: 4,
+            frame_checksum: false,
+        }
+    }
+}
+
+impl Settings {
+    fn rate_control(&self) -> config::RateControl {
+        let bitrate = u64::from(self.bitrate) * 1000;
+        match self.rate_control {
+            RateControl::Cq => config::RateControl::Cq,
+            RateControl::Vbr => config::RateControl::Vbr {
+                bitrate,
+                max_bitrate: self.max_rate(),
+            },
+            RateControl::Cbr => config::RateControl::Cbr {
+                bitrate,
+                vbv_ms: self.vbv_ms,
+            },
+        }
+    }
+
+    /// `max-bitrate` in bit/s.
+    fn max_rate(&self) -> Option<u64> {
+        (self.max_bitrate > 0).then(|| u64::from(self.max_bitrate.max(self.bitrate)) * 1000)
+    }
+
+    fn config(&self, info: crate::codec::stream_info::StreamInfo) -> EncoderConfig {
+        // The property specifications keep these within u8.
+        let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
+        EncoderConfig {
+            rate_control: self.rate_control(),
+            quantizer: small(self.quantizer),
+            min_quantizer: small(self.min_quantizer),
+            max_quantizer: small(self.max_quantizer),
+            key_int_max: self.key_int_max,
+            bframes: small(self.bframes),
+            tune: match self.tune {
+                Tune::Psnr => config::Tune::Psnr,
+                Tune::ZeroLatency => config::Tune::ZeroLatency,
+                Tune::Speed => config::Tune::Speed,
+            },
+            batch_size: self.batch_size,
+            frame_checksum: self.frame_checksum,
+            threads: self.common.threads,
+            ..EncoderConfig::new(info)
+        }
+    }
+}
+
+/// Decoding times: monotonic, never after the presentation time.
+///
+/// The k-th unit gets the presentation time of the frame that went in `depth` frames before the k-th; the first
+/// `depth` units are extrapolated backwards.
+#[derive(Debug)]
+struct DtsClock {
+    depth: u32,
+    duration: gst::ClockTime,
+    /// Presentation times of frames whose turn has not come.
+    waiting: BinaryHeap<Reverse<gst::ClockTime>>,
+    /// Units that left before the first presentation time is due.
+    lead: u32,
+    last: Option<gst::ClockTime>,
+}
+
+impl DtsClock {
+    fn new(depth: u32, duration: gst::ClockTime) -> Self {
+        Self {
+            depth,
+            duration,
+            waiting: BinaryHeap::new(),
+            lead: 0,
+            last: None,
+        }
+    }
+
+    fn push(&mut self, pts: Option<gst::ClockTime>) {
+        self.waiting.extend(pts.map(Reverse));
+    }
+
+    fn next(&mut self, pts: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+        let pts = pts?;
+        let dts = if self.lead < self.depth {
+            let first = self.waiting.peek()?.0;
+            let ahead = self.duration * u64::from(self.depth - self.lead);
+            self.lead += 1;
+            first.saturating_sub(ahead)
+        } else {
+            self.waiting.pop()?.0
+        };
+        let dts = dts.max(self.last.unwrap_or(gst::ClockTime::ZERO)).min(pts);
+        self.last = Some(dts);
+        Some(dts)
+    }
+}
+
+/// How many frames a unit may leave before its turn in presentation order, at most.
+fn reorder_depth(bframes: u8) -> u32 {
+    // Mini-GOPs are cut short by key frames and the end, so all lengths count.
+    (1..=bframes)
+        .map(|bframes| {
+            let mut planner = GopPlanner::new(bframes, 0, 1);
+            let mut order = Vec::new();
+            for _ in 0..=2 * (u32::from(bframes) + 1) {
+                planner.push(FrameFacts::default());
+                while let Some(group) = planner.next_group() {
+                    order.extend(group.iter().map(|frame| frame.index));
+                }
+            }
+            order
+                .iter()
+                .zip(0u64..)
+                .map(|(&index, position)| position.saturating_sub(index))
+                .max()
+                .unwrap_or(0) as u32
+        })
+        .max()
+        .unwrap_or(0)
+}
+
+struct State {
+    encoder: Encoder,
+    info: gst_video::VideoInfo,
+    format: RawFormat,
+    dts: DtsClock,
+}
+
+/// Times in the stream start at zero with the first frame and go on over flushes and changes of format.
+#[derive(Debug, Default)]
+struct Timeline {
+    /// What to subtract from presentation times.
+    origin: Option<gst::ClockTime>,
+    /// Where the last frame ends, in stream time.
+    end: gst::ClockTime,
+    /// Set after a flush: a jump back must not lead to a stream time that was already used.
+    restarted: bool,
+}
+
+impl Timeline {
+    /// Time in the stream in ns, for a frame at `pts`.
+    fn stream_time(&mut self, pts: gst::ClockTime, duration: gst::ClockTime) -> Option<u64> {
+        let origin = *self.origin.get_or_insert(pts);
+        let mut time = pts.checked_sub(origin);
+        if self.restarted && time.is_none_or(|time| time < self.end) {
+            self.origin = pts.checked_sub(self.end);
+            time = self.origin.map(|_| self.end);
+        }
+        self.restarted = false;
+        let time = time?;
+        self.end = self.end.max(time + duration);
+        Some(time.nseconds())
+    }
+}
+
+/// What properties show, so that reading them never waits for the encoder.
+struct Shared {
+    provider: Option<&'static str>,
+    stats: gst::Structure,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            provider: None,
+            stats: gst::Structure::new_empty(STATS_NAME),
+        }
+    }
+}
+
+const STATS_NAME: &str = "application/x-nnvenc-stats";
+
+#[derive(Default)]
+pub struct NnvEnc {
+    settings: Mutex<Settings>,
+    model: Mutex<Option<Arc<Model>>>,
+    state: Mutex<Option<State>>,
+    timeline: Mutex<Timeline>,
+    totals: Mutex<Totals>,
+    shared: Mutex<Shared>,
+    /// Aborts the encoder from other threads; outside of `state`, which is locked while encoding.
+    cancel: Mutex<Option<Cancel>>,
+    /// A rate property was set since the encoder last heard of it.
+    rate_changed: AtomicBool,
+}
+
+/// Statistics over all encoders since the element started.
+#[derive(Debug, Default)]
+struct Totals {
+    frames: u64,
+    keys: u64,
+    repeats: u64,
+    bytes: u64,
+    quantizers: u64,
+    samples: u64,
+    busy: Duration,
+    times: crate::codec::encoder::StageTimes,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for NnvEnc {
+    const NAME: &'static str = "GstNnvEnc";
+    type Type = super::NnvEnc;
+    type ParentType = gst_video::VideoEncoder;
+    type Interfaces = (gst::Preset,);
+}
+
+impl PresetImpl for NnvEnc {}
+
+impl ObjectImpl for NnvEnc {
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let d = Settings::default();
+            let quantizer = |name, nick, blurb, default| {
+                glib::ParamSpecUInt::builder(name)
+                    .nick(nick)
+                    .blurb(blurb)
+                    .maximum(u32::from(MAX_QUANTIZER))
+                    .default_value(default)
+                    .mutable_ready()
+                    .build()
+            };
+            let mut specs = vec![
+                glib::ParamSpecEnum::builder::<RateControl>("rate-control")
+                    .nick("Rate control")
+                    .blurb("How the quantizer of each frame is chosen")
+                    .mutable_ready()
+                    .build(),
+                quantizer(
+                    "quantizer",
+                    "Quantizer",
+                    "Quantizer for rate-control=cq, lower is better; +12 doubles the step",
+                    d.quantizer,
+                ),
+                glib::ParamSpecUInt::builder("bitrate")
+                    .nick("Bitrate")
+                    .blurb("Bitrate for rate-control=vbr and cbr in kbit/s")
+                    .minimum(1)
+                    .maximum(MAX_KBITS)
+                    .default_value(d.bitrate)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecUInt::builder("max-bitrate")
+                    .nick("Maximum bitrate")
+                    .blurb(
+                        "Highest rate over any second for rate-control=vbr in kbit/s \
+                         (0: no limit; values below bitrate count as bitrate)",
+                    )
+                    .maximum(MAX_KBITS)
+                    .default_value(d.max_bitrate)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecUInt::builder("vbv-buf-capacity")
+                    .nick("VBV capacity")
+                    .blurb("Size of the decoder's buffer for rate-control=cbr in ms at bitrate")
+                    .minimum(*VBV_MS.start())
+                    .maximum(*VBV_MS.end())
+                    .default_value(d.vbv_ms)
+                    .mutable_ready()
+                    .build(),
+                quantizer(
+                    "min-quantizer",
+                    "Minimum quantizer",
+                    "Lowest quantizer (best quality) that any frame may get",
+                    d.min_quantizer,
+                ),
+                quantizer(
+                    "max-quantizer",
+                    "Maximum quantizer",
+                    "Highest quantizer (worst quality) that any frame may get",
+                    d.max_quantizer,
+                ),
+                glib::ParamSpecUInt::builder("key-int-max")
+                    .nick("Maximum key-frame interval")
+                    .blurb(
+                        "Most frames from one key frame to the next \
+                         (1: key frames only, 0: only the first, scene cuts and forced ones)",
+                    )
+                    .maximum(i32::MAX as u32)
+                    .default_value(d.key_int_max)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("bframes")
+                    .nick("B frames")
+                    .blurb(
+                        "Frames between two anchors, coded as a hierarchy and predicted from \
+                         past and future (0: low-delay order; each frame adds its duration to \
+                         the latency)",
+                    )
+                    .maximum(u32::from(MAX_BFRAMES))
+                    .default_value(d.bframes)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecEnum::builder::<Tune>("tune")
+                    .nick("Tune")
+                    .blurb("What the encoder favours")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("batch-size")
+                    .nick("Batch size")
+                    .blurb(
+                        "Most independent frames that go through the networks in one run: \
+                         those of one hierarchy level, and queued key frames",
+                    )
+                    .minimum(1)
+                    .maximum(MAX_BATCH)
+                    .default_value(d.batch_size)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecBoolean::builder("frame-checksum")
+                    .nick("Frame checksum")
+                    .blurb(
+                        "Write a checksum of each decoded frame into the stream \
+                         (4 bytes a frame), which decoders verify",
+                    )
+                    .default_value(d.frame_checksum)
+                    .mutable_ready()
+                    .build(),
+            ];
+            specs.extend(common::properties(
+                Some(common::DEFAULT_MODEL),
+                "Name of the built-in bundle to encode with",
+                "Facts since the last start: frames, key-frames, bytes (uint64), \
+                 average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
+                 (double)",
+            ));
+            specs
+        });
+        &PROPERTIES
+    }
+
+    fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
+        let mut guard = self.settings();
+        let s = &mut *guard;
+        if s.common.set(value, pspec) {
+            return;
+        }
+        // The type system has checked the type of `value` against `pspec`.
+        let uint = || value.get::<u32>().expect("type checked upstream");
+        match pspec.name() {
+            "rate-control" => s.rate_control = value.get().expect("type checked upstream"),
+            "quantizer" => s.quantizer = uint(),
+            "bitrate" => s.bitrate = uint(),
+            "max-bitrate" => s.max_bitrate = uint(),
+            "vbv-buf-capacity" => s.vbv_ms = uint(),
+            "min-quantizer" => s.min_quantizer = uint(),
+            "max-quantizer" => s.max_quantizer = uint(),
+            "key-int-max" => s.key_int_max = uint(),
+            "bframes" => s.bframes = uint(),
+            "tune" => s.tune = value.get().expect("type checked upstream"),
+            "batch-size" => s.batch_size = uint(),
+            "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
+            name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
+        }
+        if matches!(pspec.name(), "bitrate" | "max-bitrate") {
+            drop(guard);
+            self.rate_changed.store(true, Ordering::Release);
+        }
+    }
+
+    fn property(&self, id: usize, pspec: &glib::ParamSpec) -> glib::Value {
+        let s = self.settings();
+        if let Some(value) = s.common.get(pspec) {
+            return value;
+        }
+        match pspec.name() {
+            "rate-control" => s.rate_control.to_value(),
+            "quantizer" => s.quantizer.to_value(),
+            "bitrate" => s.bitrate.to_value(),
+            "max-bitrate" => s.max_bitrate.to_value(),
+            "vbv-buf-capacity" => s.vbv_ms.to_value(),
+            "min-quantizer" => s.min_quantizer.to_value(),
+            "max-quantizer" => s.max_quantizer.to_value(),
+            "key-int-max" => s.key_int_max.to_value(),
+            "bframes" => s.bframes.to_value(),
+            "tune" => s.tune.to_value(),
+            "batch-size" => s.batch_size.to_value(),
+            "frame-checksum" => s.frame_checksum.to_value(),
+            "active-execution-provider" => self.shared().provider.to_value(),
+            "stats" => self.shared().stats.to_value(),
+            name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
+        }
+    }
+}
+
+impl GstObjectImpl for NnvEnc {}
+
+impl ElementImpl for NnvEnc {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "NNV video encoder",
+                "Codec/Encoder/Video",
+                "Encodes video with learned networks into NNV, which decodes to the same pixels \
+                 on every machine",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let template = |name, direction, caps: &gst::Caps| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
+                    .expect("templates are valid")
+            };
+            vec![
+                template("sink", gst::PadDirection::Sink, &common::raw_caps()),
+                template("src", gst::PadDirection::Src, &common::parsed_caps()),
+            ]
+        });
+        &TEMPLATES
+    }
+
+    fn change_state(
+        &self,
+        transition: gst::StateChange,
+    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        if transition == gst::StateChange::PausedToReady {
+            // The pads wait for the streaming thread, which may be inside a network.
+            self.abort();
+        }
+        self.parent_change_state(transition)
+    }
+}
+
+impl VideoEncoderImpl for NnvEnc {
+    fn start(&self) -> Result<(), gst::ErrorMessage> {
+        let (source, options) = {
+            let s = self.settings();
+            let source = s
+                .common
+                .source()
+                .unwrap_or_else(|| crate::nn::ModelSource::Embedded(common::DEFAULT_MODEL.into()));
+            (source, s.common.runtime_options())
+        };
+        let model = Model::load(&source, &options)
+            .map_err(|e| common::error_message(&e.into(), gst::StreamError::Encode))?;
+        for warning in model.warnings() {
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ["{warning}"]);
+        }
+        *lock(&self.timeline) = Timeline::default();
+        *lock(&self.totals) = Totals::default();
+        *self.shared() = Shared {
+            provider: Some(model.active_provider().as_str()),
+            ..Shared::default()
+        };
+        *lock(&self.model) = Some(model);
+        self.obj().notify("active-execution-provider");
+        Ok(())
+    }
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        *lock(&self.state) = None;
+        *lock(&self.cancel) = None;
+        *lock(&self.model) = None;
+        self.shared().provider = None;
+        self.obj().notify("active-execution-provider");
+        Ok(())
+    }
+
+    fn set_format(
+        &self,
+        state: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+    ) -> Result<(), gst::LoggableError> {
+        self.drain().map_err(|e| {
+            gst::loggable_error!(CAT, "Frames of the last format could not be coded: {e}")
+        })?;
+        let info = state.info().clone();
+        self.configure(state, info).map_err(|e| {
+            // Without this, the application would only hear "not negotiated".
+            let message = common::error_message(&e, gst::StreamError::Encode);
+            self.post_error_message(message);
+            gst::loggable_error!(CAT, "{e}")
+        })
+    }
+
+    fn handle_frame(
+        &self,
+        frame: gst_video::VideoCodecFrame,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let started = Instant::now();
+        let force_key = frame
+            .flags()
+            .contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
+        let id = frame.system_frame_number();
+        let (pts, duration) = (frame.pts(), frame.duration());
+        let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
+        // The frame holds the stream lock; the element keeps it under its number.
+        drop(frame);
+
+        let mut guard = lock(&self.state);
+        let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        let picture = {
+            let raw = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &state.info)
+                .map_err(|e| {
+                    gst::element_imp_error!(
+                        self,
+                        gst::StreamError::Format,
+                        ["Frame {id} cannot be read as {:?}: {e}", state.info]
+                    );
+                    gst::FlowError::Error
+                })?;
+            self.read_picture(&raw, state.format)
+        };
+        drop(buffer);
+        let result = picture.and_then(|picture| {
+            self.apply_rates(&mut state.encoder)?;
+            let stream_pts = pts.and_then(|pts| {
+                let duration = duration.unwrap_or(state.dts.duration);
+                lock(&self.timeline).stream_time(pts, duration)
+            });
+            state.dts.push(pts);
+            state.encoder.send(InputFrame {
+                pts: stream_pts,
+                duration: duration.map(|d| d.nseconds()),
+                force_key,
+                ..InputFrame::new(Arc::new(picture), u64::from(id))
+            })?;
+            Self::ready(&mut state.encoder)
+        });
+        let units = self.check(result)?;
+        self.count(state, &units, started);
+        drop(guard);
+        self.push(units)
+    }
+
+    fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.drain()
+    }
+
+    fn flush(&self) -> bool {
+        gst::debug!(CAT, imp = self, "Flushing");
+        if let Some(state) = lock(&self.state).as_mut() {
+            state.encoder.reset();
+            state.dts = DtsClock::new(state.dts.depth, state.dts.duration);
+        }
+        lock(&self.timeline).restarted = true;
+        true
+    }
+
+    fn sink_event(&self, event: gst::Event) -> bool {
+        if event.type_() == gst::EventType::FlushStart {
+            self.abort();
+        }
+        self.parent_sink_event(event)
+    }
+
+    fn propose_allocation(
+        &self,
+        query: &mut gst::query::Allocation,
+    ) -> Result<(), gst::LoggableError> {
+        query.add_allocation_meta::<gst_video::VideoMeta>(None);
+        self.parent_propose_allocation(query)
+    }
+}
+
+impl NnvEnc {
+    fn settings(&self) -> MutexGuard<'_, Settings> {
+        lock(&self.settings)
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    fn abort(&self) {
+        if let Some(cancel) = &*lock(&self.cancel) {
+            cancel.cancel();
+        }
+    }
+
+    fn configure(
+        &self,
+        input: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
+        info: gst_video::VideoInfo,
+    ) -> Result<(), CodecError> {
+        let unsupported = |what: String| CodecError::Config(config::ConfigError::Info(what));
+        if info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive {
+            return Err(unsupported(format!(
+                "interlace-mode is {}, only progressive video can be coded; put a deinterlace \
+                 element before nnvenc",
+                info.interlace_mode().to_str()
+            )));
+        }
+        let format = common::raw_format(info.format()).ok_or_else(|| {
+            unsupported(format!(
+                "the format is {:?}; put a videoconvert element before nnvenc",
+                info.format()
+            ))
+        })?;
+        let model = lock(&self.model)
+            .clone()
+            .ok_or_else(|| CodecError::Internal("format set before start".into()))?;
+        let stream = common::stream_info(&info, input.caps());
+        let duration = common::frame_duration(stream.frame_rate);
+        let settings = self.settings().clone();
+        self.rate_changed.store(false, Ordering::Release);
+        let config = settings.config(stream.clone());
+        let bframes = config.effective_bframes();
+        gst::debug!(CAT, imp = self, "Encoding with {config:?}");
+        let encoder = Encoder::new(model.clone(), config)?;
+
+        let obj = self.obj();
+        let latency = duration * encoder.latency_frames() as u64;
+        let depth = reorder_depth(bframes);
+        obj.set_min_pts((depth > 0).then_some(SHIFT));
+        obj.set_latency(latency, latency);
+        let caps = common::stream_caps(&stream, &encoder.sequence_header());
+        *lock(&self.cancel) = Some(encoder.cancel_handle());
+        *lock(&self.state) = Some(State {
+            encoder,
+            info,
+            format,
+            dts: DtsClock::new(depth, duration),
+        });
+
+        let mut tags = gst::TagList::new();
+        if let Some(tags) = tags.get_mut() {
+            let mode = gst::TagMergeMode::Append;
+            tags.add::<gst::tags::VideoCodec>(&"NNV neural video", mode);
+            tags.add::<gst::tags::Encoder>(
+                &format!("nnvenc, model {}", model.name()).as_str(),
+                mode,
+            );
+            tags.add::<gst::tags::EncoderVersion>(&ENCODER_VERSION, mode);
+            if settings.rate_control != RateControl::Cq {
+                tags.add::<gst::tags::NominalBitrate>(&settings.bitrate.saturating_mul(1000), mode);
+            }
+            if let Some(max) = settings.max_rate().and_then(|max| u32::try_from(max).ok())
+                && settings.rate_control == RateControl::Vbr
+            {
+                tags.add::<gst::tags::MaximumBitrate>(&max, mode);
+            }
+        }
+        obj.merge_tags(Some(&tags), gst::TagMergeMode::Replace);
+        let refused = |_| {
+            CodecError::Config(config::ConfigError::Info(
+                "downstream refuses the caps".into(),
+            ))
+        };
+        let output = obj.set_output_state(caps, Some(input)).map_err(refused)?;
+        obj.negotiate(output).map_err(refused)
+    }
+
+    fn read_picture(
+        &self,
+        raw: &gst_video::VideoFrameRef<&gst::BufferRef>,
+        format: RawFormat,
+    ) -> Result<Picture, CodecError> {
+        let mut planes = Vec::with_capacity(3);
+        for plane in 0..raw.n_planes() {
+            planes.push(raw.plane_data(plane).map_err(|e| {
+                CodecError::Internal(format!("plane {plane} of a frame cannot be read: {e}"))
+            })?);
+        }
+        let strides: Vec<usize> = raw
+            .plane_stride()
+            .iter()
+            .map(|&stride| usize::try_from(stride).unwrap_or(0))
+            .collect();
+        Ok(Picture::from_raw(
+            format,
+            raw.width(),
+            raw.height(),
+            &planes,
+            &strides[..planes.len()],
+        )?)
+    }
+
+    /// Tells the encoder of rates that were set while it runs.
+    fn apply_rates(&self, encoder: &mut Encoder) -> Result<(), CodecError> {
+        if !self.rate_changed.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let (bitrate, max) = {
+            let s = self.settings();
+            (u64::from(s.bitrate) * 1000, s.max_rate())
+        };
+        gst::info!(
+            CAT,
+            imp = self,
+            "Bitrate is {bitrate} bit/s now, at most {max:?}"
+        );
+        encoder.set_bitrate(bitrate)?;
+        encoder.set_max_bitrate(max)
+    }
+
+    fn ready(encoder: &mut Encoder) -> Result<Vec<EncodedFrame>, CodecError> {
+        let mut units = Vec::new();
+        while let Some(unit) = encoder.receive()? {
+            units.push(unit);
+        }
+        Ok(units)
+    }
+
+    /// Posts what went wrong.
+    fn check<T>(&self, result: Result<T, CodecError>) -> Result<T, gst::FlowError> {
+        result.map_err(|e| {
+            if e.is_cancelled() {
+                gst::debug!(CAT, imp = self, "Aborted");
+                return gst::FlowError::Flushing;
+            }
+            self.post_error_message(common::error_message(&e, gst::StreamError::Encode));
+            gst::FlowError::Error
+        })
+    }
+
+    /// Codes what waits; the next frame starts anew.
+    fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let started = Instant::now();
+        let mut guard = lock(&self.state);
+        let Some(state) = guard.as_mut() else {
+            return Ok(gst::FlowSuccess::Ok);
+        };
+        gst::debug!(CAT, imp = self, "Draining");
+        let result = state
+            .encoder
+            .finish()
+            .and_then(|()| Self::ready(&mut state.encoder));
+        let units = self.check(result)?;
+        self.count(state, &units, started);
+        state.encoder.reset();
+        drop(guard);
+        self.push(units)
+    }
+
+    fn count(&self, state: &State, units: &[EncodedFrame], started: Instant) {
+        let mut totals = lock(&self.totals);
+        let t = &mut *totals;
+        let samples = u64::from(state.info.width()) * u64::from(state.info.height());
+        for unit in units {
+            t.frames += 1;
+            t.keys += u64::from(unit.key);
+            t.repeats += u64::from(unit.kind == crate::codec::gop::FrameKind::Repeat);
+            t.bytes += unit.data.len() as u64;
+            t.quantizers += u64::from(unit.quantizer);
+            t.samples += samples;
+        }
+        t.busy += started.elapsed();
+        t.times = state.encoder.stats().times.clone();
+        let coded = t.frames - t.repeats;
+        let mut stats = gst::Structure::builder(STATS_NAME)
+            .field("frames", t.frames)
+            .field("key-frames", t.keys)
+            .field("repeated-frames", t.repeats)
+            .field("bytes", t.bytes)
+            .field(
+                "average-quantizer",
+                t.quantizers as f64 / coded.max(1) as f64,
+            )
+            .field(
+                "bits-per-pixel",
+                t.bytes as f64 * 8.0 / t.samples.max(1) as f64,
+            )
+            .field("fps", t.frames as f64 / t.busy.as_secs_f64().max(1e-9))
+            .build();
+        common::add_times(&mut stats, &t.times, t.frames);
+        self.shared().stats = stats;
+    }
+
+    fn push(&self, units: Vec<EncodedFrame>) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let obj = self.obj();
+        for unit in units {
+            let number = unit.id as i32;
+            let Some(mut frame) = obj.frame(number) else {
+                gst::warning!(
+                    CAT,
+                    imp = self,
+                    "Frame {number} is gone, its unit is dropped"
+                );
+                continue;
+            };
+            if let Some(state) = lock(&self.state).as_mut() {
+                frame.set_dts(state.dts.next(frame.pts()));
+            }
+            if unit.key {
+                frame.set_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
+            }
+            gst::log!(
+                CAT,
+                imp = self,
+                "Frame {number}: {:?}, {} bytes, quantizer {}",
+                unit.kind,
+                unit.data.len(),
+                unit.quantizer
+            );
+            let droppable = !unit.is_reference;
+            let mut buffer = gst::Buffer::from_mut_slice(unit.data);
+            if droppable && let Some(buffer) = buffer.get_mut() {
+                buffer.set_flags(gst::BufferFlags::DROPPABLE);
+            }
+            frame.set_output_buffer(buffer);
+            obj.finish_frame(frame)?;
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+}
+
+/// Version of the plugin as one number, for tags.
+const ENCODER_VERSION: u32 = {
+    const fn number(text: &str) -> u32 {
+        let bytes = text.as_bytes();
+        let (mut i, mut n) = (0, 0);
+        while i < bytes.len() {
+            n = n * 10 + (bytes[i] - b'0') as u32;
+            i += 1;
+        }
+        n
+    }
+    number(env!("CARGO_PKG_VERSION_MAJOR")) * 1_000_000
+        + number(env!("CARGO_PKG_VERSION_MINOR")) * 1000
+        + number(env!("CARGO_PKG_VERSION_PATCH"))
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dts_is_monotonic_and_not_after_pts() {
+        for bframes in 0..=MAX_BFRAMES {
+            for count in 1..=20u64 {
+                let duration = gst::ClockTime::from_mseconds(40);
+                let depth = reorder_depth(bframes);
+                let mut clock = DtsClock::new(depth, duration);
+                let mut planner = GopPlanner::new(bframes, 0, 1);
+                let (mut last, mut units) = (None, 0);
+                let pts = |index: u64| SHIFT + duration * index;
+                for index in 0..=count {
+                    if index < count {
+                        planner.push(FrameFacts::default());
+                        clock.push(Some(pts(index)));
+                    } else {
+                        planner.flush();
+                    }
+                    while let Some(group) = planner.next_group() {
+                        for frame in group {
+                            let dts = clock.next(Some(pts(frame.index)));
+                            assert!(dts.is_some() && dts <= Some(pts(frame.index)));
+                            assert!(dts > last, "bframes {bframes}, unit {units}");
+                            last = dts;
+                            units += 1;
+                        }
+                    }
+                }
+                assert_eq!(units, count);
+            }
+        }
+    }
+
+    #[test]
+    fn dts_depth_is_that_of_the_hierarchy() {
+        assert_eq!(reorder_depth(0), 0);
+        assert_eq!(reorder_depth(1), 1);
+        assert!((2..=4).contains(&reorder_depth(7)));
+    }
+
+    #[test]
+    fn stream_times_never_repeat() {
+        let ms = gst::ClockTime::from_mseconds;
+        let mut t = Timeline::default();
+        assert_eq!(t.stream_time(ms(1000), ms(40)), Some(0));
+        assert_eq!(t.stream_time(ms(1040), ms(40)), Some(40_000_000));
+        t.restarted = true;
+        assert_eq!(t.stream_time(ms(500), ms(40)), Some(80_000_000));
+        assert_eq!(t.stream_time(ms(540), ms(40)), Some(120_000_000));
+        t.restarted = true;
+        assert_eq!(t.stream_time(ms(900), ms(40)), Some(480_000_000));
+    }
+}
