@@ -7,12 +7,13 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::glib;
 use gst::prelude::*;
 
-use crate::codec::bitstream::{SequenceHeader, VideoRange};
 use crate::codec::decoder::ModelProvider;
 use crate::codec::encoder::StageTimes;
 use crate::codec::error::CodecError;
 use crate::codec::picture::{MAX_SIZE, RawFormat};
-use crate::codec::stream_info::{Colorimetry, ContentLight, MasteringDisplay, StreamInfo};
+use crate::codec::stream_info::{
+    Colorimetry, ContentLight, MasteringDisplay, StreamInfo, VideoRange,
+};
 use crate::nn::{self, Model, ModelSource, NnError, Provider, RuntimeOptions};
 
 /// Name of the bundle that ships inside the plugin.
@@ -308,35 +309,14 @@ pub fn stream_header_of(caps: &gst::StructureRef) -> Vec<u8> {
     header
 }
 
-/// What a sequence header says about the pictures.
-pub fn header_info(header: &SequenceHeader) -> StreamInfo {
-    let c = &header.colorimetry;
-    let rate = header.frame_rate;
-    StreamInfo {
-        frame_rate: (rate.num > 0).then_some((rate.num, rate.den)),
-        pixel_aspect: (header.pixel_aspect.num, header.pixel_aspect.den),
-        colorimetry: Colorimetry {
-            full_range: c.range == VideoRange::Full,
-            matrix: c.matrix,
-            transfer: c.transfer,
-            primaries: c.primaries,
-        },
-        mastering_display: header.mastering_display.map(|m| MasteringDisplay {
-            primaries: m.primaries,
-            white_point: m.white_point,
-            max_luminance: m.max_luminance,
-            min_luminance: m.min_luminance,
-        }),
-        content_light: header.content_light.map(|c| ContentLight {
-            max_content: c.max_content,
-            max_frame_average: c.max_frame_average,
-        }),
-        ..StreamInfo::new(
-            header.display_width(),
-            header.display_height(),
-            header.bit_depth,
-        )
-    }
+/// Size of the shown pictures: what the stream codes, less what it says to cut off.
+pub fn shown_size(info: &StreamInfo) -> (u32, u32) {
+    let crop = &info.crop;
+    // Sequence headers with larger crops are refused.
+    (
+        info.width.saturating_sub(crop.left + crop.right),
+        info.height.saturating_sub(crop.top + crop.bottom),
+    )
 }
 
 /// Caps of a stream: everything that its sequence header says and caps have a field for.
@@ -348,12 +328,13 @@ pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
             i32::try_from(d).ok().filter(|d| *d > 0)?,
         ))
     };
+    let (width, height) = shown_size(info);
     let mut builder = gst::Caps::builder(MEDIA_TYPE)
         .field("stream-format", "byte-stream")
         .field("alignment", "au")
         .field("parsed", true)
-        .field("width", info.width as i32)
-        .field("height", info.height as i32)
+        .field("width", width as i32)
+        .field("height", height as i32)
         .field(
             "framerate",
             info.frame_rate
@@ -379,6 +360,9 @@ pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
     if let Some(colorimetry) = colorimetry(&info.colorimetry) {
         builder = builder.field("colorimetry", colorimetry.to_string());
     }
+    if let Some(site) = chroma_site(&info.colorimetry) {
+        builder = builder.field("chroma-site", site.to_str());
+    }
     let mut caps = builder.build();
     add_hdr(info, caps.make_mut());
     caps
@@ -386,19 +370,32 @@ pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
 
 /// GStreamer's view of H.273 code points; `None` where nothing is specified.
 pub fn colorimetry(c: &Colorimetry) -> Option<gst_video::VideoColorimetry> {
-    if *c == Colorimetry::default() {
+    if (c.primaries, c.transfer, c.matrix, c.range) == (2, 2, 2, VideoRange::Unspecified) {
         return None;
     }
     Some(gst_video::VideoColorimetry::new(
-        if c.full_range {
-            gst_video::VideoColorRange::Range0_255
-        } else {
-            gst_video::VideoColorRange::Range16_235
+        match c.range {
+            VideoRange::Full => gst_video::VideoColorRange::Range0_255,
+            VideoRange::Limited => gst_video::VideoColorRange::Range16_235,
+            VideoRange::Unspecified => gst_video::VideoColorRange::Unknown,
         },
         gst_video::VideoColorMatrix::from_iso(u32::from(c.matrix)),
         gst_video::VideoTransferFunction::from_iso(u32::from(c.transfer)),
         gst_video::VideoColorPrimaries::from_iso(u32::from(c.primaries)),
     ))
+}
+
+/// Chroma sample locations of H.273 by number, 0 first; GStreamer has no names for the last two.
+const CHROMA_SITES: [gst_video::VideoChromaSite; 4] = [
+    gst_video::VideoChromaSite::MPEG2,
+    gst_video::VideoChromaSite::JPEG,
+    gst_video::VideoChromaSite::COSITED,
+    gst_video::VideoChromaSite::V_COSITED,
+];
+
+/// GStreamer's view of the chroma location; `None` where it is not specified.
+pub fn chroma_site(c: &Colorimetry) -> Option<gst_video::VideoChromaSite> {
+    CHROMA_SITES.get(usize::from(c.chroma_site?)).copied()
 }
 
 /// Adds the HDR fields to caps.
@@ -432,7 +429,15 @@ pub fn stream_info(info: &gst_video::VideoInfo, caps: Option<&gst::CapsRef>) -> 
     let c = info.colorimetry();
     let code = |iso: u32| u8::try_from(iso).unwrap_or(2);
     let colorimetry = Colorimetry {
-        full_range: c.range() == gst_video::VideoColorRange::Range0_255,
+        range: match c.range() {
+            gst_video::VideoColorRange::Range0_255 => VideoRange::Full,
+            gst_video::VideoColorRange::Range16_235 => VideoRange::Limited,
+            _ => VideoRange::Unspecified,
+        },
+        chroma_site: CHROMA_SITES
+            .iter()
+            .position(|site| *site == info.chroma_site())
+            .and_then(|site| u8::try_from(site).ok()),
         matrix: match c.matrix() {
             gst_video::VideoColorMatrix::Unknown => 2,
             matrix => code(matrix.to_iso()),

@@ -542,6 +542,38 @@ impl Picture {
         Ok(())
     }
 
+    /// The part of `width`×`height` luma samples whose top left corner is at (`left`, `top`). Odd corners round down to
+    /// the chroma sample they lie in.
+    ///
+    /// # Errors
+    /// [`PictureError::Size`] where the part is empty or reaches beyond the picture.
+    pub fn cropped(
+        &self,
+        left: u32,
+        top: u32,
+        width: u32,
+        height: u32,
+    ) -> Result<Self, PictureError> {
+        let fits = |from: u32, len: u32, all: u32| from.checked_add(len).is_some_and(|e| e <= all);
+        if !fits(left, width, self.width()) || !fits(top, height, self.height()) {
+            return Err(PictureError::Size { width, height });
+        }
+        let mut out = Self::new(width, height)?;
+        for (plane, (dst, src)) in out.planes.iter_mut().zip(&self.planes).enumerate() {
+            let shift = u32::from(plane > 0);
+            let (x, y) = ((left >> shift) as usize, (top >> shift) as usize);
+            for row in 0..dst.visible_height {
+                let vw = dst.visible_width;
+                // An odd corner may leave the last chroma sample one short: it repeats.
+                let from = &src.row((y + row).min(src.height - 1))[x..];
+                let len = vw.min(from.len());
+                dst.row_mut(row)[..len].copy_from_slice(&from[..len]);
+            }
+        }
+        out.pad();
+        Ok(out)
+    }
+
     /// `(h8, w8)`: rows and columns of the packed tensor `[96, h8, w8]`.
     pub fn tensor_size(&self) -> (usize, usize) {
         (self.padded_height() / 8, self.padded_width() / 8)
@@ -1042,6 +1074,25 @@ mod tests {
         assert_eq!(a.difference(&b), [4.0, 0.0, 0.0]);
         assert!((a.psnr(&b)[0] - 48.1308).abs() < 1e-3);
         assert!((a.psnr_yuv(&b) - 49.3802).abs() < 1e-3);
+    }
+
+    #[test]
+    fn cropping_takes_the_right_part() {
+        let mut picture = Picture::new(40, 36).unwrap();
+        for (plane, p) in picture.planes_mut().iter_mut().enumerate() {
+            let w = p.width();
+            for (i, v) in p.data_mut().iter_mut().enumerate() {
+                *v = (plane * 300 + i / w * 5 + i % w) as u16;
+            }
+        }
+        let part = picture.cropped(6, 4, 17, 9).unwrap();
+        assert_eq!((part.width(), part.height()), (17, 9));
+        assert_eq!(part.plane(0).row(8)[16], picture.plane(0).row(12)[22]);
+        assert_eq!(part.plane(2).row(4)[8], picture.plane(2).row(6)[11]);
+        assert_eq!(part.plane(1).row(0)[0], picture.plane(1).row(2)[3]);
+        assert!(picture.cropped(6, 4, 35, 9).is_err());
+        assert!(picture.cropped(u32::MAX, 0, 2, 2).is_err());
+        assert!(picture.cropped(0, 0, 0, 2).is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::codec::config::DecoderConfig;
 use crate::codec::decoder::{Decoded, DecodedFrame, Decoder, DecoderStats};
 use crate::codec::error::CodecError;
 use crate::codec::picture::RawFormat;
-use crate::codec::stream_info::StreamInfo;
+use crate::codec::stream_info::{Crop, StreamInfo};
 use crate::common::{self, CommonSettings, StreamModels, lock};
 use crate::nn::{Cancel, Model, Runtime};
 
@@ -529,8 +529,19 @@ impl NnvDec {
             .into_iter()
             .take(format.planes())
             .collect();
-        decoded
-            .picture
+        let crop = decoded.info.crop;
+        let cropped;
+        let picture = if crop == Crop::default() {
+            &*decoded.picture
+        } else {
+            let (width, height) = common::shown_size(&decoded.info);
+            cropped = decoded
+                .picture
+                .cropped(crop.left, crop.top, width, height)
+                .map_err(|e| e.to_string())?;
+            &cropped
+        };
+        picture
             .write_raw(format, &mut planes, &strides)
             .map_err(|e| e.to_string())
     }
@@ -553,8 +564,8 @@ impl NnvDec {
         };
         let format = self.choose_format(stream);
         let raw = common::raw_format(format).ok_or(gst::FlowError::NotNegotiated)?;
-        let mut output =
-            obj.set_output_state(format, stream.width, stream.height, input.as_ref())?;
+        let (width, height) = common::shown_size(stream);
+        let mut output = obj.set_output_state(format, width, height, input.as_ref())?;
         let mut builder = gst_video::VideoInfo::builder_from_info(output.info());
         let fraction = |(n, d): (u32, u32)| {
             Some(gst::Fraction::new(
@@ -566,6 +577,10 @@ impl NnvDec {
         let colorimetry = common::colorimetry(&stream.colorimetry);
         if let Some(colorimetry) = &colorimetry {
             builder = builder.colorimetry(colorimetry);
+        }
+        let chroma_site = common::chroma_site(&stream.colorimetry);
+        if let Some(chroma_site) = chroma_site {
+            builder = builder.chroma_site(chroma_site);
         }
         if let Some(rate) = stream.frame_rate.and_then(fraction) {
             builder = builder.fps(rate);

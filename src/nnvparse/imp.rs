@@ -14,6 +14,7 @@ use crate::codec::bitstream::{
     AccessUnitScan, BitstreamError, FrameHeader, FrameType, Scan, SequenceHeader, UnitScanner,
     UnitType, scan_access_unit,
 };
+use crate::codec::stream_info::StreamInfo;
 use crate::common::{self, lock};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -303,7 +304,7 @@ impl NnvParse {
     }
 
     fn set_header(&self, header: SequenceHeader, unit: Vec<u8>) {
-        let caps = common::stream_caps(&common::header_info(&header), &unit);
+        let caps = common::stream_caps(&StreamInfo::from_header(&header), &unit);
         gst::debug!(CAT, imp = self, "New header: {caps}");
         {
             let mut state = lock(&self.state);
