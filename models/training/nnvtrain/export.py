@@ -16,7 +16,7 @@ import torch
 from onnx import TensorProto
 
 from . import model as M
-from .onnx_ops import ExactOps, FreeOps, Graph, OPSET, OnnxOps, T, layer_names
+from .onnx_ops import FreeOps, Graph, OPSET, OnnxOps, T, layer_names
 
 BINS = 15
 NORMATIVE = ["key_prior", "key_synth", "inter_prior", "inter_synth"]
@@ -439,7 +439,8 @@ def arguments(p):
     p.add_argument("--facts", help="TOML file with further facts for [training.*]")
 
 
-def run(args):
+def networks(args):
+    """The networks named by --key, --inter and --init, and their training facts."""
     from .train import init_from_key
     nets, training = {}, {}
     for kind, path in (("key", args.key), ("inter", args.inter)):
@@ -454,11 +455,15 @@ def run(args):
             training[kind] = {"steps": 0, "note": "untrained: a block transform with fresh networks beside it"}
         else:
             raise SystemExit(f"give --{kind} CHECKPOINT, or --init for untrained networks")
+        nets[kind].eval().requires_grad_(False)
+    return nets, training
+
+
+def run(args):
+    nets, training = networks(args)
     if args.facts:
         import tomllib
         for table, facts in tomllib.loads(Path(args.facts).read_text()).items():
             training.setdefault(table, {}).update(facts)
-    for net in nets.values():
-        net.eval().requires_grad_(False)
     whole = write_bundle(args.out, args.name, nets["key"], nets["inter"], training)
     print(f"{args.out}: {whole}")

@@ -274,8 +274,9 @@ class OnnxOps:
         def emit(e):
             if not wide:
                 return quantised_conv(ints, w, x, e)
-            scaled = w * (ints.scale * 2.0 ** (x.e - e))[:, None, None, None]
-            inputs = [x.name, g.const(scaled.astype(np.float32), "w")]
+            # As integers too: a quarter of the size, and equally fast.
+            inputs = [x.name, g.node("DequantizeLinear", [g.const(w.astype(np.int8), "w"), g.f32(ints.scale * 2.0 ** (x.e - e)),
+                                                          g.const(np.zeros(shape[0], np.int8))], "w", axis=0)]
             if ints.b is not None:
                 inputs.append(g.f32(ints.b * ints.scale * 2.0 ** (-x.k - e)))
             return g.node("Conv", inputs, "conv", **attrs)
@@ -509,7 +510,7 @@ class ExactOps:
         return E(x.value * m)
 
     def select(self, m, a, b):
-        return E(torch.where(m > 0.5, a.value, b.value), k=max(a.k, b.k))
+        return E(torch.where(m > 0.5, a.value, b.value), k=max(a.k, b.k), peak=max(a.peak, b.peak))
 
     def cat(self, xs):
         return replace(xs[0], value=torch.cat([x.value for x in xs], 1))
