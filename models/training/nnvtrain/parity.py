@@ -48,7 +48,7 @@ def reference(net, v):
     r = ops.clip(ops.input(t["r"], 0), -M.COEF_MAX, M.COEF_MAX)
     m = t["mask"].double()
     pic = run_synth(net, ops, r, feat, qvec, m, m, p, d)
-    return (index.value.numpy().astype(np.uint8), (feat.value * 2.0**M.ACT_K).numpy().astype(np.uint8),
+    return (index.value.clamp(max=M.SCALES - 1).numpy().astype(np.uint8), (feat.value * 2.0**M.ACT_K).numpy().astype(np.uint8),
             (pic.value * 2.0**SAMPLE_K).numpy().astype(np.int16))
 
 
