@@ -66,6 +66,8 @@ class Run:
         self.ema.load_state_dict(c["ema"])
         if c.get("opt"):
             self.opt.load_state_dict(c["opt"])
+            for group, rate in zip(self.opt.param_groups, self.base):
+                group["lr"] = rate
         self.step, self.seconds = c["step"], c["seconds"]
         print(f"resumed at step {self.step}", flush=True)
         return True
@@ -121,10 +123,12 @@ class Run:
 def parameter_groups(net, lr):
     """The linear transform and the steps move slowly: they start near their optimum."""
     slow = [p for n, p in net.named_parameters() if n.startswith("transform.") or n.startswith("log_step")]
-    vectors = [p for n, p in net.named_parameters() if n == "ratio_gain" or n.endswith("knots") and not n.startswith("log_step")]
-    ids = {id(p) for p in slow + vectors}
+    vectors = [p for n, p in net.named_parameters() if n.endswith("knots") and not n.startswith("log_step")]
+    scalars = [net.ratio_gain, net.z_log_scale]
+    ids = {id(p) for p in slow + vectors + scalars}
     rest = [p for p in net.parameters() if id(p) not in ids]
-    return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2}]
+    return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2},
+            {"params": scalars, "lr": lr * 10}]
 
 
 def centred(y, u, v, device):
