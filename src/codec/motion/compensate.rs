@@ -11,6 +11,7 @@
 
 use super::MotionError;
 use super::field::{Leaf, Mode, MotionField, Mv, is_split};
+use super::simd::weighted8;
 use crate::codec::picture::{MAX_SAMPLE, Picture, PictureError, Plane, pack_planes};
 
 /// Luma taps by quarter-sample phase; they sum to 64.
@@ -282,7 +283,13 @@ fn leaf_plane<const N: usize, const LUMA: bool>(
                 y as i32 + i32::from(mv.y >> shift),
             );
             let mut patch = [0u16; PATCH * PATCH];
-            let (src, from) = fetch(planes[index], at, (N, N), &mut patch);
+            let (src, from) = match inside(planes[index], at, (N, N)) {
+                Some(src) => (src, stride),
+                None => {
+                    fetch_clamped(planes[index], at, (N, N), PATCH, &mut patch);
+                    (&patch[..], PATCH)
+                }
+            };
             for row in 0..N {
                 p[row * stride..][..N].copy_from_slice(&src[row * from..][..N]);
                 d[row * stride..][..N].fill(0);
@@ -337,19 +344,42 @@ pub(crate) fn block_14<const N: usize, const LUMA: bool>(
     );
     let x = x as i32 + i32::from(mv.x >> bits);
     let y = y as i32 + i32::from(mv.y >> bits);
-    let mut patch = [0u16; PATCH * PATCH];
     if fx == 0 && fy == 0 {
-        let (src, stride) = fetch(plane, (x, y), (N, N), &mut patch);
-        for (row, out) in out.iter_mut().enumerate() {
-            let s = &src[row * stride..][..N];
-            for i in 0..N {
-                out[i] = (s[i] << 4) as i16 - OFFSET;
+        match inside(plane, (x, y), (N, N)) {
+            Some(src) => widen(src, plane.stride(), out),
+            None => {
+                let mut patch = [0u16; PATCH * PATCH];
+                fetch_clamped(plane, (x, y), (N, N), PATCH, &mut patch);
+                widen(&patch, PATCH, out);
             }
         }
         return;
     }
     let side = N + taps - 1;
-    let (src, stride) = fetch(plane, (x - before, y - before), (side, side), &mut patch);
+    let first = (x - before, y - before);
+    match inside(plane, first, (side, side)) {
+        Some(src) => filter_any::<N, LUMA>(src, plane.stride(), (fx, fy), out),
+        None => filter_outside::<N, LUMA>(plane, first, (fx, fy), out),
+    }
+}
+
+#[inline(always)]
+fn widen<const N: usize>(src: &[u16], stride: usize, out: &mut [[i16; N]; N]) {
+    for (row, out) in out.iter_mut().enumerate() {
+        let s = &src[row * stride..][..N];
+        for i in 0..N {
+            out[i] = (s[i] << 4) as i16 - OFFSET;
+        }
+    }
+}
+
+#[inline(always)]
+fn filter_any<const N: usize, const LUMA: bool>(
+    src: &[u16],
+    stride: usize,
+    (fx, fy): (usize, usize),
+    out: &mut [[i16; N]; N],
+) {
     if LUMA {
         filter::<N, 8>(src, stride, (fx, fy), (&LUMA_TAPS[fx], &LUMA_TAPS[fy]), out);
     } else {
@@ -363,38 +393,50 @@ pub(crate) fn block_14<const N: usize, const LUMA: bool>(
     }
 }
 
-/// Samples of a `w`×`h` rectangle and their stride; copied with clamped coordinates into `patch`
-/// where the rectangle leaves the plane.
-#[inline(always)]
-pub(crate) fn fetch<'a>(
-    plane: &'a Plane,
-    (x, y): (i32, i32),
-    (w, h): (usize, usize),
-    patch: &'a mut [u16; PATCH * PATCH],
-) -> (&'a [u16], usize) {
-    let (pw, ph) = (plane.width() as i32, plane.height() as i32);
-    if x >= 0 && y >= 0 && x + w as i32 <= pw && y + h as i32 <= ph {
-        let stride = plane.stride();
-        return (&plane.data()[y as usize * stride + x as usize..], stride);
-    }
-    fetch_clamped(plane, (x, y), (w, h), patch);
-    (patch, PATCH)
+/// Blocks near the border are few: out of line, and not compiled twice.
+#[inline(never)]
+fn filter_outside<const N: usize, const LUMA: bool>(
+    plane: &Plane,
+    first: (i32, i32),
+    phase: (usize, usize),
+    out: &mut [[i16; N]; N],
+) {
+    let side = N + if LUMA { 7 } else { 3 };
+    let mut patch = [0u16; PATCH * PATCH];
+    fetch_clamped(plane, first, (side, side), PATCH, &mut patch);
+    filter_any::<N, LUMA>(&patch, PATCH, phase, out);
 }
 
-/// The slow path of [`fetch`], kept out of line.
+/// Samples from (`x`, `y`) on, where a `w`×`h` rectangle lies inside the plane.
+#[inline(always)]
+pub(crate) fn inside(plane: &Plane, (x, y): (i32, i32), (w, h): (usize, usize)) -> Option<&[u16]> {
+    let (pw, ph) = (plane.width() as i32, plane.height() as i32);
+    (x >= 0 && y >= 0 && x + w as i32 <= pw && y + h as i32 <= ph)
+        .then(|| &plane.data()[y as usize * plane.stride() + x as usize..])
+}
+
+/// Copies a rectangle with clamped coordinates into rows of `stride` samples.
 #[inline(never)]
-fn fetch_clamped(
+pub(crate) fn fetch_clamped(
     plane: &Plane,
     (x, y): (i32, i32),
     (w, h): (usize, usize),
-    patch: &mut [u16; PATCH * PATCH],
+    stride: usize,
+    out: &mut [u16],
 ) {
     let (pw, ph) = (plane.width() as i32, plane.height() as i32);
-    for (i, out) in patch.chunks_exact_mut(PATCH).take(h).enumerate() {
+    // Columns left of the plane, then inside it; the rest lies to the right.
+    let left = (-x).clamp(0, w as i32) as usize;
+    let middle = ((pw - x).clamp(0, w as i32) as usize).saturating_sub(left);
+    for (i, out) in out.chunks_exact_mut(stride).take(h).enumerate() {
         let row = plane.row((y + i as i32).clamp(0, ph - 1) as usize);
-        for (j, out) in out[..w].iter_mut().enumerate() {
-            *out = row[(x + j as i32).clamp(0, pw - 1) as usize];
+        let (before, rest) = out[..w].split_at_mut(left);
+        let (within, after) = rest.split_at_mut(middle);
+        before.fill(row[0]);
+        if middle > 0 {
+            within.copy_from_slice(&row[(x + left as i32) as usize..][..middle]);
         }
+        after.fill(row[row.len() - 1]);
     }
 }
 
@@ -411,55 +453,67 @@ fn filter<const N: usize, const T: usize>(
     if fy == 0 {
         for (row, out) in out.iter_mut().enumerate() {
             let s = &src[(row + before) * stride..][..N + T - 1];
-            *out = filter_row::<N, T>(s, tx);
+            *out = weighted_row::<N, T, 2>(|k| &s[k..], tx);
         }
         return;
     }
     if fx == 0 {
         for (row, out) in out.iter_mut().enumerate() {
-            let mut sum = [0i32; N];
-            for k in 0..T {
-                let s = &src[(row + k) * stride + before..][..N];
-                for i in 0..N {
-                    sum[i] += i32::from(ty[k]) * i32::from(s[i] as i16);
-                }
-            }
-            for i in 0..N {
-                out[i] = ((sum[i] >> 2) - i32::from(OFFSET)) as i16;
-            }
+            *out = weighted_row::<N, T, 2>(|k| &src[(row + k) * stride + before..], ty);
         }
         return;
     }
     let mut rows = [[0i16; N]; PATCH];
     for (row, out) in rows.iter_mut().take(N + T - 1).enumerate() {
-        *out = filter_row::<N, T>(&src[row * stride..][..N + T - 1], tx);
+        let s = &src[row * stride..][..N + T - 1];
+        *out = weighted_row::<N, T, 2>(|k| &s[k..], tx);
     }
     for (row, out) in out.iter_mut().enumerate() {
-        let mut sum = [0i32; N];
-        for k in 0..T {
-            let s = &rows[row + k];
-            for i in 0..N {
-                sum[i] += i32::from(ty[k]) * i32::from(s[i]);
+        if N >= 8 {
+            for x in (0..N).step_by(8) {
+                let row = |k: usize| *rows[row + k][x..].first_chunk().expect("within the row");
+                out[x..x + 8].copy_from_slice(&weighted8::<T, 6>(row, ty));
             }
-        }
-        for i in 0..N {
-            out[i] = (sum[i] >> 6) as i16;
+        } else {
+            let mut sum = [0i32; N];
+            for k in 0..T {
+                for i in 0..N {
+                    sum[i] += i32::from(ty[k]) * i32::from(rows[row + k][i]);
+                }
+            }
+            *out = sum.map(|v| (v >> 6) as i16);
         }
     }
 }
 
-/// One row of N filtered samples from N+T-1. Samples have 10 bits: as `i16` they stay positive,
-/// which lets the compiler use 16-bit multiplications.
+/// A row of N sums of T products of samples and taps, shifted by `SHIFT` and lowered by [`OFFSET`].
+/// `source(k)` starts at the first sample for tap `k`. Samples have 10 bits: as `i16` they stay
+/// positive.
 #[inline(always)]
-fn filter_row<const N: usize, const T: usize>(s: &[u16], taps: &[i16; T]) -> [i16; N] {
-    let mut sum = [0i32; N];
-    for k in 0..T {
-        let s = &s[k..][..N];
-        for i in 0..N {
-            sum[i] += i32::from(taps[k]) * i32::from(s[i] as i16);
+fn weighted_row<'a, const N: usize, const T: usize, const SHIFT: i32>(
+    source: impl Fn(usize) -> &'a [u16],
+    taps: &[i16; T],
+) -> [i16; N] {
+    let mut out = [0i16; N];
+    if N >= 8 {
+        for x in (0..N).step_by(8) {
+            let row = |k: usize| -> [i16; 8] {
+                let s: &[u16; 8] = source(k)[x..].first_chunk().expect("within the patch");
+                s.map(|v| v as i16)
+            };
+            out[x..x + 8].copy_from_slice(&weighted8::<T, SHIFT>(row, taps));
         }
+    } else {
+        let mut sum = [0i32; N];
+        for (k, &tap) in taps.iter().enumerate() {
+            let s = &source(k)[..N];
+            for i in 0..N {
+                sum[i] += i32::from(tap) * i32::from(s[i] as i16);
+            }
+        }
+        out = sum.map(|v| (v >> SHIFT) as i16);
     }
-    sum.map(|v| ((v >> 2) - i32::from(OFFSET)) as i16)
+    out.map(|v| v - OFFSET)
 }
 
 #[cfg(test)]

@@ -3,9 +3,9 @@
 //!
 //! Free for the encoder; written in plain Rust that vectorises well.
 
-use super::compensate::{PATCH, average, block_14, fetch, round};
+use super::compensate::{PATCH, average, block_14, fetch_clamped, inside, round};
 use super::field::Mv;
-use super::simd::with_avx2;
+use super::simd::{hadamard8, with_avx2};
 use crate::codec::picture::Plane;
 
 /// N×N samples of the picture that is searched for.
@@ -34,9 +34,17 @@ fn sad_rows<const N: usize>(a: &Samples<N>, b: &[u16], stride: usize) -> u32 {
 
 #[inline(always)]
 fn sad_impl<const N: usize>(a: &Samples<N>, plane: &Plane, at: (i32, i32)) -> u32 {
+    match inside(plane, at, (N, N)) {
+        Some(b) => sad_rows(a, b, plane.stride()),
+        None => sad_outside(a, plane, at),
+    }
+}
+
+#[inline(never)]
+fn sad_outside<const N: usize>(a: &Samples<N>, plane: &Plane, at: (i32, i32)) -> u32 {
     let mut patch = [0; PATCH * PATCH];
-    let (b, stride) = fetch(plane, at, (N, N), &mut patch);
-    sad_rows(a, b, stride)
+    fetch_clamped(plane, at, (N, N), PATCH, &mut patch);
+    sad_rows(a, &patch, PATCH)
 }
 
 with_avx2! {
@@ -49,12 +57,17 @@ with_avx2! {
     pub(crate) fn sad8(a: &Samples<8>, plane: &Plane, at: (i32, i32)) -> u32 = sad_impl::<8>
 }
 
-/// What a full search over a window found.
+/// Largest range of a full search.
+const MAX_RANGE: i32 = 16;
+/// Side of the area that the largest full search sees.
+const WINDOW: usize = 8 + 2 * MAX_RANGE as usize;
+
+/// Where a full search looks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     /// Offset of the centre.
     pub centre: (i32, i32),
-    /// Distance searched to each side.
+    /// Distance searched to each side, at most [`MAX_RANGE`].
     pub range: i32,
 }
 
@@ -68,12 +81,36 @@ fn full8_impl(
     window: &Window,
     rate: u32,
 ) -> (u32, (i32, i32)) {
+    let side = (8 + 2 * window.range) as usize;
+    let first = (
+        at.0 + window.centre.0 - window.range,
+        at.1 + window.centre.1 - window.range,
+    );
+    match inside(plane, first, (side, side)) {
+        Some(area) => full8_rows(a, area, plane.stride(), window, rate),
+        None => {
+            let mut area = [0; WINDOW * WINDOW];
+            fetch_clamped(plane, first, (side, side), WINDOW, &mut area);
+            full8_rows(a, &area, WINDOW, window, rate)
+        }
+    }
+}
+
+#[inline(always)]
+fn full8_rows(
+    a: &Samples<8>,
+    area: &[u16],
+    stride: usize,
+    window: &Window,
+    rate: u32,
+) -> (u32, (i32, i32)) {
     let mut best = (u32::MAX, window.centre);
-    for dy in -window.range..=window.range {
-        for dx in -window.range..=window.range {
-            let (x, y) = (window.centre.0 + dx, window.centre.1 + dy);
+    for dy in 0..=2 * window.range {
+        let y = window.centre.1 + dy - window.range;
+        for dx in 0..=2 * window.range {
+            let x = window.centre.0 + dx - window.range;
             let distance = x.unsigned_abs() + y.unsigned_abs();
-            let cost = sad_impl(a, plane, (at.0 + x, at.1 + y))
+            let cost = sad_rows(a, &area[dy as usize * stride + dx as usize..], stride)
                 + rate * (u32::BITS - distance.leading_zeros());
             if cost < best.0 {
                 best = (cost, (x, y));
@@ -94,52 +131,6 @@ with_avx2! {
     ) -> (u32, (i32, i32)) = full8_impl
 }
 
-/// One stage of a Hadamard transform over the rows of a block.
-#[inline(always)]
-fn butterflies(m: &mut [[i16; 8]; 8], step: usize) {
-    for i in 0..8 {
-        if i & step == 0 {
-            let (a, b) = (m[i], m[i + step]);
-            for k in 0..8 {
-                m[i][k] = a[k] + b[k];
-                m[i + step][k] = a[k] - b[k];
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn transpose(m: &mut [[i16; 8]; 8]) {
-    for _ in 0..3 {
-        let s = *m;
-        for i in 0..4 {
-            let (a, b) = (s[i], s[i + 4]);
-            m[2 * i] = [a[0], b[0], a[1], b[1], a[2], b[2], a[3], b[3]];
-            m[2 * i + 1] = [a[4], b[4], a[5], b[5], a[6], b[6], a[7], b[7]];
-        }
-    }
-}
-
-/// Sum of absolute 8×8 Hadamard coefficients, divided by 4 (about the scale of a SAD).
-#[inline(always)]
-fn hadamard8(m: &mut [[i16; 8]; 8]) -> u32 {
-    for step in [1, 2, 4] {
-        butterflies(m, step);
-    }
-    transpose(m);
-    butterflies(m, 1);
-    butterflies(m, 2);
-    // |a + b| + |a - b| = 2 max(|a|, |b|): saves the last stage, which would not fit 16 bits.
-    let mut sum = [0u32; 8];
-    for i in 0..4 {
-        let (a, b) = (m[i], m[i + 4]);
-        for k in 0..8 {
-            sum[k] += u32::from(a[k].unsigned_abs().max(b[k].unsigned_abs()));
-        }
-    }
-    sum.iter().sum::<u32>().div_ceil(2)
-}
-
 #[inline(always)]
 fn satd<const N: usize>(a: &Samples<N>, b: impl Fn(usize, usize) -> u16) -> u32 {
     let mut sum = 0;
@@ -152,7 +143,7 @@ fn satd<const N: usize>(a: &Samples<N>, b: impl Fn(usize, usize) -> u16) -> u32 
                     *m = a[k] as i16 - b(y + i, x + k) as i16;
                 }
             }
-            sum += hadamard8(&mut m);
+            sum += hadamard8(&m);
         }
     }
     sum
