@@ -4,7 +4,7 @@
 //! `cargo run --release --example motion_bench -- [options] CLIP...` where options are
 //! `--frames N` (24), `--quantizer Q` (20), `--threads N` (2), `--refs 1|2` (1; the second is four
 //! frames back) and `--effort fast|medium|slow` (all). Frames are decoded by an `ffmpeg` process.
-//! `cpu ms` is the processor time of the search on the calling thread: with `--threads 1` all of it.
+//! `cost/px` is the mean transformed difference plus lambda times the bits; `cpu ms` is the processor time of the search on the calling thread: with `--threads 1` all of it.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -13,6 +13,7 @@ use std::time::Instant;
 use gstnnv::codec::motion::compensate::predict_into;
 use gstnnv::codec::motion::{
     Mode, MotionContexts, MotionField, Prediction, SearchEffort, SearchParams, field_bits, search,
+    search::lambda_of_quantizer,
 };
 use gstnnv::codec::picture::{Picture, RawFormat};
 
@@ -63,6 +64,28 @@ fn frames_of(clip: &str, count: usize) -> Result<Vec<Picture>, Error> {
             )?)
         })
         .collect()
+}
+
+/// Sum of absolute 8×8 Hadamard coefficients of the luma difference, divided by 4: what the search
+/// goes by.
+fn transformed_difference(a: &Picture, b: &Picture) -> f64 {
+    let (a, b) = (a.luma(), b.luma());
+    let mut total = 0.0;
+    for y in (0..a.height()).step_by(8) {
+        for x in (0..a.width()).step_by(8) {
+            let mut m: [i32; 64] = std::array::from_fn(|i| {
+                let (y, x) = (y + i / 8, x + i % 8);
+                i32::from(a.row(y)[x]) - i32::from(b.row(y)[x])
+            });
+            for step in [1, 2, 4, 8, 16, 32] {
+                for i in (0..64).filter(|i| i & step == 0) {
+                    (m[i], m[i + step]) = (m[i] + m[i + step], m[i] - m[i + step]);
+                }
+            }
+            total += f64::from(m.iter().map(|v| v.abs()).sum::<i32>()) / 4.0;
+        }
+    }
+    total
 }
 
 /// Processor time of this thread in seconds, where the system tells (a busy machine spoils the clock).
@@ -122,7 +145,7 @@ fn main() -> Result<(), Error> {
         options.quantizer, options.refs, options.threads
     );
     println!(
-        "{:<28} {:>9} {:>6} | {:>6} {:>7} {:>7} {:>6} {:>9} {:>7} | {:>7} {:>6} {:>6} {:>5} {:>5}",
+        "{:<28} {:>9} {:>6} | {:>6} {:>7} {:>7} {:>6} {:>9} {:>7} {:>7} | {:>7} {:>6} {:>6} {:>5} {:>5}",
         "clip",
         "size",
         "effort",
@@ -132,6 +155,7 @@ fn main() -> Result<(), Error> {
         "V",
         "bit/field",
         "bit/px",
+        "cost/px",
         "search",
         "cpu ms",
         "mc ms",
@@ -161,7 +185,7 @@ fn measure(
     let mut last: Option<MotionField> = None;
     let (mut still, mut motion, mut bits) = (0.0, [0.0; 3], 0.0);
     let (mut search_time, mut mc_time, mut bi, mut split) = (0.0, 0.0, 0, 0);
-    let (mut cells, mut search_cpu) = (0, 0.0);
+    let (mut cells, mut search_cpu, mut satd) = (0, 0.0, 0.0);
     for n in 1..frames.len() {
         let far = if options.refs == 2 {
             n.saturating_sub(4)
@@ -188,6 +212,7 @@ fn measure(
         predict_into(&field, refs[0], refs[1], options.threads, &mut out)?;
         mc_time += start.elapsed().as_secs_f64();
         // Errors are averaged in the PSNR domain, frame by frame.
+        satd += transformed_difference(&frames[n], &out.picture);
         still += frames[n].psnr(&frames[n - 1])[0];
         for (sum, v) in motion.iter_mut().zip(frames[n].psnr(&out.picture)) {
             *sum += v;
@@ -210,7 +235,7 @@ fn measure(
     let (w, h) = (frames[0].width(), frames[0].height());
     let name = clip.rsplit('/').next().unwrap_or(clip);
     println!(
-        "{:<28} {:>9} {:>6} | {:>6.2} {:>7.2} {:>7.2} {:>6.2} {:>9.0} {:>7.4} | {:>7.2} {:>6.2} {:>6.2} {:>5.1} {:>5.1}",
+        "{:<28} {:>9} {:>6} | {:>6.2} {:>7.2} {:>7.2} {:>6.2} {:>9.0} {:>7.4} {:>7.4} | {:>7.2} {:>6.2} {:>6.2} {:>5.1} {:>5.1}",
         &name[..name.len().min(28)],
         format!("{w}x{h}"),
         format!("{effort:?}").to_lowercase(),
@@ -220,6 +245,7 @@ fn measure(
         motion[2] / n,
         bits / n,
         bits / n / f64::from(w * h),
+        (satd + bits * f64::from(lambda_of_quantizer(options.quantizer))) / n / f64::from(w * h),
         search_time * 1e3 / n,
         search_cpu * 1e3 / n,
         mc_time * 1e3 / n,
