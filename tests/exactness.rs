@@ -430,6 +430,25 @@ fn wrong_bundles_are_named_and_explained() {
     let error = load(&scratch.0, &options).unwrap_err().to_string();
     assert!(error.contains("beyond tables.bin (100 bytes)"), "{error}");
 
+    // A manifest that contradicts the graphs, although every hash is right.
+    let scratch = Scratch::copy_of_bundle("wrong-channels");
+    let answers = |t: &str| t.split("[[known_answer]]").next().unwrap().to_string();
+    let channels = load(&bundle(), &options).unwrap().hyper_channels();
+    edit(&scratch.0, |t| {
+        answers(&t)
+            .replacen(
+                &format!("hyper_channels = {channels}"),
+                &format!("hyper_channels = {}", channels - 1),
+                1,
+            )
+            .replace(
+                &format!("[{channels}, 15]"),
+                &format!("[{}, 15]", channels - 1),
+            )
+    });
+    let error = load(&scratch.0, &options).unwrap_err().to_string();
+    assert!(error.contains("z_up of graph key_prior"), "{error}");
+
     // A graph that is no graph, with right hashes.
     let scratch = Scratch::copy_of_bundle("wrong-graph");
     std::fs::write(scratch.0.join("inter_prior.onnx"), b"no graph").unwrap();

@@ -694,4 +694,36 @@ mod tests {
         assert_eq!(parse_hex(&"+1".repeat(32)), None);
         assert_eq!(parse_hex(&"é".repeat(32)), None);
     }
+
+    #[test]
+    fn hostile_known_answers_are_refused() {
+        let entry = |shape: &[usize], offset| KnownAnswerEntry {
+            graph: "key_prior".into(),
+            inputs: vec![AnswerInputEntry {
+                name: "z_up".into(),
+                dtype: "i16".into(),
+                shape: shape.into(),
+                offset,
+            }],
+            outputs: Vec::new(),
+        };
+        let bytes = [0; 16];
+        assert_eq!(
+            known_answer(entry(&[2, 4], 0), &bytes).unwrap().inputs[0]
+                .data
+                .len(),
+            16
+        );
+        for (shape, offset, expected) in [
+            (&[2, 4][..], 1, "beyond kat.bin"),
+            (&[2, 4], usize::MAX, "beyond kat.bin"),
+            (&[usize::MAX, 2], 0, "too large"),
+            (&[1 << 20, 1 << 20], 0, "too large"),
+            (&[0], 0, "empty"),
+            (&[1; 9], 0, "too large"),
+        ] {
+            let error = known_answer(entry(shape, offset), &bytes).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

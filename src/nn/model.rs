@@ -13,7 +13,7 @@ use super::bundle::{Bundle, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Ta
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
 use super::runtime::Runtime;
-use super::session::{Graph, Interface, tensor};
+use super::session::{Contract, Graph, Interface, tensor};
 use super::{FrameKind, Provider, RuntimeOptions};
 
 /// Channels of a packed picture at 1/8 resolution: 64 of luma, 16 of each chroma plane.
@@ -474,7 +474,21 @@ fn build_graph(
             bundle: bundle.name.clone(),
             what,
         })?;
-    Graph::build(name, &bundle.name, &onnx, provider, options, takes, gives)
+    let channels = |tensor: &str| match tensor {
+        "z_up" | "z" => Some(bundle.hyper_channels),
+        "qvec" => Some(bundle.qvec_channels),
+        "r" | "y" | "scale_idx" | "step" => Some(LATENT_CHANNELS),
+        "p" | "d" | "x" | "pic" => Some(PICTURE_CHANNELS),
+        "qoff" | "mask" => Some(1),
+        // `feat` is the model's own affair.
+        _ => None,
+    };
+    let contract = Contract {
+        may_take: takes,
+        must_give: gives,
+        channels: &channels,
+    };
+    Graph::build(name, &bundle.name, &onnx, provider, options, &contract)
 }
 
 /// Frames of one kind and size that go through the networks together; they may have different quantizers.

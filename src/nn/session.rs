@@ -14,8 +14,19 @@ use super::error::{NnError, Result};
 use super::runtime::Runtime;
 use super::{Optimisation, Provider, RuntimeOptions};
 
-/// What a session must accept and return: name and element type (`None`: any of 8 bits).
+/// What a session must accept and return: name and element type (`None`: any of 8 bits). All tensors
+/// have four dimensions.
 pub(super) type Interface = [(&'static str, Option<TensorElementType>)];
+
+/// What a graph has to look like.
+pub(super) struct Contract<'a> {
+    /// What a run can supply; a graph may leave inputs out.
+    pub may_take: &'a Interface,
+    /// The outputs that are used.
+    pub must_give: &'a Interface,
+    /// How long the second dimension of a tensor is, where that is fixed.
+    pub channels: &'a dyn Fn(&str) -> Option<usize>,
+}
 
 /// A network ready to run. Runs are serialised: `ort` holds that concurrent runs of a session are not safe.
 #[derive(Debug)]
@@ -30,17 +41,14 @@ pub(super) struct Graph {
 pub(super) type BuildResult<T> = Result<T, String>;
 
 impl Graph {
-    /// Builds the session and checks names and types.
-    ///
-    /// `may_take` lists what a run can supply; a graph may leave inputs out. `must_give` lists the outputs.
+    /// Builds the session and holds it to the contract.
     pub(super) fn build(
         name: &'static str,
         bundle: &str,
         onnx: &[u8],
         provider: Provider,
         options: &RuntimeOptions,
-        may_take: &Interface,
-        must_give: &Interface,
+        contract: &Contract<'_>,
     ) -> Result<Self> {
         let runtime = Runtime::get()?;
         let session = build_session(runtime, name, onnx, provider, options).map_err(|what| {
@@ -55,15 +63,23 @@ impl Graph {
             what,
         };
         for input in session.inputs() {
-            check_outlet(name, "input", input, may_take).map_err(wrong)?;
+            check_outlet(name, "input", input, contract.may_take, contract.channels)
+                .map_err(wrong)?;
         }
-        for (output, _) in must_give {
+        for (output, _) in contract.must_give {
             let outlet = session
                 .outputs()
                 .iter()
                 .find(|o| o.name() == *output)
                 .ok_or_else(|| wrong(format!("the graph {name} has no output {output}")))?;
-            check_outlet(name, "output", outlet, must_give).map_err(wrong)?;
+            check_outlet(
+                name,
+                "output",
+                outlet,
+                contract.must_give,
+                contract.channels,
+            )
+            .map_err(wrong)?;
         }
         let inputs = session
             .inputs()
@@ -94,7 +110,7 @@ impl Graph {
         for name in &self.inputs {
             let value =
                 feed(name).ok_or_else(|| fail(format!("nothing to feed its input {name}")))?;
-            values.push(value.map_err(|e| fail(format!("input {name}: {e}")))?);
+            values.push(value.map_err(|e| fail(format!("input {name}: {}", explain(&e))))?);
         }
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         // Asked for only now: another run of a shared session may have held the lock for a while.
@@ -103,7 +119,7 @@ impl Graph {
         let mut results = match result {
             Ok(results) => results,
             Err(_) if cancel.is_cancelled() => return Err(NnError::Cancelled),
-            Err(e) => return Err(fail(e.to_string())),
+            Err(e) => return Err(fail(explain(&e))),
         };
         let mut taken = Vec::with_capacity(N);
         for name in outputs {
@@ -159,7 +175,7 @@ pub(super) fn tensor<T: ort::value::PrimitiveTensorElementType>(
     value: &DynValue,
     shape: [usize; 4],
 ) -> Result<&[T], String> {
-    let (got, data) = value.try_extract_tensor::<T>().map_err(|e| e.to_string())?;
+    let (got, data) = value.try_extract_tensor::<T>().map_err(|e| explain(&e))?;
     if got
         .iter()
         .map(|&d| usize::try_from(d).unwrap_or(usize::MAX))
@@ -175,6 +191,7 @@ fn check_outlet(
     side: &str,
     outlet: &Outlet,
     interface: &Interface,
+    channels: &dyn Fn(&str) -> Option<usize>,
 ) -> Result<(), String> {
     let name = outlet.name();
     let Some((_, expected)) = interface.iter().find(|(n, _)| *n == name) else {
@@ -182,22 +199,41 @@ fn check_outlet(
             "the graph {graph} has an {side} {name} that this version does not know"
         ));
     };
-    match (outlet.dtype(), expected) {
-        (ValueType::Tensor { ty, .. }, Some(expected)) if ty == expected => Ok(()),
-        (
-            ValueType::Tensor {
-                ty: TensorElementType::Uint8 | TensorElementType::Int8,
-                ..
-            },
-            None,
-        ) => Ok(()),
-        (got, _) => {
-            let expected = expected.map_or("uint8 or int8".into(), |t| t.to_string());
-            Err(format!(
-                "{side} {name} of graph {graph} is {got}, it must be a tensor of {expected}"
-            ))
+    let fits = match (outlet.dtype(), expected) {
+        (ValueType::Tensor { ty, .. }, Some(expected)) => ty == expected,
+        (ValueType::Tensor { ty, .. }, None) => {
+            matches!(ty, TensorElementType::Uint8 | TensorElementType::Int8)
         }
+        _ => false,
+    };
+    if !fits {
+        let expected = expected.map_or("uint8 or int8".into(), |t| t.to_string());
+        return Err(format!(
+            "{side} {name} of graph {graph} is {}, it must be a tensor of {expected}",
+            outlet.dtype()
+        ));
     }
+    let shape = outlet.dtype().tensor_shape().map_or(&[][..], |s| s);
+    // Negative lengths are open.
+    let open_or = |length: i64, expected: usize| length < 0 || length as u64 == expected as u64;
+    let expected = channels(name);
+    if shape.len() != 4 || expected.is_some_and(|c| !open_or(shape[1], c)) {
+        let expected = expected.map_or("any".into(), |c| c.to_string());
+        return Err(format!(
+            "{side} {name} of graph {graph} has the shape {shape:?}, it must have four dimensions \
+             and {expected} channels"
+        ));
+    }
+    Ok(())
+}
+
+/// ONNX Runtime's message without the place in its sources.
+fn explain<R>(error: &ort::Error<R>) -> String {
+    let text = error.message();
+    let told = text
+        .rsplit_once("[ONNXRuntimeError] : ")
+        .and_then(|(_, rest)| rest.splitn(3, " : ").nth(2));
+    told.unwrap_or(text).trim().to_string()
 }
 
 fn answer_value<'v>(input: &AnswerInput) -> ort::Result<SessionInputValue<'v>> {
@@ -283,7 +319,7 @@ fn build_session(
     };
     let mut builder = configured().map_err(|e| format!("session options: {e}"))?;
     builder = register(builder, provider, options)?;
-    builder.commit_from_memory(onnx).map_err(|e| e.to_string())
+    builder.commit_from_memory(onnx).map_err(|e| explain(&e))
 }
 
 /// Adds the provider to the session. The CPU provider is always there.
@@ -302,7 +338,7 @@ fn register(
         #[cfg(feature = "cuda")]
         Provider::Cuda => builder
             .with_execution_providers([cuda(options.device_id)])
-            .map_err(|e| e.to_string()),
+            .map_err(|e| explain(&e)),
         #[cfg(feature = "tensorrt")]
         Provider::TensorRt => {
             let mut tensorrt = ep::TensorRT::default()
@@ -325,7 +361,7 @@ fn register(
             ];
             builder
                 .with_execution_providers(providers)
-                .map_err(|e| e.to_string())
+                .map_err(|e| explain(&e))
         }
         #[allow(
             unreachable_patterns,
