@@ -314,17 +314,30 @@ fn a_changed_weight_is_refused_by_name() {
         let scratch = Scratch::copy_of_bundle(&format!("weight-{graph}"));
         let file = format!("{graph}.onnx");
         let onnx = std::fs::read(scratch.0.join(&file)).unwrap();
-        let weights = int8_weights(&onnx);
-        assert!(!weights.is_empty(), "{graph} has no 8-bit weights");
+        let weights = weights(&onnx);
+        assert!(!weights.is_empty(), "{graph} has no weights");
         let (mut tried, mut refused) = (0, 0);
-        // The largest weight of up to eight tensors; one alone may vanish in rounding.
-        for range in weights.iter().rev().take(8) {
-            let at = range
-                .clone()
-                .max_by_key(|&i| (onnx[i] as i8).unsigned_abs())
-                .unwrap();
+        // The largest weight of each tensor becomes as wrong as it can be. Not every one is noticed: what
+        // follows may ignore a channel, as all do whose next layer is still zero.
+        for (element, range) in &weights {
             let mut changed = onnx.clone();
-            changed[at] = (onnx[at] as i8).wrapping_neg() as u8;
+            match element {
+                Element::Int8 => {
+                    let at = range
+                        .clone()
+                        .max_by_key(|&i| (onnx[i] as i8).unsigned_abs())
+                        .unwrap();
+                    changed[at] = if onnx[at] as i8 > 0 { -63i8 } else { 63 } as u8;
+                }
+                Element::Float32 => {
+                    let value = |i: usize| f32::from_le_bytes(onnx[i..i + 4].try_into().unwrap());
+                    let largest =
+                        |a: &usize, b: &usize| value(*a).abs().total_cmp(&value(*b).abs());
+                    let at = range.clone().step_by(4).max_by(largest).unwrap();
+                    // The sign bit.
+                    changed[at + 3] ^= 0x80;
+                }
+            }
             std::fs::write(scratch.0.join(&file), &changed).unwrap();
             rehash(&scratch.0);
             tried += 1;
@@ -409,7 +422,7 @@ fn wrong_bundles_are_named_and_explained() {
             "answers",
             |f| {
                 edit(f, |t| {
-                    t.replacen("graph = \"key_synth\"", "graph = \"other\"", 1)
+                    t.replace("graph = \"key_synth\"", "graph = \"other\"")
                 })
             },
             "no known answer for all outputs of key_synth",
@@ -728,9 +741,16 @@ fn rehash(folder: &Path) {
     std::fs::write(path, replace_value(&text, "hash", &hex(&all.finalize()))).unwrap();
 }
 
-/// Byte ranges of the int8 initialisers of more than one dimension, read from the protobuf encoding: `ModelProto.graph`
-/// (7), `GraphProto.initializer` (5), `TensorProto` `dims` (1), `data_type` (2, 3 = int8), `raw_data` (9).
-fn int8_weights(onnx: &[u8]) -> Vec<std::ops::Range<usize>> {
+#[derive(Clone, Copy)]
+enum Element {
+    Int8,
+    Float32,
+}
+
+/// Byte ranges of the initialisers that are convolution weights (four dimensions, more than a few elements), read from
+/// the protobuf encoding: `ModelProto.graph` (7), `GraphProto.initializer` (5), `TensorProto` `dims` (1), `data_type`
+/// (2: 1 = float32, 3 = int8), `raw_data` (9).
+fn weights(onnx: &[u8]) -> Vec<(Element, std::ops::Range<usize>)> {
     let mut found = Vec::new();
     for (_, graph) in fields(onnx, 0..onnx.len())
         .into_iter()
@@ -741,20 +761,18 @@ fn int8_weights(onnx: &[u8]) -> Vec<std::ops::Range<usize>> {
             .filter(|(number, _)| *number == 5)
         {
             let parts = fields(onnx, tensor);
-            let is_int8 = parts
-                .iter()
-                .any(|(number, range)| *number == 2 && onnx[range.clone()] == [3]);
-            let dimensions: usize = parts
-                .iter()
-                .filter(|(number, _)| *number == 1)
-                // Packed: one byte without continuation bit per dimension.
-                .map(|(_, range)| onnx[range.clone()].iter().filter(|b| **b < 128).count())
-                .sum();
-            let raw = parts
-                .iter()
-                .find(|(number, range)| *number == 9 && !range.is_empty());
-            if let (true, 2.., Some((_, raw))) = (is_int8, dimensions, raw) {
-                found.push(raw.clone());
+            let field = |wanted| parts.iter().filter(move |(number, _)| *number == wanted);
+            let element = match field(2).next().map(|(_, range)| &onnx[range.clone()]) {
+                Some([1]) => Element::Float32,
+                Some([3]) => Element::Int8,
+                _ => continue,
+            };
+            // Packed or not: a dimension ends with a byte without continuation bit.
+            let ends =
+                field(1).map(|(_, range)| onnx[range.clone()].iter().filter(|b| **b < 128).count());
+            let raw = field(9).next().map(|(_, range)| range.clone());
+            if let (4, Some(raw)) = (ends.sum(), raw.filter(|raw| raw.len() > 64)) {
+                found.push((element, raw));
             }
         }
     }

@@ -9,7 +9,7 @@ use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
 use smallvec::SmallVec;
 
-use super::bundle::{Bundle, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Tables};
+use super::bundle::{Bundle, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Tables, hex};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
 use super::runtime::Runtime;
@@ -150,7 +150,6 @@ struct Decoding {
 ///
 /// Encoder networks are loaded with the first [`Batch::analyse`] or by [`prepare_encoder`](Self::prepare_encoder),
 /// so that decoders never pay for them.
-#[derive(Debug)]
 pub struct Model {
     bundle: Bundle,
     options: RuntimeOptions,
@@ -161,6 +160,18 @@ pub struct Model {
     encoders: [OnceLock<Graph>; 2],
     /// Held while encoder networks are made.
     loading: Mutex<()>,
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Tables and known answers would fill screens.
+        f.debug_struct("Model")
+            .field("name", &self.bundle.name)
+            .field("hash", &hex(&self.bundle.hash))
+            .field("options", &self.options)
+            .field("provider", &self.provider)
+            .finish_non_exhaustive()
+    }
 }
 
 type Key = ([u8; 32], RuntimeOptions);
