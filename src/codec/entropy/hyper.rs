@@ -57,7 +57,7 @@ impl HyperState {
             channel: (0..channels).map(|c| row(c, TRUST * 2)).collect(),
             channel_co: (0..channels * 3).map(|i| row(i / 3, TRUST)).collect(),
             near: vec![mean.map(|p| Counter::new(p, TRUST / 4)); CO_CLASSES * NEAR_CLASSES],
-            mixers: vec![Mixer::new([26000, 26000, 14000]); 3],
+            mixers: vec![Mixer::new([6500, 6500, 3500]); 3],
             sign: [Prob::HALF; 9],
             escape: UIntModel::default(),
         }

@@ -22,11 +22,11 @@ const SQUASH: [u16; 177] = [
     65534, 65534, 65535, 65535, 65535,
 ];
 
-/// Largest argument of [`squash`]: 11 in 1/256 units.
+/// Log-odds beyond +-11 (in 1/256 units) count as that.
 const SQUASH_MAX: i32 = 11 * 256;
 
 /// The probability (1/65536) whose log-odds are `x`/256, by linear interpolation of [`SQUASH`].
-const fn squash(x: i32) -> i32 {
+const fn interpolate(x: i32) -> i32 {
     let x = if x > SQUASH_MAX - 1 {
         SQUASH_MAX - 1
     } else if x < -SQUASH_MAX {
@@ -40,13 +40,13 @@ const fn squash(x: i32) -> i32 {
     a + (((b - a) * f + 16) >> 5)
 }
 
-/// Log-odds (1/256 units, within +-2047) of the probability (i + 0.5)/4096: the inverse of [`squash`].
+/// Log-odds (1/256 units, within +-2047) of the probability (i + 0.5)/4096: the inverse of [`interpolate`].
 const STRETCH: [i16; 4096] = {
     let mut t = [0i16; 4096];
     let mut i = 0;
     let mut x = -2047;
     while i < 4096 {
-        while x < 2047 && squash(x) < i as i32 * 16 + 8 {
+        while x < 2047 && interpolate(x) < i as i32 * 16 + 8 {
             x += 1;
         }
         t[i] = x as i16;
@@ -85,8 +85,8 @@ impl Counter {
     }
 
     #[inline(always)]
-    fn stretch(self) -> i32 {
-        i32::from(STRETCH[(self.0 >> 20) as usize])
+    fn stretch(self) -> i16 {
+        STRETCH[(self.0 >> 20) as usize]
     }
 
     /// Learns from a coded bit; `limit` bounds the count, that is the memory.
@@ -101,21 +101,37 @@ impl Counter {
     }
 }
 
-/// Weights of `N` models, 65536 is one.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Mixer<const N: usize>([i32; N]);
+/// [`interpolate`] at even arguments, within the limits of the range coder.
+const SQUASH_EVEN: [u16; SQUASH_MAX as usize] = {
+    let mut t = [0u16; SQUASH_MAX as usize];
+    let mut i = 0;
+    while i < t.len() {
+        let p = interpolate(2 * i as i32 - SQUASH_MAX);
+        let min = MIN_P as i32;
+        t[i] = if p < min {
+            min as u16
+        } else if p > 65536 - min {
+            (65536 - min) as u16
+        } else {
+            p as u16
+        };
+        i += 1;
+    }
+    t
+};
 
-/// Weights stay within +-2.
-const WEIGHT_MAX: i32 = 2 << 16;
+/// Weights of the models: 16384 is one, so they stay within +-2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Mixer<const N: usize>([i16; N]);
 
 impl<const N: usize> Mixer<N> {
-    pub(super) const fn new(weights: [i32; N]) -> Mixer<N> {
+    pub(super) const fn new(weights: [i16; N]) -> Mixer<N> {
         Mixer(weights)
     }
 
     /// Codes a bit with the mixture of `models`, then teaches the weights and the models.
     ///
-    /// `rate`: weights move by `error * stretch * rate / 2^16`, with the error in 1/4096.
+    /// `rate`: weights move by `error * stretch * rate / 2^18`, with the error in 1/4096.
     #[inline(always)]
     pub(super) fn code<C: BinaryCoder>(
         &mut self,
@@ -125,18 +141,22 @@ impl<const N: usize> Mixer<N> {
         rate: i32,
         bit: bool,
     ) -> bool {
-        let mut st = [0i32; N];
-        let mut dot = 0i32;
-        for i in 0..N {
-            st[i] = models[i].stretch();
-            dot += st[i] * self.0[i];
+        let mut st = [0i16; N];
+        for (s, m) in st.iter_mut().zip(&models) {
+            *s = m.stretch();
         }
-        let p = squash(dot >> 16).clamp(i32::from(MIN_P), 65536 - i32::from(MIN_P));
-        let bit = coder.bit_with(p as u16, bit);
-        let error = ((i32::from(bit) << 16) - p) >> 4;
-        for i in 0..N {
-            let step = (error * rate * st[i] + (1 << 15)) >> 16;
-            self.0[i] = (self.0[i] + step).clamp(-WEIGHT_MAX, WEIGHT_MAX);
+        let dot: i32 = st
+            .iter()
+            .zip(&self.0)
+            .map(|(&s, &w)| i32::from(s) * i32::from(w))
+            .sum();
+        let at = ((dot >> 15) + SQUASH_MAX / 2).clamp(0, SQUASH_MAX - 1);
+        let p = SQUASH_EVEN[at as usize];
+        let bit = coder.bit_with(p, bit);
+        let error = ((i32::from(bit) << 12) - i32::from(p >> 4)) * rate;
+        for (w, s) in self.0.iter_mut().zip(st) {
+            let step = (error * i32::from(s) + (1 << 17)) >> 18;
+            *w = (i32::from(*w) + step).clamp(i32::from(i16::MIN), i32::from(i16::MAX)) as i16;
         }
         for (m, limit) in models.into_iter().zip(limits) {
             m.update(bit, limit);
