@@ -11,9 +11,9 @@ pub const MAX_HYPER: i32 = 127;
 
 const CO_CLASSES: usize = 6;
 const NEAR_CLASSES: usize = 5;
-const TRUST: u32 = 24;
+const TRUST: u32 = 4;
 const LIMITS: [u32; 3] = [400, 250, 250];
-const RATE: i32 = 6;
+const RATE: i32 = 36;
 
 type Bins = [Counter; BINS];
 

@@ -53,4 +53,7 @@ pub enum EntropyError {
         "a symbol exceeds its limit (2047 in y, 127 in z); when decoding: the stream is damaged"
     )]
     SymbolRange,
+    /// A scale index above 63: no network of a bundle gives one.
+    #[error("the prior network gave a scale index above 63: the bundle is broken")]
+    ScaleIndex,
 }

@@ -129,7 +129,7 @@ const CO_SETS: usize = CHANNEL_RANGES + CO_CLASSES * NEAR_COARSE;
 const MODELS: usize = 4;
 
 /// Symbols with scale indices below this are mostly zero and share a flag with their neighbours in the run.
-const LOW: u8 = 10;
+const LOW: u8 = 8;
 /// Places in a row that form a run.
 const RUN: usize = 8;
 /// Classes of the sum of probabilities in a run.
@@ -589,6 +589,21 @@ impl SymbolContexts {
         height * i / n..height * (i + 1) / n
     }
 
+    fn check_scales(&self, scale_idx: &[u8]) -> Result<(), EntropyError> {
+        self.check(
+            "scale_idx has another size than its frame",
+            scale_idx.len(),
+            self.y_shape,
+        )?;
+        // The maximum by bits: 64 is a power of two.
+        let bits = scale_idx.iter().fold(0, |a, k| a | k);
+        if usize::from(bits) < SCALES {
+            Ok(())
+        } else {
+            Err(EntropyError::ScaleIndex)
+        }
+    }
+
     fn check(
         &self,
         what: &'static str,
@@ -645,11 +660,7 @@ impl SymbolContexts {
         scale_idx: &[u8],
         symbols: &[i16],
     ) -> Result<Vec<Vec<u8>>, EntropyError> {
-        self.check(
-            "scale_idx has another size than its frame",
-            scale_idx.len(),
-            self.y_shape,
-        )?;
+        self.check_scales(scale_idx)?;
         self.check(
             "y has another size than its frame",
             symbols.len(),
@@ -693,11 +704,7 @@ impl SymbolContexts {
         streams: &[&[u8]],
         scale_idx: &[u8],
     ) -> Result<Vec<i16>, EntropyError> {
-        self.check(
-            "scale_idx has another size than its frame",
-            scale_idx.len(),
-            self.y_shape,
-        )?;
+        self.check_scales(scale_idx)?;
         if streams.len() != self.bands.len() {
             return Err(EntropyError::Shape {
                 what: "a frame has another number of y streams than its key frame",
@@ -1081,6 +1088,10 @@ mod tests {
             ctx.decode_y(&[&[]], &k),
             Err(EntropyError::Shape { .. })
         ));
+        assert_eq!(
+            ctx.encode_y(&vec![64; SHAPE.len()], &vec![0; SHAPE.len()]),
+            Err(EntropyError::ScaleIndex)
+        );
         let mut s = vec![0; SHAPE.len()];
         s[5] = 2048;
         assert_eq!(ctx.encode_y(&k, &s), Err(EntropyError::SymbolRange));
