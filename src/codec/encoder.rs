@@ -27,7 +27,7 @@ use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
 use super::latent::{Rounding, dequantise, quantise};
-use super::motion::{MotionField, encode_field, predict};
+use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
 use super::picture::Picture;
 use super::rate_control::{RateController, guess_key_bits};
@@ -686,9 +686,19 @@ impl Encoder {
         let mut times = StageTimes::default();
         let mut clock = Clock::start();
         let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
-        let field = self.search(input, quantizer, ref0, ref1, distances, threads);
-        clock.lap(&mut times.search);
         let second = ref1.unwrap_or(ref0);
+        let params = SearchParams {
+            effort: match self.config.tune {
+                Tune::Psnr => SearchEffort::Medium,
+                Tune::ZeroLatency | Tune::Speed => SearchEffort::Fast,
+            },
+            threads,
+            distances,
+            ..SearchParams::new(quantizer)
+        };
+        let pictures = [&*ref0.picture, &*second.picture];
+        let field = search(&input.picture, pictures, ref0.field.as_deref(), &params)?;
+        clock.lap(&mut times.search);
         let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
         clock.lap(&mut times.predict);
         let len = self.coding.grid.picture_len();
@@ -703,20 +713,6 @@ impl Encoder {
             x,
             times,
         })
-    }
-
-    fn search(
-        &self,
-        input: &InputFrame,
-        _quantizer: u8,
-        _ref0: &Reference,
-        _ref1: Option<&Reference>,
-        distances: [i16; 2],
-        _threads: usize,
-    ) -> MotionField {
-        let mut field = MotionField::new(&input.picture);
-        field.set_distances(distances);
-        field
     }
 
     /// Networks and entropy coding of a batch; the same for both kinds of frames.
