@@ -82,6 +82,8 @@ pub struct PlannedFrame {
     pub released: SmallVec<[u32; 7]>,
     /// Added to the quantizer that rate control asks for.
     pub offset: i8,
+    /// Place in the low-delay pattern.
+    pub phase: Option<u8>,
 }
 
 impl PlannedFrame {
@@ -96,6 +98,7 @@ impl PlannedFrame {
             keep: false,
             released: SmallVec::new(),
             offset: 0,
+            phase: None,
         }
     }
 
@@ -103,7 +106,9 @@ impl PlannedFrame {
     pub fn class(&self) -> FrameClass {
         match self.kind {
             FrameKind::Key => FrameClass::Key,
-            FrameKind::Inter => FrameClass::Inter(self.level),
+            FrameKind::Inter => self
+                .phase
+                .map_or(FrameClass::Inter(self.level), FrameClass::LowDelay),
             FrameKind::Repeat => FrameClass::Repeat,
         }
     }
@@ -114,8 +119,10 @@ impl PlannedFrame {
 pub enum FrameClass {
     /// Key frame.
     Key,
-    /// Inter frame of a level.
+    /// Inter frame of a level in hierarchical order.
     Inter(u8),
+    /// Inter frame at a place of the low-delay pattern.
+    LowDelay(u8),
     /// Repeated frame: a few bytes.
     Repeat,
 }
@@ -338,14 +345,15 @@ impl GopPlanner {
     fn plan_anchor(&mut self, index: u64, poc: u32) -> (PlannedFrame, SmallVec<[u32; 7]>) {
         let (last, long) = (self.last, self.long);
         // Whether the last frame is worth keeping as long-term reference.
-        let (offset, good) = if self.bframes == 0 {
+        let (offset, good, phase) = if self.bframes == 0 {
             const PATTERN: [i8; 4] = tuning::LOW_DELAY;
             let n = self.low_delay as usize % PATTERN.len();
             let before = PATTERN[(n + PATTERN.len() - 1) % PATTERN.len()];
             self.low_delay += 1;
-            (PATTERN[n], PATTERN.iter().all(|&o| before <= o))
+            let good = PATTERN.iter().all(|&o| before <= o);
+            (PATTERN[n], good, Some(n as u8))
         } else {
-            (tuning::LEVELS[0], true)
+            (tuning::LEVELS[0], true, None)
         };
         let mut released = SmallVec::new();
         if last != long {
@@ -360,6 +368,7 @@ impl GopPlanner {
             ref1: (long != last).then_some(long),
             keep: true,
             offset,
+            phase,
             ..PlannedFrame::new(index, FrameKind::Inter, poc)
         };
         (anchor, released)

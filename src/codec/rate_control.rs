@@ -12,7 +12,7 @@ use super::picture::Picture;
 use std::collections::HashMap;
 
 /// Seconds over which a mean rate makes up for its errors.
-const WINDOW: f64 = 2.0;
+const WINDOW: f64 = 1.3;
 /// Slope of `ln(bits)` per quantizer before anything is known: bits fall with the step to the power 1.05.
 const SLOPE: f64 = 0.061;
 const SLOPES: std::ops::RangeInclusive<f64> = 0.03..=0.12;
@@ -215,6 +215,13 @@ impl RateController {
         match class {
             FrameClass::Key => key(),
             FrameClass::Repeat => 128f64.ln(),
+            FrameClass::LowDelay(_) => {
+                let known = (0..8).filter_map(|i| self.models.get(&FrameClass::LowDelay(i)));
+                known
+                    .map(|m| m.a)
+                    .reduce(f64::max)
+                    .unwrap_or_else(|| key() - INTER_GAIN)
+            }
             FrameClass::Inter(level) => (0..level)
                 .rev()
                 .find_map(|l| {
@@ -280,7 +287,8 @@ impl RateController {
         };
         let seconds = if seconds > 0.0 { seconds } else { 1.0 / 30.0 };
         // Inner levels of a mini-GOP follow its anchor: the anchor's cost alone says nothing about the mean.
-        if matches!(class, FrameClass::Key | FrameClass::Inter(0)) || self.decisions == 0 {
+        let inner = matches!(class, FrameClass::Inter(1..));
+        if !inner || self.decisions == 0 {
             let key_alone = class == FrameClass::Key && self.key_share != Some(1.0);
             let solved = if key_alone && self.mix.is_empty() {
                 // Nothing is known of the frames to come: the key frame may cost what many of them will.
@@ -407,6 +415,8 @@ mod tests {
                 FrameClass::Inter(1) => 0.16,
                 FrameClass::Inter(2) => 0.11,
                 FrameClass::Inter(_) => 0.07,
+                FrameClass::LowDelay(3) => 0.35,
+                FrameClass::LowDelay(_) => 0.2,
                 FrameClass::Repeat => return 160,
             };
             let ln = self.complexity.ln() + gain.ln() - self.slope * f64::from(q) + 0.4 * noise;
