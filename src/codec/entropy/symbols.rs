@@ -531,7 +531,7 @@ impl SymbolContexts {
     /// The state before the first frame of its kind: that of the tables.
     ///
     /// `height` and `width`: size of `y`, that is the padded picture's over 16. `streams`: number of independent
-    /// streams of `y`; it is cut into that many bands of rows, at most one per row.
+    /// streams of `y`; it is cut into that many bands of rows (some without rows where there are few).
     ///
     /// # Errors
     /// [`EntropyError::Shape`] when the size is zero or `streams` not within 1 to 8.
@@ -556,7 +556,7 @@ impl SymbolContexts {
             height: height.div_ceil(4),
             width: width.div_ceil(4),
         };
-        let bands = vec![BandState::new(&tables); streams.min(height)];
+        let bands = vec![BandState::new(&tables); streams];
         let hyper = HyperState::new(&tables);
         Ok(SymbolContexts {
             tables,
@@ -930,6 +930,20 @@ mod tests {
                 assert_eq!(dec.decode_y(&parts, &k).unwrap(), s);
             }
         }
+    }
+
+    #[test]
+    fn there_may_be_more_streams_than_rows() {
+        let shape = LatentShape {
+            channels: 5,
+            height: 1,
+            width: 3,
+        };
+        let (k, s) = (vec![20; 15], (0..15).map(|v| v - 7).collect::<Vec<i16>>());
+        let data = contexts(shape, 8).encode_y(&k, &s).unwrap();
+        let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
+        assert_eq!(parts.len(), 8);
+        assert_eq!(contexts(shape, 8).decode_y(&parts, &k).unwrap(), s);
     }
 
     #[test]
