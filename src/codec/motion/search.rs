@@ -874,3 +874,249 @@ impl State<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{MotionContexts, field_bits, predict};
+    use super::*;
+
+    /// A smooth but detailed picture: sums of waves, sampled at any point.
+    fn texture(x: f64, y: f64) -> f64 {
+        let waves = [
+            (0.21, 0.13, 90.0),
+            (-0.17, 0.32, 80.0),
+            (0.45, -0.27, 60.0),
+            (0.05, 0.61, 50.0),
+            (0.83, 0.39, 30.0),
+            (0.031, -0.042, 120.0),
+        ];
+        let sum: f64 = waves
+            .iter()
+            .enumerate()
+            .map(|(i, (a, b, size))| size * (a * x + b * y + i as f64).sin())
+            .sum();
+        512.0 + sum
+    }
+
+    /// A picture whose sample at (x, y) shows the texture at `place(x, y)`.
+    fn warped(width: u32, height: u32, place: impl Fn(f64, f64) -> (f64, f64)) -> Picture {
+        let mut p = Picture::new(width, height).unwrap();
+        for (i, plane) in p.planes_mut().iter_mut().enumerate() {
+            let scale = if i == 0 { 1.0 } else { 2.0 };
+            for y in 0..plane.height() {
+                for (x, v) in plane.row_mut(y).iter_mut().enumerate() {
+                    let (tx, ty) = place(scale * x as f64, scale * y as f64);
+                    *v = texture(tx, ty).round().clamp(0.0, 1023.0) as u16;
+                }
+            }
+        }
+        p.pad();
+        p
+    }
+
+    fn gain(current: &Picture, reference: &Picture, effort: SearchEffort) -> (f64, f64, f64) {
+        let params = SearchParams {
+            effort,
+            threads: 2,
+            ..SearchParams::new(16)
+        };
+        let field = search(current, [reference, reference], None, &params).unwrap();
+        let found = predict(&field, reference, reference, 1).unwrap();
+        let bits = field_bits(&MotionContexts::default(), &field, None);
+        (
+            current.psnr(reference)[0],
+            current.psnr(&found.picture)[0],
+            bits,
+        )
+    }
+
+    #[test]
+    fn shifts_are_found_exactly_enough() {
+        let reference = warped(160, 96, |x, y| (x, y));
+        for (dx, dy) in [(3.0, -2.0), (-7.25, 4.5), (21.5, 0.75), (-38.0, -11.0)] {
+            let current = warped(160, 96, |x, y| (x + dx, y + dy));
+            for effort in [SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow] {
+                let (still, found, bits) = gain(&current, &reference, effort);
+                // What enters at the border cannot be predicted, so the mean stays below a perfect match.
+                assert!(
+                    found > still + 6.0,
+                    "{dx},{dy} {effort:?}: {still:.1} dB still, {found:.1} dB with motion"
+                );
+                // Blocks that show what the reference lacks have no one vector; small shifts have few.
+                assert!(
+                    bits < 1200.0 || dx < -10.0,
+                    "{dx},{dy} {effort:?}: {bits:.0} bits"
+                );
+            }
+        }
+        // Inside, a quarter-pel shift is one vector.
+        let current = warped(160, 96, |x, y| (x - 7.25, y + 4.5));
+        let field = search(&current, [&reference; 2], None, &SearchParams::new(16)).unwrap();
+        let want = Leaf::uni(0, Mv { x: -29, y: 18 });
+        let inner = (1..5).flat_map(|by| (1..9).map(move |bx| (bx, by)));
+        let hits = inner
+            .filter(|&(bx, by)| field.block(bx, by) == [want; 4])
+            .count();
+        assert!(hits >= 26, "{hits} of 32 inner blocks follow the shift");
+    }
+
+    #[test]
+    fn rotation_and_zoom_are_followed() {
+        let reference = warped(192, 128, |x, y| (x, y));
+        let (s, c) = 0.03f64.sin_cos();
+        let rotated = warped(192, 128, |x, y| {
+            let (x, y) = (x - 96.0, y - 64.0);
+            (c * x - s * y + 96.0, s * x + c * y + 64.0)
+        });
+        let zoomed = warped(192, 128, |x, y| {
+            ((x - 96.0) * 1.04 + 96.0, (y - 64.0) * 1.04 + 64.0)
+        });
+        for current in [&rotated, &zoomed] {
+            let (still, found, _) = gain(current, &reference, SearchEffort::Medium);
+            assert!(
+                found > still + 8.0,
+                "{still:.1} dB still, {found:.1} dB with motion"
+            );
+        }
+    }
+
+    #[test]
+    fn two_references_help_where_both_are_needed() {
+        // The left half shows the first reference, the right half the second, the middle a blend.
+        let refs = [
+            warped(192, 64, |x, y| (x, y)),
+            warped(192, 64, |x, y| (x + 400.0, y - 300.0)),
+        ];
+        let mut current = refs[0].clone();
+        for i in 0..3 {
+            let [a, b] = [refs[0].plane(i), refs[1].plane(i)];
+            let third = a.width() / 3;
+            for y in 0..a.height() {
+                for (x, v) in current.plane_mut(i).row_mut(y).iter_mut().enumerate() {
+                    *v = match x / third {
+                        0 => a.row(y)[x],
+                        1 => (a.row(y)[x] + b.row(y)[x]).div_ceil(2),
+                        _ => b.row(y)[x],
+                    };
+                }
+            }
+        }
+        let params = SearchParams::new(16);
+        let field = search(&current, [&refs[0], &refs[1]], None, &params).unwrap();
+        let found = predict(&field, &refs[0], &refs[1], 1).unwrap();
+        assert!(current.psnr(&found.picture)[0] > 55.0);
+        assert_eq!(field.cell(2, 2).mode(), Mode::Ref0);
+        assert_eq!(field.cell(12, 4).mode(), Mode::Bi);
+        assert_eq!(field.cell(20, 2).mode(), Mode::Ref1);
+        assert!(field_bits(&MotionContexts::default(), &field, None) < 150.0);
+    }
+
+    #[test]
+    fn threads_do_not_change_the_result() {
+        let reference = warped(144, 112, |x, y| (x, y));
+        let current = warped(144, 112, |x, y| (x * 1.02 + 3.0, y + 0.02 * x));
+        let other = warped(144, 112, |x, y| (x - 5.0, y * 0.99));
+        for effort in [SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow] {
+            let fields = [1, 2, 3, 50].map(|threads| {
+                let params = SearchParams {
+                    effort,
+                    threads,
+                    distances: [1, 3],
+                    ..SearchParams::new(20)
+                };
+                search(&current, [&reference, &other], None, &params).unwrap()
+            });
+            assert!(fields[1..].iter().all(|f| f == &fields[0]), "{effort:?}");
+            assert_eq!(fields[0].distances(), [1, 3]);
+        }
+    }
+
+    #[test]
+    fn still_content_gives_a_still_field() {
+        let picture = warped(200, 120, |x, y| (x, y));
+        let field = search(&picture, [&picture; 2], None, &SearchParams::new(0)).unwrap();
+        assert_eq!(field, MotionField::new(&picture));
+    }
+
+    #[test]
+    fn tiny_pictures_and_odd_sizes_work() {
+        for (w, h) in [(1, 1), (16, 16), (17, 1), (1, 33), (50, 18)] {
+            let a = warped(w, h, |x, y| (x, y));
+            let b = warped(w, h, |x, y| (x + 2.5, y - 1.0));
+            for effort in [SearchEffort::Fast, SearchEffort::Slow] {
+                let params = SearchParams {
+                    effort,
+                    threads: 2,
+                    ..SearchParams::new(30)
+                };
+                let field = search(&a, [&b, &a], None, &params).unwrap();
+                let found = predict(&field, &b, &a, 1).unwrap();
+                assert!(a.difference(&found.picture)[0] <= a.difference(&b)[0] + 1.0);
+                search(&a, [&b, &b], Some(&field), &params).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn searched_fields_round_trip() {
+        use super::super::{decode_field, encode_field};
+        use crate::codec::entropy::{Decoder, Encoder};
+        let frames: Vec<Picture> = (0..5)
+            .map(|t| {
+                let t = f64::from(t);
+                warped(128, 80, move |x, y| {
+                    (x + t * 2.3 + 0.01 * t * y, y - t * 1.1)
+                })
+            })
+            .collect();
+        let (mut enc, mut dec) = (MotionContexts::default(), MotionContexts::default());
+        let mut last: Option<MotionField> = None;
+        for t in 2..5 {
+            let params = SearchParams {
+                distances: [1, 2],
+                ..SearchParams::new(24)
+            };
+            let refs = [&frames[t - 1], &frames[t - 2]];
+            let field = search(&frames[t], refs, last.as_ref(), &params).unwrap();
+            let mut encoder = Encoder::new();
+            encode_field(&mut encoder, &mut enc, &field, last.as_ref());
+            let bytes = encoder.finish();
+            let mut got = MotionField::new(&frames[0]);
+            got.set_distances([1, 2]);
+            let mut decoder = Decoder::new(&bytes);
+            decode_field(&mut decoder, &mut dec, &mut got, last.as_ref());
+            decoder.finish().unwrap();
+            assert_eq!(got, field);
+            last = Some(got);
+        }
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        let a = Picture::new(32, 32).unwrap();
+        let b = Picture::new(48, 32).unwrap();
+        let params = SearchParams::new(10);
+        assert!(matches!(
+            search(&a, [&a, &b], None, &params),
+            Err(MotionError::Size {
+                what: "the second reference",
+                ..
+            })
+        ));
+        let field = MotionField::new(&b);
+        assert!(search(&a, [&a, &a], Some(&field), &params).is_err());
+    }
+
+    #[test]
+    fn leaves_survive_packing() {
+        let mv = Mv { x: -8191, y: 17 };
+        for leaf in [
+            Leaf::uni(0, mv),
+            Leaf::uni(1, mv),
+            Leaf::bi(mv, Mv::ZERO),
+            Leaf::default(),
+        ] {
+            assert_eq!(unpack(pack(leaf)), leaf);
+        }
+    }
+}
