@@ -64,9 +64,10 @@ impl Neighbourhood {
             ),
             Place::Cell { x, y, index } => {
                 let (x, y) = (x + index % 2, y + index / 2);
-                // What lies to the top right of the last cell comes later.
+                // What lies to the top right of the last cell is not known yet.
+                const NOWHERE: (isize, isize) = (isize::MIN, 0);
                 let steps: &[_] = if index == 3 {
-                    &[(-1, 0), (0, -1), (0, -1), (-1, -1)]
+                    &[(-1, 0), (0, -1), NOWHERE, (-1, -1)]
                 } else {
                     &[(-1, 0), (0, -1), (1, -1), (-1, -1)]
                 };
