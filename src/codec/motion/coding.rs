@@ -334,7 +334,7 @@ mod tests {
                     2 if by > 0 => field.set_block(bx, by, field.cell(2 * bx, 2 * by - 1)),
                     _ => {
                         for i in 0..4 {
-                            if choose() % 3 > 0 {
+                            if !choose().is_multiple_of(3) {
                                 field.set_cell(2 * bx + i % 2, 2 * by + i / 2, leaf());
                             }
                         }
