@@ -2,12 +2,13 @@
 //! Compares a coded stream with the video it was made from, as `scripts/demo.sh` shows it.
 //!
 //! ```text
-//! nnv-compare ORIGINAL STREAM.nnv PICTURE.png [--frames N] [--encode-log FILE]
+//! nnv-compare ORIGINAL STREAM.nnv PICTURE.png [--enough N] [--encode-log FILE]
 //! ```
 //!
 //! Decodes both files through `decodebin` (the stream by whatever decoder GStreamer picks), prints a table, and writes one
-//! frame as `original | decoded`. `--frames` says how many frames of the original were coded; `--encode-log` is the output of the
-//! `gst-launch-1.0 -v` that made the stream, which knows how long encoding took and where it ran.
+//! frame as `original | decoded`. `--enough N` allows the stream to end before the original does, once N frames are
+//! through; `--encode-log` is the output of the `gst-launch-1.0 -v` that made the stream, which knows how long encoding
+//! took and where it ran.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -25,25 +26,26 @@ struct Arguments {
     original: PathBuf,
     stream: PathBuf,
     picture: PathBuf,
-    frames: u64,
+    /// The stream may end before the original from this number of frames on.
+    enough: u64,
     encode_log: Option<PathBuf>,
 }
 
 fn arguments() -> Res<Arguments> {
     let usage =
-        "usage: nnv-compare ORIGINAL STREAM.nnv PICTURE.png [--frames N] [--encode-log FILE]";
+        "usage: nnv-compare ORIGINAL STREAM.nnv PICTURE.png [--enough N] [--encode-log FILE]";
     let mut files = Vec::new();
-    let mut frames = u64::MAX;
+    let mut enough = u64::MAX;
     let mut encode_log = None;
     let mut rest = std::env::args_os().skip(1);
     while let Some(argument) = rest.next() {
         match argument.to_str() {
-            Some("--frames") => {
+            Some("--enough") => {
                 let text = rest.next().ok_or(usage)?;
-                frames = text
+                enough = text
                     .to_str()
                     .and_then(|t| t.parse().ok())
-                    .ok_or("--frames takes a number")?;
+                    .ok_or("--enough takes a number")?;
             }
             Some("--encode-log") => encode_log = Some(rest.next().ok_or(usage)?.into()),
             _ => files.push(PathBuf::from(argument)),
@@ -54,7 +56,7 @@ fn arguments() -> Res<Arguments> {
         original,
         stream,
         picture,
-        frames,
+        enough,
         encode_log,
     })
 }
@@ -345,13 +347,7 @@ fn run() -> Res<()> {
     let mut shown: Option<(gst::Sample, gst::Sample)> = None;
     let mut next_shown = 1;
     loop {
-        let b = decoded.next()?;
-        let a = if frames < args.frames {
-            original.next()?
-        } else {
-            None
-        };
-        match (a, b) {
+        match (original.next()?, decoded.next()?) {
             (Some(a), Some(b)) => {
                 distortion.add(&a, &b)?;
                 frames += 1;
@@ -361,6 +357,7 @@ fn run() -> Res<()> {
                 }
             }
             (None, None) => break,
+            (Some(_), None) if frames >= args.enough => break,
             (a, _) => {
                 return Err(format!(
                     "{} {} frames than {}: the first {frames} agree in number",

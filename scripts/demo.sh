@@ -7,7 +7,7 @@
 # Environment:
 #   NNV_DEMO_QUANTIZER  0..63, lower is better and larger (default 28)
 #   NNV_DEMO_BFRAMES    0 (low delay) .. 7 (hierarchical B, default)
-#   NNV_DEMO_FRAMES     frames of FILE to code (default 250)
+#   NNV_DEMO_FRAMES     frames of FILE to code (default 250; a few more may pass before the pipeline stops)
 #   NNV_DEMO_OPTIONS    more properties for nnvenc, e.g. "execution-provider=cuda tune=psnr"
 set -euo pipefail
 
@@ -51,7 +51,7 @@ pipeline=(
   ! progressreport update-freq=2 silent=false
   ! nnvenc "quantizer=$quantizer" "bframes=$bframes" "${more[@]}" ! filesink "location=$stream"
 )
-say "encoding (at most $frames frames): gst-launch-1.0 -v ${pipeline[*]}"
+say "encoding (about $frames frames, or all where there are fewer): gst-launch-1.0 -v ${pipeline[*]}"
 # The properties that -v prints go to the log; what a person wants to see is progress, warnings and errors.
 if ! gst-launch-1.0 -v "${pipeline[@]}" 2>&1 | tee "$log" | grep --line-buffered -iE '^progress|warning|error|additional debug' >&2; then
   true # grep found nothing to show
@@ -62,5 +62,5 @@ if grep -q '^ERROR' "$log" || [ ! -s "$stream" ]; then
 fi
 
 say "decoding and comparing"
-"${CARGO_TARGET_DIR:-$PWD/target}/release/examples/nnv-compare" "$file" "$stream" "$picture" --frames "$frames" --encode-log "$log"
+"${CARGO_TARGET_DIR:-$PWD/target}/release/examples/nnv-compare" "$file" "$stream" "$picture" --enough "$frames" --encode-log "$log"
 echo "  play it         source scripts/env.sh && gst-play-1.0 $stream"
