@@ -4,7 +4,7 @@
 //! `cargo run --release --example nn_bench -- [bundle folder] [--sizes 640x360,1280x720] [--threads 1,2] [--batch 1]
 //! [--provider cpu|cuda|tensorrt] [--encoder]`
 //!
-//! Prints milliseconds per frame (median of runs) and the process's memory. Symbols are random and sparse; the
+//! Prints milliseconds per frame (median of runs; processor time as the mean) and the process's memory. Symbols are random and sparse; the
 //! networks do the same work whatever they are.
 
 use std::error::Error;
@@ -83,18 +83,38 @@ fn memory() -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// Median milliseconds of one call, after a warm-up, over at least a second or three calls.
-fn time(mut call: impl FnMut() -> gstnnv::nn::Result<()>) -> gstnnv::nn::Result<f64> {
+/// Processor time of all threads so far, in milliseconds.
+#[cfg(unix)]
+fn processor_ms() -> f64 {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the call fills `usage`, which is valid when all zeros, too.
+    let usage = unsafe {
+        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+        usage.assume_init()
+    };
+    let ms = |t: libc::timeval| t.tv_sec as f64 * 1e3 + t.tv_usec as f64 / 1e3;
+    ms(usage.ru_utime) + ms(usage.ru_stime)
+}
+
+#[cfg(not(unix))]
+fn processor_ms() -> f64 {
+    f64::NAN
+}
+
+/// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and
+/// the mean of processor time, which says more on a busy machine.
+fn time(mut call: impl FnMut() -> gstnnv::nn::Result<()>) -> gstnnv::nn::Result<(f64, f64)> {
     call()?;
     let mut times = Vec::new();
-    let start = Instant::now();
+    let (start, processor) = (Instant::now(), processor_ms());
     while times.len() < 3 || (start.elapsed().as_secs_f64() < 1.0 && times.len() < 1000) {
         let start = Instant::now();
         call()?;
         times.push(start.elapsed().as_secs_f64() * 1e3);
     }
+    let processor = (processor_ms() - processor) / times.len() as f64;
     times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+    Ok((times[times.len() / 2], processor))
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -108,7 +128,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("memory without a model: {} MiB", memory().0);
     let source = ModelSource::Folder(arguments.bundle.clone());
     println!(
-        "     size  threads  kind     prior    synth    total      fps   encoder   memory (peak)"
+        "     size  threads  kind     prior    synth    total  CPU-time      fps   encoder  CPU-time   memory (peak)"
     );
     for &threads in &arguments.threads {
         let start = Instant::now();
@@ -145,21 +165,25 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let cancel = Cancel::new();
                 let (z, r, x) = (vec![&z[..]; n], vec![&r[..]; n], vec![&picture[..]; n]);
                 let prior = batch.prior(&z, &cancel)?;
-                let prior_ms = time(|| batch.prior(&z, &cancel).map(drop))? / n as f64;
-                let synth_ms = time(|| batch.synthesise(&prior, &r, &cancel).map(drop))? / n as f64;
-                let encoder = match arguments.encoder {
-                    true => format!(
-                        "{:8.2}",
-                        time(|| batch.analyse(&x, &cancel).map(drop))? / n as f64
-                    ),
-                    false => format!("{:>8}", "-"),
+                let (prior_ms, prior_cpu) = time(|| batch.prior(&z, &cancel).map(drop))?;
+                let (synth_ms, synth_cpu) =
+                    time(|| batch.synthesise(&prior, &r, &cancel).map(drop))?;
+                let (encoder_ms, encoder_cpu) = match arguments.encoder {
+                    true => time(|| batch.analyse(&x, &cancel).map(drop))?,
+                    false => (f64::NAN, f64::NAN),
                 };
-                let total = prior_ms + synth_ms;
+                let frames = n as f64;
                 let (now, peak) = memory();
                 println!(
-                    "{width:>5}x{height:<4} {threads:>5}    {name:<5} {prior_ms:>8.2} {synth_ms:>8.2} {total:>8.2} \
-                     {:>8.1}  {encoder}   {now} MiB ({peak})",
-                    1e3 / total
+                    "{width:>5}x{height:<4} {threads:>5}    {name:<5} {:>8.2} {:>8.2} {:>8.2} {:>9.2} \
+                     {:>8.1} {:>9.2} {:>9.2}   {now} MiB ({peak})",
+                    prior_ms / frames,
+                    synth_ms / frames,
+                    (prior_ms + synth_ms) / frames,
+                    (prior_cpu + synth_cpu) / frames,
+                    1e3 * frames / (prior_ms + synth_ms),
+                    encoder_ms / frames,
+                    encoder_cpu / frames,
                 );
                 Ok(())
             };
