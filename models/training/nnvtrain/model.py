@@ -418,7 +418,7 @@ class FrameCodec(nn.Module):
         sharp = clamp_index(index + self.ratio_gain * neighbour_ratio(sym, sigma))
         bits_y = laplace_bits(sym, scale_of(sharp))
         bits_y = bits_y.sum((1, 2, 3))
-        z_sigma = torch.exp2(self.z_log_scale).view(1, -1, 1, 1).clamp(0.05, 64.0)
+        z_sigma = torch.exp2(self.z_log_scale).view(1, -1, 1, 1).clamp(0.2, 64.0)
         bits_z = laplace_bits(z, z_sigma).sum((1, 2, 3))
         return pic, bits_y, bits_z, {"sym": sym, "index": index, "z": z}
 

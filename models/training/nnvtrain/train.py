@@ -128,7 +128,7 @@ def parameter_groups(net, lr):
     ids = {id(p) for p in slow + vectors + scalars}
     rest = [p for p in net.parameters() if id(p) not in ids]
     return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2},
-            {"params": scalars, "lr": lr * 10}]
+            {"params": scalars, "lr": lr * 3}]
 
 
 def centred(y, u, v, device):
