@@ -174,7 +174,8 @@ def step_table(net):
     q = torch.arange(M.QUANTIZERS)
     with torch.no_grad():
         s = net.steps(q)[:, :, 0, 0].double()
-    return torch.round(s * 64).clamp(1, 65535).numpy().astype(np.uint16)
+    # Whole numbers: dequantised latents are integers, and rounding them costs 0.1 to 0.2 dB where steps are not.
+    return (torch.round(s) * 64).clamp(64, 65535).numpy().astype(np.uint16)
 
 
 def tables_of(net):
