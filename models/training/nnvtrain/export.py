@@ -181,7 +181,7 @@ def step_table(net):
 def tables_of(net):
     with torch.no_grad():
         qvec = torch.round(net.qvec.table() * 2.0**M.ACT_K).clamp(-128, 127).numpy().astype(np.int8)
-        z_sigma = torch.exp2(net.z_log_scale).clamp(0.05, 64.0).numpy()
+        z_sigma = torch.exp2(net.z_log_scale).clamp(0.2, 64.0).numpy()
     sigma = M.scale_of(torch.arange(M.SCALES).double()).numpy()
     return {
         "step": step_table(net),

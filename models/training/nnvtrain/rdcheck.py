@@ -44,7 +44,7 @@ def bits(net, sym, index, z):
     sharp = M.clamp_index(index + net.ratio_gain * M.neighbour_ratio(sym, M.scale_of(index)))
     b = M.laplace_bits(sym, M.scale_of(sharp))
     b[index == 0] = 0
-    sigma = torch.exp2(net.z_log_scale).view(1, -1, 1, 1).clamp(0.05, 64.0)
+    sigma = torch.exp2(net.z_log_scale).view(1, -1, 1, 1).clamp(0.2, 64.0)
     return float(b.sum() + M.laplace_bits(z, sigma).sum())
 
 
