@@ -52,7 +52,7 @@ part "Python: the training package"
 training_python=${NNV_PYTHON:-}
 if [ -z "$training_python" ] && [ "${NNV_TRAIN_TESTS:-0}" = 1 ]; then
   echo "installing the training package with PyTorch into .deps/python (several GB)"
-  if .deps/python/bin/python -m pip install --disable-pip-version-check -e models/training onnx onnxruntime; then
+  if .deps/python/bin/python -m pip install --disable-pip-version-check -e 'models/training[export,video,test]'; then
     training_python=.deps/python/bin/python
   else
     failed+=("installation of the training package")
