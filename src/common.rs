@@ -512,21 +512,21 @@ pub fn error_message(error: &CodecError, coding: gst::StreamError) -> gst::Error
     let text = error.to_string();
     match error {
         CodecError::Nn(NnError::Runtime { .. }) => {
-            gst::error_msg!(gst::LibraryError::Init, ["{text}"])
+            gst::error_msg!(gst::LibraryError::Init, ("{text}"))
         }
         CodecError::Nn(NnError::UnknownModel { .. }) | CodecError::Model { .. } => {
-            gst::error_msg!(gst::ResourceError::NotFound, ["{text}"])
+            gst::error_msg!(gst::ResourceError::NotFound, ("{text}"))
         }
         CodecError::Nn(NnError::Bundle { .. }) => {
-            gst::error_msg!(gst::ResourceError::OpenRead, ["{text}"])
+            gst::error_msg!(gst::ResourceError::OpenRead, ("{text}"))
         }
         CodecError::Nn(NnError::Provider { .. } | NnError::KnownAnswer { .. }) => {
-            gst::error_msg!(gst::LibraryError::Settings, ["{text}"])
+            gst::error_msg!(gst::LibraryError::Settings, ("{text}"))
         }
-        CodecError::Config(_) => gst::error_msg!(gst::LibraryError::Settings, ["{text}"]),
+        CodecError::Config(_) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
         _ => match coding {
-            gst::StreamError::Encode => gst::error_msg!(gst::StreamError::Encode, ["{text}"]),
-            _ => gst::error_msg!(gst::StreamError::Decode, ["{text}"]),
+            gst::StreamError::Encode => gst::error_msg!(gst::StreamError::Encode, ("{text}")),
+            _ => gst::error_msg!(gst::StreamError::Decode, ("{text}")),
         },
     }
 }

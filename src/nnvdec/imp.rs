@@ -185,50 +185,18 @@ impl ElementImpl for NnvDec {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::PausedToReady {
+        match transition {
+            // Not in `start`: the base class would post a second error that says less.
+            gst::StateChange::ReadyToPaused => self.prepare()?,
             // The pads wait for the streaming thread, which may be inside a network.
-            self.abort();
+            gst::StateChange::PausedToReady => self.abort(),
+            _ => {}
         }
         self.parent_change_state(transition)
     }
 }
 
 impl VideoDecoderImpl for NnvDec {
-    fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let settings = lock(&self.settings).clone();
-        // A missing runtime or a wrong bundle of the user's shows here, before any data.
-        Runtime::get().map_err(|e| common::error_message(&e.into(), gst::StreamError::Decode))?;
-        let model = match settings.common.source() {
-            Some(source) => Some(
-                Model::load(&source, &settings.common.runtime_options())
-                    .map_err(|e| common::error_message(&e.into(), gst::StreamError::Decode))?,
-            ),
-            None => None,
-        };
-        let decoder = Decoder::new(
-            StreamModels(settings.common.clone()),
-            DecoderConfig {
-                conceal: settings.conceal,
-                threads: settings.common.threads,
-                ..DecoderConfig::default()
-            },
-        );
-        *lock(&self.cancel) = Some(decoder.cancel_handle());
-        let mut state = State {
-            decoder,
-            model: None,
-            input: None,
-            output: None,
-            busy: Duration::ZERO,
-        };
-        *self.shared() = Shared::default();
-        if model.is_some() {
-            self.show_model(&mut state, model);
-        }
-        *lock(&self.state) = Some(state);
-        Ok(())
-    }
-
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *lock(&self.state) = None;
         *lock(&self.cancel) = None;
@@ -350,6 +318,40 @@ impl NnvDec {
         lock(&self.shared)
     }
 
+    /// Makes the decoder. A missing runtime or a wrong bundle of the user's shows here, before any data.
+    fn prepare(&self) -> Result<(), gst::StateChangeError> {
+        let settings = lock(&self.settings).clone();
+        let loaded = Runtime::get().and_then(|_| match settings.common.source() {
+            Some(source) => Model::load(&source, &settings.common.runtime_options()).map(Some),
+            None => Ok(None),
+        });
+        let model = loaded.map_err(|e| {
+            let message = common::error_message(&e.into(), gst::StreamError::Decode);
+            self.post_error_message(message);
+            gst::StateChangeError
+        })?;
+        let decoder = Decoder::new(
+            StreamModels(settings.common.clone()),
+            DecoderConfig {
+                conceal: settings.conceal,
+                threads: settings.common.threads,
+                ..DecoderConfig::default()
+            },
+        );
+        *lock(&self.cancel) = Some(decoder.cancel_handle());
+        let mut state = State {
+            decoder,
+            model: None,
+            input: None,
+            output: None,
+            busy: Duration::ZERO,
+        };
+        *self.shared() = Shared::default();
+        self.show_model(&mut state, model);
+        *lock(&self.state) = Some(state);
+        Ok(())
+    }
+
     fn abort(&self) {
         if let Some(cancel) = &*lock(&self.cancel) {
             cancel.cancel();
@@ -368,7 +370,7 @@ impl NnvDec {
         }
         if let Some(model) = &model {
             for warning in model.warnings() {
-                gst::element_imp_warning!(self, gst::LibraryError::Settings, ["{warning}"]);
+                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
             }
             self.shared().provider = Some(model.active_provider().as_str());
             self.obj().notify("active-execution-provider");
@@ -434,7 +436,7 @@ impl NnvDec {
             match decoded {
                 Decoded::Frame(decoded) => {
                     if let Some(warning) = &decoded.warning {
-                        gst::element_imp_warning!(self, gst::StreamError::Decode, ["{warning}"]);
+                        gst::element_imp_warning!(self, gst::StreamError::Decode, ("{warning}"));
                     }
                     self.show_frame(&decoded)?;
                 }
@@ -449,12 +451,12 @@ impl NnvDec {
                         gst::element_imp_error!(
                             self,
                             gst::StreamError::Decode,
-                            ["Access unit {id} is damaged and conceal is off: {what}"]
+                            ("Access unit {id} is damaged and conceal is off: {what}")
                         );
                         return Err(gst::FlowError::Error);
                     }
                     if let Some(warning) = warning {
-                        gst::element_imp_warning!(self, gst::StreamError::Decode, ["{warning}"]);
+                        gst::element_imp_warning!(self, gst::StreamError::Decode, ("{warning}"));
                     }
                     if let Some(frame) = obj.frame(id as i32) {
                         gst::debug!(CAT, imp = self, "Access unit {id} shows nothing");
@@ -594,7 +596,7 @@ impl NnvDec {
             gst::element_imp_error!(
                 self,
                 gst::StreamError::Format,
-                ["No raw video format for {stream:?}: {e}"]
+                ("No raw video format for {stream:?}: {e}")
             );
             gst::FlowError::NotNegotiated
         })?;

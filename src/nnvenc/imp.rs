@@ -18,7 +18,7 @@ use crate::codec::error::CodecError;
 use crate::codec::gop::{FrameFacts, GopPlanner, MAX_BFRAMES};
 use crate::codec::picture::{Picture, RawFormat};
 use crate::common::{self, CommonSettings, lock};
-use crate::nn::{Cancel, Model};
+use crate::nn::{Cancel, Model, ModelSource};
 
 /// Largest value of the rate properties, in kbit/s.
 const MAX_KBITS: u32 = (*BITRATES.end() / 1000) as u32;
@@ -524,9 +524,12 @@ impl ElementImpl for NnvEnc {
         &self,
         transition: gst::StateChange,
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
-        if transition == gst::StateChange::PausedToReady {
+        match transition {
+            // Not in `start`: the base class would post a second error that says less.
+            gst::StateChange::ReadyToPaused => self.load()?,
             // The pads wait for the streaming thread, which may be inside a network.
-            self.abort();
+            gst::StateChange::PausedToReady => self.abort(),
+            _ => {}
         }
         self.parent_change_state(transition)
     }
@@ -534,27 +537,8 @@ impl ElementImpl for NnvEnc {
 
 impl VideoEncoderImpl for NnvEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        let (source, options) = {
-            let s = self.settings();
-            let source = s
-                .common
-                .source()
-                .unwrap_or_else(|| crate::nn::ModelSource::Embedded(common::DEFAULT_MODEL.into()));
-            (source, s.common.runtime_options())
-        };
-        let model = Model::load(&source, &options)
-            .map_err(|e| common::error_message(&e.into(), gst::StreamError::Encode))?;
-        for warning in model.warnings() {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ["{warning}"]);
-        }
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
-        *self.shared() = Shared {
-            provider: Some(model.active_provider().as_str()),
-            ..Shared::default()
-        };
-        *lock(&self.model) = Some(model);
-        self.obj().notify("active-execution-provider");
         Ok(())
     }
 
@@ -605,7 +589,7 @@ impl VideoEncoderImpl for NnvEnc {
                     gst::element_imp_error!(
                         self,
                         gst::StreamError::Format,
-                        ["Frame {id} cannot be read as {:?}: {e}", state.info]
+                        ("Frame {id} cannot be read as {:?}: {e}", state.info)
                     );
                     gst::FlowError::Error
                 })?;
@@ -670,6 +654,29 @@ impl NnvEnc {
 
     fn shared(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
+    }
+
+    /// Loads the model.
+    fn load(&self) -> Result<(), gst::StateChangeError> {
+        let common = self.settings().common.clone();
+        let source = common
+            .source()
+            .unwrap_or_else(|| ModelSource::Embedded(common::DEFAULT_MODEL.into()));
+        let model = Model::load(&source, &common.runtime_options()).map_err(|e| {
+            let message = common::error_message(&e.into(), gst::StreamError::Encode);
+            self.post_error_message(message);
+            gst::StateChangeError
+        })?;
+        for warning in model.warnings() {
+            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
+        }
+        *self.shared() = Shared {
+            provider: Some(model.active_provider().as_str()),
+            ..Shared::default()
+        };
+        *lock(&self.model) = Some(model);
+        self.obj().notify("active-execution-provider");
+        Ok(())
     }
 
     fn abort(&self) {

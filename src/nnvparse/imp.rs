@@ -179,7 +179,7 @@ impl BaseParseImpl for NnvParse {
                 gst::element_imp_error!(
                     self,
                     gst::ResourceError::Read,
-                    ["Data at byte {offset} cannot be read: {e}"]
+                    ("Data at byte {offset} cannot be read: {e}")
                 );
                 gst::FlowError::Error
             })?;
@@ -199,7 +199,7 @@ impl BaseParseImpl for NnvParse {
                 gst::element_imp_error!(
                     self,
                     gst::StreamError::Format,
-                    ["Sequence header at byte {offset} cannot be used: {error}"]
+                    ("Sequence header at byte {offset} cannot be used: {error}")
                 );
                 Err(gst::FlowError::Error)
             }
@@ -378,10 +378,8 @@ impl NnvParse {
         gst::element_imp_warning!(
             self,
             gst::StreamError::Decode,
-            [
-                "Passed over {bytes} bytes at byte {offset} that hold no sound access unit: the \
-                 stream is damaged there or was cut"
-            ]
+            ("Passed over {bytes} bytes at byte {offset} that hold no sound access unit: the \
+                 stream is damaged there or was cut")
         );
     }
 

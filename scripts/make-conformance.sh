@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Make tests/conformance anew: needed where the shipped bundle or the bitstream changes, and only there.
+#
+#   scripts/make-conformance.sh
+#
+# Needs what scripts/test.sh sets up; ONNX Runtime is found as in any other command (see scripts/env.sh).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ -z "${NNV_ORT_LIBRARY:-}" ] && [ -f scripts/env.sh ]; then
+  # shellcheck source=scripts/env.sh
+  . scripts/env.sh 2>/dev/null
+fi
+export GST_PLUGIN_PATH=""
+cargo test --test elements -- --ignored --exact conformance::make_conformance_streams
+git --no-pager diff --stat -- tests/conformance || true

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Streams that every decoder must turn into the same pixels: files with the MD5 of what `videocodectestsink` sees.
+//!
+//! `tests/conformance/NAME.nnv` and its line in `tests/conformance/MD5SUMS`. Made anew with
+//! `scripts/make-conformance.sh`, which is needed only where the shipped bundle changes.
+
+use std::path::{Path, PathBuf};
+
+use gst::prelude::*;
+use gst_video::VideoFormat;
+
+use crate::util::*;
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
+}
+
+type Part = (
+    VideoFormat,
+    (u32, u32),
+    u32,
+    &'static [(&'static str, &'static str)],
+);
+
+/// The streams: one or more parts, put one behind the other.
+const STREAMS: &[(&str, &[Part])] = &[
+    (
+        "key-only",
+        &[(
+            VideoFormat::I420,
+            (96, 64),
+            4,
+            &[("key-int-max", "1"), ("quantizer", "20")],
+        )],
+    ),
+    (
+        "low-delay",
+        &[(
+            VideoFormat::I420,
+            (96, 64),
+            12,
+            &[("key-int-max", "8"), ("quantizer", "24")],
+        )],
+    ),
+    (
+        "hierarchical-b",
+        &[(
+            VideoFormat::I420,
+            (96, 64),
+            20,
+            &[("bframes", "7"), ("quantizer", "28")],
+        )],
+    ),
+    (
+        "odd-size",
+        &[(
+            VideoFormat::I420,
+            (81, 47),
+            6,
+            &[("bframes", "3"), ("quantizer", "16")],
+        )],
+    ),
+    (
+        "ten-bit",
+        &[(
+            VideoFormat::I42010le,
+            (96, 64),
+            6,
+            &[("bframes", "3"), ("quantizer", "12")],
+        )],
+    ),
+    (
+        "parameter-change",
+        &[
+            (VideoFormat::I420, (96, 64), 5, &[("quantizer", "30")]),
+            (
+                VideoFormat::I420,
+                (64, 80),
+                5,
+                &[("bframes", "3"), ("quantizer", "40")],
+            ),
+            (VideoFormat::I42010le, (64, 80), 4, &[("quantizer", "63")]),
+            (
+                VideoFormat::I420,
+                (96, 64),
+                3,
+                &[("key-int-max", "1"), ("quantizer", "0")],
+            ),
+        ],
+    ),
+];
+
+/// The MD5 per part of equal caps would hide order; so each frame's checksum goes into one MD5 as text, and where the
+/// stream has one format only, `videocodectestsink` gives its own beside it.
+fn md5(path: &str) -> (usize, String) {
+    let outcome = decode(path, "conceal=false").sound();
+    let mut checksum = gst::glib::Checksum::new(gst::glib::ChecksumType::Md5).unwrap();
+    for shown in &outcome.shown {
+        let line = format!(
+            "{} {}x{} {:08x} {:?}\n",
+            shown.format.to_str(),
+            shown.size.0,
+            shown.size.1,
+            shown.checksum,
+            shown.pts.map(|t| t.nseconds())
+        );
+        checksum.update(line.as_bytes());
+    }
+    (outcome.shown.len(), checksum.string().unwrap())
+}
+
+/// What `videocodectestsink` says, where there is one.
+fn sink_md5(path: &str) -> Option<String> {
+    gst::ElementFactory::find("videocodectestsink")?;
+    let pipeline = launch(&format!(
+        "filesrc location={path} ! nnvparse ! nnvdec ! videocodectestsink"
+    ));
+    let bus = pipeline.bus().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut sum = None;
+    while let Some(message) = bus.timed_pop(gst::ClockTime::from_seconds(120)) {
+        match message.view() {
+            gst::MessageView::Element(e) => {
+                let s = e.structure().unwrap();
+                if let Ok(md5) = s.get::<String>("checksum") {
+                    sum = Some(md5);
+                }
+            }
+            gst::MessageView::Eos(_) => break,
+            gst::MessageView::Error(e) => panic!("{path}: {}", e.error()),
+            _ => {}
+        }
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    Some(sum.unwrap_or_else(|| panic!("{path}: no MD5 from videocodectestsink")))
+}
+
+fn lines() -> Vec<Vec<String>> {
+    let path = folder().join("MD5SUMS");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    text.lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| l.split_whitespace().map(Into::into).collect())
+        .collect()
+}
+
+#[test]
+fn conformance_streams_decode_to_their_md5() {
+    within(|| {
+        let lines = lines();
+        let names: Vec<_> = lines.iter().map(|l| l[0].as_str()).collect();
+        assert_eq!(names, STREAMS.iter().map(|s| s.0).collect::<Vec<_>>());
+        for line in &lines {
+            let path = folder().join(format!("{}.nnv", line[0]));
+            let path = path.to_str().unwrap();
+            let (frames, sum) = md5(path);
+            assert_eq!(
+                (frames.to_string(), &sum),
+                (line[1].clone(), &line[2]),
+                "{}",
+                line[0]
+            );
+            if let Some(sum) = sink_md5(path).filter(|_| line[3] != "-") {
+                assert_eq!(sum, line[3], "{}: videocodectestsink", line[0]);
+            }
+        }
+    });
+}
+
+#[test]
+fn conformance_streams_hold_what_their_names_say() {
+    within(|| {
+        use gstnnv::codec::bitstream::{AccessUnitScan, FrameType, UnitScanner, scan_access_unit};
+        let facts = |name: &str| {
+            let data = std::fs::read(folder().join(format!("{name}.nnv"))).unwrap();
+            let (mut pos, mut headers, mut frames) = (0, Vec::new(), Vec::new());
+            while let AccessUnitScan::Unit(unit) =
+                scan_access_unit(&UnitScanner::new(), &data[pos..], true)
+            {
+                pos += unit.len;
+                headers.extend(unit.sequence);
+                frames.push(unit.frame);
+            }
+            assert_eq!(pos, data.len(), "{name}");
+            assert!(
+                frames
+                    .iter()
+                    .all(|f| f.checksum.is_some() || f.frame_type == FrameType::Repeat)
+            );
+            (headers, frames)
+        };
+        assert!(facts("key-only").1.iter().all(|f| f.is_key()));
+        let (_, low) = facts("low-delay");
+        assert_eq!(low.iter().filter(|f| f.is_key()).count(), 2);
+        assert!(low.iter().all(|f| f.level == 0));
+        let (headers, b) = facts("hierarchical-b");
+        assert_eq!(headers[0].gop.mini_gop, 8);
+        assert!(b.iter().any(|f| f.level == 3 && f.ref1.is_some()));
+        let (odd, _) = facts("odd-size");
+        assert_eq!((odd[0].width, odd[0].height), (81, 47));
+        assert_eq!(facts("ten-bit").0[0].bit_depth, 10);
+        let (changes, _) = facts("parameter-change");
+        let mut sizes: Vec<_> = changes
+            .iter()
+            .map(|h| (h.width, h.height, h.bit_depth))
+            .collect();
+        sizes.dedup();
+        assert_eq!(sizes, [(96, 64, 8), (64, 80, 8), (64, 80, 10), (96, 64, 8)]);
+    });
+}
+
+/// Makes the streams and their sums. Not a test: run by `scripts/make-conformance.sh`.
+#[test]
+#[ignore = "writes tests/conformance"]
+fn make_conformance_streams() {
+    within(|| {
+        let folder = folder();
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut sums = String::from(
+            "# name, frames, MD5 over format, size, checksum and time of each frame, MD5 of videocodectestsink\n",
+        );
+        for (name, parts) in STREAMS {
+            let mut data = Vec::new();
+            for (format, (w, h), count, properties) in *parts {
+                let mut properties = properties.to_vec();
+                properties.push(("frame-checksum", "true"));
+                data.extend(join(&encode(&info(*format, *w, *h), *count, &properties)));
+            }
+            let path = folder.join(format!("{name}.nnv"));
+            std::fs::write(&path, &data).unwrap();
+            let path = path.to_str().unwrap();
+            let (frames, sum) = md5(path);
+            // The sink takes one format only.
+            let one = parts.iter().all(|p| (p.0, p.1) == (parts[0].0, parts[0].1));
+            let sink = one
+                .then(|| sink_md5(path))
+                .flatten()
+                .unwrap_or_else(|| "-".into());
+            sums += &format!("{name} {frames} {sum} {sink}\n");
+        }
+        std::fs::write(folder.join("MD5SUMS"), sums).unwrap();
+    });
+}

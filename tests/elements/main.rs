@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The elements as an application meets them: harnesses and pipelines with the plugin registered statically.
+//!
+//! Needs ONNX Runtime (see `scripts/test.sh`).
+
+mod conformance;
+mod damage;
+mod decoder;
+mod encoder;
+mod parser;
+mod playback;
+mod properties;
+mod util;

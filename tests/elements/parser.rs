@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `nnvparse` and the typefinder.
+
+use gst::prelude::*;
+use gst_base::prelude::*;
+
+use crate::util::*;
+
+/// A stream of two groups, as bytes and as the encoder's units.
+fn stream(properties: &[(&str, &str)]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let units = encode(&i420(64, 48), 10, properties);
+    (join(&units), units.iter().map(bytes).collect())
+}
+
+fn parser() -> gst_check::Harness {
+    let mut h =
+        gst_check::Harness::with_element(&element("nnvparse", &[]), Some("sink"), Some("src"));
+    h.set_src_caps_str("video/x-nnv");
+    // As from a file: bytes, no times.
+    let segment = gst::FormattedSegment::<gst::format::Bytes>::new();
+    assert!(h.push_event(gst::event::Segment::new(&segment)));
+    h
+}
+
+fn parse(data: &[u8], chunk: usize) -> (Vec<gst::Buffer>, Vec<String>) {
+    let mut h = parser();
+    let bus = gst::Bus::new();
+    h.element().unwrap().set_bus(Some(&bus));
+    for part in data.chunks(chunk) {
+        h.push(gst::Buffer::from_slice(part.to_vec())).unwrap();
+    }
+    h.push_event(gst::event::Eos::new());
+    let warnings = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Warning]))
+        .map(|m| match m.view() {
+            gst::MessageView::Warning(w) => w.error().to_string(),
+            _ => unreachable!("only warnings are popped"),
+        })
+        .collect();
+    (pull_all(&mut h), warnings)
+}
+
+#[test]
+fn chunks_do_not_matter() {
+    within(|| {
+        let (data, units) = stream(&[("bframes", "3"), ("key-int-max", "5")]);
+        for chunk in [1, 7, 64, 1000, data.len()] {
+            let (out, warnings) = parse(&data, chunk);
+            assert_eq!(
+                out.iter().map(bytes).collect::<Vec<_>>(),
+                units,
+                "chunks of {chunk}"
+            );
+            assert!(warnings.is_empty(), "{warnings:?}");
+            let keys: Vec<_> = out.iter().filter(|u| is_key(u)).map(|u| u.pts()).collect();
+            assert_eq!(keys, [Some(ms(0)), Some(ms(200))]);
+            let mut pts: Vec<_> = out.iter().map(|u| u.pts().unwrap()).collect();
+            assert!(
+                out.iter()
+                    .all(|u| u.dts() <= u.pts() && u.duration() == Some(ms(40)))
+            );
+            assert!(out.windows(2).all(|u| u[0].dts() <= u[1].dts()));
+            pts.sort();
+            assert_eq!(pts, (0..10).map(|t| ms(40 * t)).collect::<Vec<_>>());
+        }
+    });
+}
+
+#[test]
+fn caps_are_those_of_the_encoder() {
+    within(|| {
+        let info = i420(64, 48);
+        let mut enc = encoder(&info, &[]);
+        enc.push(buffer(&info, 0, 0)).unwrap();
+        let data = bytes(&enc.pull().unwrap());
+        let mut h = parser();
+        h.push(gst::Buffer::from_slice(data)).unwrap();
+        h.push_event(gst::event::Eos::new());
+        let caps = |h: &gst_check::Harness| h.sinkpad().unwrap().current_caps().unwrap();
+        let (a, b) = (caps(&enc), caps(&h));
+        let (a, b) = (a.structure(0).unwrap(), b.structure(0).unwrap());
+        for (field, value) in b.iter() {
+            if field != "streamheader" {
+                let same = a.value(field.as_str()).map(|v| format!("{v:?}"));
+                assert_eq!(same.ok(), Some(format!("{value:?}")), "{field}");
+            }
+        }
+    });
+}
+
+#[test]
+fn garbage_between_units_is_passed_over_with_one_warning() {
+    within(|| {
+        let (_, units) = stream(&[("key-int-max", "5")]);
+        let mut data = Vec::new();
+        for (i, unit) in units.iter().enumerate() {
+            data.extend(unit);
+            if i == 3 || i == 7 {
+                data.extend((0..777u32).map(|v| (v * v >> 3) as u8));
+                data.extend([0x8e, b'N', b'V', 2, 0x7f]);
+            }
+        }
+        for chunk in [13, data.len()] {
+            let (out, warnings) = parse(&data, chunk);
+            assert_eq!(out.iter().map(bytes).collect::<Vec<_>>(), units);
+            assert_eq!(warnings.len(), 2, "{warnings:?}");
+            assert!(warnings[0].contains("782 bytes"), "{warnings:?}");
+        }
+    });
+}
+
+#[test]
+fn a_stream_can_be_joined_in_the_middle() {
+    within(|| {
+        let (data, units) = stream(&[("key-int-max", "5")]);
+        let cut = units[0].len() + units[1].len() + 11;
+        let (out, warnings) = parse(&data[cut..], 50);
+        assert_eq!(out.iter().map(bytes).collect::<Vec<_>>(), units[5..]);
+        assert_eq!(warnings.len(), 1);
+        // It begins at zero, whatever the times in the stream are.
+        assert_eq!(out[0].pts(), Some(ms(0)));
+    });
+}
+
+#[test]
+fn streams_can_be_put_one_behind_the_other() {
+    within(|| {
+        let (a, units) = stream(&[("bframes", "3")]);
+        let other = encode(&i420(32, 48), 4, &[]);
+        let data = [&a[..], &a, &join(&other)].concat();
+        let mut h = parser();
+        h.push(gst::Buffer::from_slice(data)).unwrap();
+        h.push_event(gst::event::Eos::new());
+        let out = pull_all(&mut h);
+        assert_eq!(out.len(), 2 * units.len() + 4);
+        let mut pts: Vec<_> = out.iter().map(|u| u.pts().unwrap()).collect();
+        pts.sort();
+        assert_eq!(pts, (0..24).map(|t| ms(40 * t)).collect::<Vec<_>>());
+        let caps = h.sinkpad().unwrap().current_caps().unwrap();
+        assert_eq!(caps.structure(0).unwrap().get::<i32>("width"), Ok(32));
+    });
+}
+
+#[test]
+fn times_of_upstream_are_kept() {
+    within(|| {
+        let units = encode(&i420(64, 48), 4, &[]);
+        let mut h =
+            gst_check::Harness::with_element(&element("nnvparse", &[]), Some("sink"), Some("src"));
+        h.set_src_caps_str("video/x-nnv");
+        for (i, unit) in units.iter().enumerate() {
+            let mut b = gst::Buffer::from_slice(bytes(unit));
+            let m = b.get_mut().unwrap();
+            m.set_pts(ms(5000 + 111 * i as u64));
+            m.set_dts(ms(5000 + 111 * i as u64));
+            h.push(b).unwrap();
+        }
+        h.push_event(gst::event::Eos::new());
+        let pts: Vec<_> = pull_all(&mut h).iter().map(|u| u.pts().unwrap()).collect();
+        assert_eq!(pts, [5000, 5111, 5222, 5333].map(ms));
+    });
+}
+
+#[test]
+fn a_later_version_is_one_clear_error() {
+    within(|| {
+        let (mut data, _) = stream(&[]);
+        // The header's payload begins with the magic and the version; its checksum is made anew.
+        let at = data.windows(4).position(|w| w == b"NNV1").unwrap();
+        let gstnnv::codec::bitstream::Peek::Sound(kind, payload) =
+            gstnnv::codec::bitstream::peek_unit(&data)
+        else {
+            panic!("a unit begins the stream")
+        };
+        data[at + 4] = 99;
+        let mut unit = Vec::new();
+        gstnnv::codec::bitstream::write_unit(&mut unit, kind, &data[payload.clone()]).unwrap();
+        data.splice(..payload.end + 4, unit);
+        let file = TempFile::with("later.nnv", &data);
+        let outcome = decode(file.path(), "");
+        let errors = outcome.errors.join("\n");
+        assert!(
+            errors.contains("99") && errors.contains("update"),
+            "{errors}"
+        );
+    });
+}
+
+#[test]
+fn typefinding_knows_streams_and_nothing_else() {
+    within(|| {
+        let (data, units) = stream(&[("key-int-max", "5")]);
+        let find = |data: &[u8]| {
+            gst_base::type_find_helper_for_data(gst::Object::NONE, data)
+                .ok()
+                .map(|(caps, probability)| (caps.to_string(), probability))
+        };
+        let nnv = |p| Some(("video/x-nnv".to_string(), p));
+        assert_eq!(find(&data), nnv(gst::TypeFindProbability::Maximum));
+        assert_eq!(find(&data[..300]), nnv(gst::TypeFindProbability::Maximum));
+        // From the middle of the first group to the second key frame's header.
+        let middle = &data[units[0].len() / 2..];
+        assert_eq!(find(middle), nnv(gst::TypeFindProbability::Likely));
+        let noise: Vec<u8> = (0..5000u32)
+            .map(|v| (v.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
+        assert!(find(&noise).is_none_or(|(caps, _)| caps != "video/x-nnv"));
+        assert!(find(b"\x8eNV").is_none_or(|(caps, _)| caps != "video/x-nnv"));
+    });
+}
+
+#[test]
+fn positions_and_durations_are_known() {
+    within(|| {
+        let (data, _) = stream(&[("bframes", "3"), ("key-int-max", "5")]);
+        let file = TempFile::with("known.nnv", &data);
+        let pipeline = launch(&format!(
+            "filesrc location={} ! nnvparse ! fakesink name=out",
+            file.path()
+        ));
+        pipeline.set_state(gst::State::Paused).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(30)).0.unwrap();
+        assert_eq!(pipeline.query_duration::<gst::ClockTime>(), Some(ms(400)));
+        assert_eq!(pipeline.query_position::<gst::ClockTime>(), Some(ms(0)));
+        let mut seeking = gst::query::Seeking::new(gst::Format::Time);
+        assert!(pipeline.query(&mut seeking));
+        assert!(seeking.result().0);
+        pipeline.set_state(gst::State::Null).unwrap();
+        // Data that is pushed has no index, but an estimate once something has flowed.
+        let pipeline = launch(&format!(
+            "filesrc location={} ! queue ! nnvparse ! fakesink name=out",
+            file.path()
+        ));
+        let outcome = play(&pipeline);
+        assert!(outcome.eos);
+    });
+}
+
+#[test]
+fn parser_is_a_base_parse() {
+    init();
+    assert!(element("nnvparse", &[]).is::<gst_base::BaseParse>());
+    let parse = element("nnvparse", &[])
+        .downcast::<gst_base::BaseParse>()
+        .unwrap();
+    assert_eq!(BaseParseExtManual::sink_pad(&parse).name(), "sink");
+}

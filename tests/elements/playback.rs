@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Files in GStreamer's own players: autoplugging and exact seeking.
+
+use gst::prelude::*;
+
+use crate::util::*;
+
+fn file(bframes: &str) -> TempFile {
+    let p = [
+        ("bframes", bframes),
+        ("key-int-max", "12"),
+        ("frame-checksum", "true"),
+    ];
+    TempFile::with("play.nnv", &join(&encode(&i420(64, 48), 50, &p)))
+}
+
+fn uri(file: &TempFile) -> String {
+    gst::glib::filename_to_uri(&file.0, None)
+        .unwrap()
+        .to_string()
+}
+
+#[test]
+fn decodebin_and_uridecodebin_find_the_way() {
+    within(|| {
+        let file = file("3");
+        let linear = decode(file.path(), "").sound();
+        assert_eq!(linear.shown.len(), 50);
+        for description in [
+            format!("filesrc location={} ! decodebin", file.path()),
+            format!("filesrc location={} ! decodebin3", file.path()),
+            format!("uridecodebin uri={}", uri(&file)),
+            format!("uridecodebin3 uri={}", uri(&file)),
+            // Pushed instead of pulled.
+            format!(
+                "filesrc location={} blocksize=100 ! queue ! decodebin",
+                file.path()
+            ),
+        ] {
+            let outcome = play(&launch(&format!(
+                "{description} ! fakesink name=out sync=false"
+            )))
+            .sound();
+            assert_eq!(outcome.checksums(), linear.checksums(), "{description}");
+        }
+    });
+}
+
+#[test]
+fn playbin_plays() {
+    within(|| {
+        let file = file("3");
+        let linear = decode(file.path(), "").sound();
+        for player in ["playbin", "playbin3"] {
+            let sink = element("fakesink", &[("sync", "false")]);
+            let player = element(player, &[("flags", "video")]);
+            player.set_property("uri", uri(&file));
+            player.set_property("video-sink", &sink);
+            let seen = record(&sink);
+            let mut outcome = Outcome::default();
+            player.set_state(gst::State::Playing).unwrap();
+            wait(&player, &mut outcome);
+            player.set_state(gst::State::Null).unwrap();
+            let outcome = outcome.sound();
+            assert_eq!(outcome.tags.map(|t| t.n_tags() > 0), Some(true));
+            let sums: Vec<_> = seen.lock().unwrap().0.iter().map(|s| s.checksum).collect();
+            // Players show the first frame once for the preroll, and once only.
+            assert_eq!(sums, linear.checksums());
+        }
+    });
+}
+
+/// Seeks a paused pipeline and returns what it shows then.
+fn seek(
+    pipeline: &gst::Element,
+    seen: &std::sync::Mutex<(Vec<Shown>, Vec<gst::Caps>)>,
+    flags: gst::SeekFlags,
+    to: gst::ClockTime,
+) -> Shown {
+    pipeline
+        .seek_simple(gst::SeekFlags::FLUSH | flags, to)
+        .unwrap_or_else(|e| panic!("seek to {to}: {e}"));
+    let (result, ..) = pipeline.state(gst::ClockTime::from_seconds(60));
+    result.unwrap_or_else(|e| panic!("seek to {to}: {e}"));
+    let shown = &seen.lock().unwrap().0;
+    shown
+        .first()
+        .unwrap_or_else(|| panic!("nothing shown after a seek to {to}"))
+        .clone()
+}
+
+#[test]
+fn seeking_is_exact_to_the_frame() {
+    within(|| {
+        for bframes in ["0", "3", "7"] {
+            let file = file(bframes);
+            let linear = decode(file.path(), "").sound();
+            for source in ["", "queue !"] {
+                let pipeline = launch(&format!(
+                    "filesrc location={} ! {source} nnvparse ! nnvdec ! fakesink name=out sync=false",
+                    file.path()
+                ));
+                let sink = pipeline
+                    .downcast_ref::<gst::Bin>()
+                    .unwrap()
+                    .by_name("out")
+                    .unwrap();
+                let seen = record(&sink);
+                pipeline.set_state(gst::State::Paused).unwrap();
+                pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+                let targets = [0u64, 1, 49, 12, 11, 13, 30, 24, 23, 48, 5, 36, 37, 0, 47];
+                for (i, frame) in targets.iter().enumerate() {
+                    // The beginning, the middle and the very end of a frame.
+                    let time =
+                        ms(40 * frame) + gst::ClockTime::from_useconds([0, 20_000, 39_999][i % 3]);
+                    let flags = [gst::SeekFlags::ACCURATE, gst::SeekFlags::empty()][i % 2];
+                    let shown = seek(&pipeline, &seen, flags, time);
+                    let expected = &linear.shown[*frame as usize];
+                    assert_eq!(
+                        shown.checksum, expected.checksum,
+                        "bframes {bframes}, {source} seek to frame {frame}: got the one of {:?}",
+                        shown.pts
+                    );
+                }
+                // Everything after the last seek is as in linear decoding.
+                pipeline.set_state(gst::State::Playing).unwrap();
+                let mut outcome = Outcome::default();
+                wait(&pipeline, &mut outcome);
+                let outcome = outcome.sound();
+                assert!(outcome.eos);
+                let sums: Vec<_> = seen.lock().unwrap().0.iter().map(|s| s.checksum).collect();
+                assert_eq!(sums, linear.checksums()[47..]);
+                pipeline.set_state(gst::State::Null).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn key_unit_seeks_land_on_key_frames() {
+    within(|| {
+        let file = file("3");
+        let linear = decode(file.path(), "").sound();
+        let pipeline = launch(&format!(
+            "filesrc location={} ! nnvparse ! nnvdec ! fakesink name=out sync=false",
+            file.path()
+        ));
+        let sink = pipeline
+            .downcast_ref::<gst::Bin>()
+            .unwrap()
+            .by_name("out")
+            .unwrap();
+        let seen = record(&sink);
+        pipeline.set_state(gst::State::Paused).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        let key = gst::SeekFlags::KEY_UNIT;
+        for (flags, to, frame) in [
+            (key, 20, 12),
+            (key | gst::SeekFlags::SNAP_BEFORE, 23, 12),
+            (key | gst::SeekFlags::SNAP_AFTER, 13, 24),
+            (key | gst::SeekFlags::SNAP_NEAREST, 22, 24),
+            (key | gst::SeekFlags::SNAP_NEAREST, 14, 12),
+            (key, 36, 36),
+        ] {
+            let shown = seek(&pipeline, &seen, flags, ms(40 * to + 5));
+            assert_eq!(shown.pts, Some(ms(40 * frame)), "seek to frame {to}");
+            assert_eq!(shown.checksum, linear.shown[frame as usize].checksum);
+        }
+        pipeline.set_state(gst::State::Null).unwrap();
+    });
+}
+
+#[test]
+fn a_segment_ends_where_the_seek_says() {
+    within(|| {
+        let file = file("3");
+        let linear = decode(file.path(), "").sound();
+        let pipeline = launch(&format!(
+            "filesrc location={} ! nnvparse ! nnvdec ! fakesink name=out sync=false",
+            file.path()
+        ));
+        let sink = pipeline
+            .downcast_ref::<gst::Bin>()
+            .unwrap()
+            .by_name("out")
+            .unwrap();
+        let seen = record(&sink);
+        pipeline.set_state(gst::State::Paused).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        pipeline
+            .seek(
+                1.0,
+                gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
+                gst::SeekType::Set,
+                ms(40 * 15),
+                gst::SeekType::Set,
+                ms(40 * 20),
+            )
+            .unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut outcome = Outcome::default();
+        wait(&pipeline, &mut outcome);
+        pipeline.set_state(gst::State::Null).unwrap();
+        outcome.sound();
+        let sums: Vec<_> = seen.lock().unwrap().0.iter().map(|s| s.checksum).collect();
+        assert_eq!(sums, linear.checksums()[15..20]);
+    });
+}
+
+#[test]
+fn the_stream_survives_a_payload_format() {
+    within(|| {
+        let file = file("3");
+        let linear = decode(file.path(), "").sound();
+        let outcome = play(&launch(&format!(
+            "filesrc location={} ! nnvparse ! rtpgstpay ! rtpgstdepay ! nnvparse ! nnvdec ! \
+             fakesink name=out sync=false",
+            file.path()
+        )))
+        .sound();
+        assert_eq!(outcome.checksums(), linear.checksums());
+    });
+}
+
+#[test]
+fn a_live_pipeline_reports_its_latency() {
+    within(|| {
+        for (bframes, latency) in [(0u64, 0u64), (3, 3), (7, 7)] {
+            let pipeline = launch(&format!(
+                "videotestsrc is-live=true num-buffers=12 ! \
+                 video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
+                 nnvenc name=enc bframes={bframes} ! nnvdec ! fakesink name=out sync=true"
+            ));
+            let enc = pipeline
+                .downcast_ref::<gst::Bin>()
+                .unwrap()
+                .by_name("enc")
+                .unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            let mut outcome = Outcome::default();
+            // The source is live: its own latency is one frame.
+            let mut query = gst::query::Latency::new();
+            wait(&pipeline, &mut outcome);
+            assert!(enc.static_pad("src").unwrap().query(&mut query));
+            let (live, min, _) = query.result();
+            assert!(live);
+            assert_eq!(min, ms(40 * (latency + 1)), "bframes {bframes}");
+            pipeline.set_state(gst::State::Null).unwrap();
+            outcome.sound();
+        }
+    });
+}

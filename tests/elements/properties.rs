@@ -1,0 +1,290 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Registration, properties, caps, and the errors of a wrong set-up.
+
+use gst::glib;
+use gst::prelude::*;
+use gst_video::prelude::*;
+
+use crate::util::*;
+
+const COMMON: [&str; 7] = [
+    "model",
+    "model-path",
+    "execution-provider",
+    "device-id",
+    "threads",
+    "active-execution-provider",
+    "stats",
+];
+
+fn specs(element: &str) -> Vec<glib::ParamSpec> {
+    let element = self::element(element, &[]);
+    element
+        .list_properties()
+        .iter()
+        .filter(|spec| spec.owner_type() == element.type_())
+        .cloned()
+        .collect()
+}
+
+#[test]
+fn every_property_is_there_and_explained() {
+    init();
+    let encoder = [
+        "rate-control",
+        "quantizer",
+        "bitrate",
+        "max-bitrate",
+        "vbv-buf-capacity",
+        "min-quantizer",
+        "max-quantizer",
+        "key-int-max",
+        "bframes",
+        "tune",
+        "batch-size",
+        "frame-checksum",
+    ];
+    for (element, own) in [("nnvenc", &encoder[..]), ("nnvdec", &["conceal"])] {
+        let specs = specs(element);
+        let mut names: Vec<_> = specs.iter().map(|s| s.name()).collect();
+        let mut expected: Vec<_> = own.iter().chain(&COMMON).copied().collect();
+        names.sort_unstable();
+        expected.sort_unstable();
+        assert_eq!(names, expected);
+        for spec in &specs {
+            let blurb = spec.blurb().unwrap_or_default();
+            assert!(blurb.len() > 20, "{element} {}: {blurb}", spec.name());
+            assert!(spec.nick() != spec.name(), "{element} {}", spec.name());
+            let when = glib::ParamFlags::from_bits_retain(
+                gst::ffi::GST_PARAM_MUTABLE_PLAYING | gst::ffi::GST_PARAM_MUTABLE_READY,
+            );
+            assert!(
+                spec.flags().intersects(when) || !spec.flags().contains(glib::ParamFlags::WRITABLE),
+                "{element} {} does not say when it may be set",
+                spec.name()
+            );
+        }
+        for unit in [("bitrate", "kbit/s"), ("vbv-buf-capacity", "ms")] {
+            if let Some(spec) = specs.iter().find(|s| s.name() == unit.0) {
+                assert!(spec.blurb().unwrap().contains(unit.1));
+            }
+        }
+    }
+}
+
+#[test]
+fn properties_keep_what_is_set() {
+    let enc = element(
+        "nnvenc",
+        &[
+            ("rate-control", "cbr"),
+            ("quantizer", "63"),
+            ("bitrate", "777"),
+            ("max-bitrate", "888"),
+            ("vbv-buf-capacity", "250"),
+            ("min-quantizer", "3"),
+            ("max-quantizer", "60"),
+            ("key-int-max", "1"),
+            ("bframes", "7"),
+            ("tune", "zerolatency"),
+            ("batch-size", "2"),
+            ("frame-checksum", "true"),
+            ("model", "other"),
+            ("model-path", "/nowhere"),
+            ("execution-provider", "cpu"),
+            ("device-id", "1"),
+            ("threads", "3"),
+        ],
+    );
+    for (name, value) in [
+        ("quantizer", 63u32),
+        ("bitrate", 777),
+        ("max-bitrate", 888),
+        ("vbv-buf-capacity", 250),
+        ("min-quantizer", 3),
+        ("max-quantizer", 60),
+        ("key-int-max", 1),
+        ("bframes", 7),
+        ("batch-size", 2),
+        ("device-id", 1),
+        ("threads", 3),
+    ] {
+        assert_eq!(enc.property::<u32>(name), value, "{name}");
+    }
+    assert_eq!(enc.property::<String>("model"), "other");
+    assert_eq!(enc.property::<String>("model-path"), "/nowhere");
+    assert!(enc.property::<bool>("frame-checksum"));
+    for (name, value) in [
+        ("rate-control", "cbr"),
+        ("tune", "zerolatency"),
+        ("execution-provider", "cpu"),
+    ] {
+        let value_now = enc.property_value(name);
+        let (_, now) = glib::EnumValue::from_value(&value_now).unwrap();
+        assert_eq!(now.nick(), value);
+    }
+    assert_eq!(
+        enc.property::<Option<String>>("active-execution-provider"),
+        None
+    );
+    let dec = element("nnvdec", &[("conceal", "false")]);
+    assert!(!dec.property::<bool>("conceal"));
+    assert_eq!(dec.property::<Option<String>>("model"), None);
+}
+
+#[test]
+fn ranks_and_templates_fit_together() {
+    init();
+    let factory = |name| gst::ElementFactory::find(name).unwrap();
+    for name in ["nnvenc", "nnvdec", "nnvparse"] {
+        assert_eq!(factory(name).rank(), gst::Rank::PRIMARY, "{name}");
+    }
+    let template = |name, pad| {
+        factory(name)
+            .static_pad_templates()
+            .find(|t| t.name_template() == pad)
+            .unwrap()
+            .caps()
+    };
+    let parsed: gst::Caps = "video/x-nnv, stream-format=byte-stream, alignment=au, parsed=true"
+        .parse()
+        .unwrap();
+    assert_eq!(template("nnvenc", "src"), parsed);
+    assert_eq!(template("nnvparse", "src"), parsed);
+    assert_eq!(template("nnvdec", "sink"), parsed);
+    assert_eq!(template("nnvparse", "sink").to_string(), "video/x-nnv");
+    let raw = template("nnvenc", "sink");
+    assert_eq!(raw, template("nnvdec", "src"));
+    for format in ["I420", "NV12", "I420_10LE", "P010_10LE"] {
+        let caps = format!("video/x-raw, format={format}, width=8192, height=8192, framerate=0/1");
+        assert!(
+            caps.parse::<gst::Caps>().unwrap().is_subset(&raw),
+            "{format}"
+        );
+    }
+}
+
+/// Starts an encoder and returns the one error it must post.
+fn start_error(properties: &[(&str, &str)]) -> String {
+    let pipeline = gst::Pipeline::new();
+    let enc = element("nnvenc", properties);
+    pipeline.add(&enc).unwrap();
+    assert!(pipeline.set_state(gst::State::Paused).is_err());
+    let bus = pipeline.bus().unwrap();
+    let errors: Vec<String> = std::iter::from_fn(|| bus.pop_filtered(&[gst::MessageType::Error]))
+        .map(|m| match m.view() {
+            gst::MessageView::Error(e) => e.error().to_string(),
+            _ => unreachable!("only errors are popped"),
+        })
+        .collect();
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].clone()
+}
+
+#[test]
+fn wrong_bundles_are_one_clear_error() {
+    within(|| {
+        let error = start_error(&[("model", "no-such-model")]);
+        assert!(
+            error.contains("no-such-model") && error.contains("model-path"),
+            "{error}"
+        );
+        let error = start_error(&[("model-path", "/no/such/folder")]);
+        assert!(error.contains("/no/such/folder"), "{error}");
+        // A file where a folder is expected, and a folder without a bundle.
+        let file = TempFile::with("bundle", b"not a bundle");
+        let error = start_error(&[("model-path", file.path())]);
+        assert!(error.contains(file.path()), "{error}");
+        let folder = std::env::temp_dir();
+        let error = start_error(&[("model-path", folder.to_str().unwrap())]);
+        assert!(error.contains(folder.to_str().unwrap()), "{error}");
+        let dec = element("nnvdec", &[("model-path", "/no/such/folder")]);
+        assert!(dec.set_state(gst::State::Paused).is_err());
+        dec.set_state(gst::State::Null).unwrap();
+    });
+}
+
+#[test]
+fn a_provider_that_cannot_run_is_an_error_not_a_fallback() {
+    within(|| {
+        if gstnnv::nn::Provider::COMPILED.contains(&gstnnv::nn::Provider::TensorRt) {
+            return;
+        }
+        let error = start_error(&[("execution-provider", "tensorrt")]);
+        assert!(error.contains("tensorrt"), "{error}");
+    });
+}
+
+/// Run by the next test in a process of its own, because a process loads ONNX Runtime once.
+#[test]
+#[ignore = "a part of missing_runtime_is_one_clear_error"]
+fn missing_runtime_child() {
+    let error = start_error(&[]);
+    println!("child saw: {error}");
+}
+
+#[test]
+fn missing_runtime_is_one_clear_error() {
+    within(|| {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "properties::missing_runtime_child",
+                "--ignored",
+                "--nocapture",
+            ])
+            .env("NNV_ORT_LIBRARY", "/no/such/libonnxruntime.so")
+            .env("LD_LIBRARY_PATH", "")
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{text}");
+        let line = text
+            .lines()
+            .find(|l| l.contains("child saw: "))
+            .unwrap_or_default();
+        assert!(line.contains("/no/such/libonnxruntime.so"), "{text}");
+        assert!(line.contains("NNV_ORT_LIBRARY"), "{text}");
+    });
+}
+
+#[test]
+fn unsupported_input_is_refused_with_a_reason() {
+    within(|| {
+        let wrong = play(&launch(
+            "videotestsrc num-buffers=2 ! video/x-raw,format=RGB,width=64,height=64 ! nnvenc ! fakesink",
+        ));
+        assert!(!wrong.errors.is_empty());
+        let interlaced = play(&launch(
+            "videotestsrc num-buffers=2 ! video/x-raw,format=I420,width=64,height=64 ! \
+             capssetter caps=video/x-raw,interlace-mode=interleaved ! nnvenc ! fakesink",
+        ));
+        let error = interlaced.errors.join("\n");
+        assert!(
+            error.contains("interlace") && error.contains("deinterlace"),
+            "{error}"
+        );
+        let range = play(&launch(
+            "videotestsrc num-buffers=2 ! video/x-raw,format=I420,width=64,height=64 ! \
+             nnvenc min-quantizer=40 max-quantizer=20 ! fakesink",
+        ));
+        let error = range.errors.join("\n");
+        assert!(
+            error.contains("min-quantizer 40") && error.contains("20"),
+            "{error}"
+        );
+    });
+}
+
+#[test]
+fn presets_and_raw_info_are_usable() {
+    // `GstPreset` keeps what users tune; it must list the properties that can be set.
+    let enc = element("nnvenc", &[]);
+    let preset = enc
+        .dynamic_cast::<gst::Preset>()
+        .expect("the encoder has presets");
+    let names = preset.property_names();
+    assert!(names.iter().any(|n| n == "quantizer"), "{names:?}");
+    assert!(i420(64, 48).to_caps().is_ok());
+}
