@@ -289,6 +289,8 @@ pub struct NnvEnc {
     cancel: Mutex<Option<Cancel>>,
     /// A rate property was set since the encoder last heard of it.
     rate_changed: AtomicBool,
+    /// Times are shifted, for frames that are reordered.
+    shifted: AtomicBool,
 }
 
 /// Statistics over all encoders since the element started.
@@ -537,6 +539,8 @@ impl ElementImpl for NnvEnc {
 
 impl VideoEncoderImpl for NnvEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
+        self.shifted.store(false, Ordering::Release);
+        self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
         Ok(())
@@ -719,7 +723,11 @@ impl NnvEnc {
         let obj = self.obj();
         let latency = duration * encoder.latency_frames() as u64;
         let depth = reorder_depth(bframes);
-        obj.set_min_pts((depth > 0).then_some(SHIFT));
+        // The base class starts a new segment with each call.
+        let shift = depth > 0;
+        if self.shifted.swap(shift, Ordering::AcqRel) != shift {
+            obj.set_min_pts(shift.then_some(SHIFT));
+        }
         obj.set_latency(latency, latency);
         let caps = common::stream_caps(&stream, &encoder.sequence_header());
         *lock(&self.cancel) = Some(encoder.cancel_handle());

@@ -78,7 +78,10 @@ pub struct NnvParse {
 
 /// What stands at the beginning of the data.
 enum Step {
+    /// Damage.
     Skip(usize),
+    /// A header that another one follows, as senders repeat them: nothing is lost.
+    PassOver(usize),
     NeedMore(usize),
     Unit {
         len: usize,
@@ -173,7 +176,8 @@ impl BaseParseImpl for NnvParse {
         let obj = self.obj();
         self.begin_index()?;
         let offset = frame.offset();
-        let step = {
+        let at_end = obj.is_draining();
+        let (step, size) = {
             let buffer = frame.buffer().ok_or(gst::FlowError::Error)?;
             let data = buffer.map_readable().map_err(|e| {
                 gst::element_imp_error!(
@@ -183,7 +187,7 @@ impl BaseParseImpl for NnvParse {
                 );
                 gst::FlowError::Error
             })?;
-            self.step(&data, obj.is_draining())
+            (self.step(&data, at_end), data.len())
         };
         match step {
             Step::NeedMore(size) => {
@@ -192,6 +196,14 @@ impl BaseParseImpl for NnvParse {
             }
             Step::Skip(len) => {
                 self.skipped(offset, len);
+                if at_end && len == size {
+                    // A file's end is no event: this is the last occasion to tell.
+                    self.report_damage();
+                }
+                obj.set_min_frame_size(MIN_UNIT as u32);
+                Ok((gst::FlowSuccess::Ok, len as u32))
+            }
+            Step::PassOver(len) => {
                 obj.set_min_frame_size(MIN_UNIT as u32);
                 Ok((gst::FlowSuccess::Ok, len as u32))
             }
@@ -276,11 +288,13 @@ impl NnvParse {
     fn step(&self, data: &[u8], end: bool) -> Step {
         let state = &mut *lock(&self.state);
         // The limit for units follows the header of the very access unit it stands in.
+        let mut header_len = None;
         if let Scan::Unit(unit) = state.scanner.scan(data, end)
             && unit.kind == UnitType::Sequence
             && let Ok(header) = SequenceHeader::parse(unit.payload)
         {
             state.scanner = State::limit(&header);
+            header_len = Some(unit.len);
         }
         match scan_access_unit(&state.scanner, data, end) {
             AccessUnitScan::Unit(unit) => {
@@ -296,6 +310,7 @@ impl NnvParse {
                     frame: Box::new(unit.frame),
                 }
             }
+            AccessUnitScan::Skip(len) if header_len == Some(len) => Step::PassOver(len),
             AccessUnitScan::Skip(len) => Step::Skip(len),
             AccessUnitScan::NeedMore(size) => Step::NeedMore(size),
             AccessUnitScan::Unsupported(_, error) => Step::Unsupported(error),

@@ -214,7 +214,7 @@ fn positions_and_durations_are_known() {
         let (data, _) = stream(&[("bframes", "3"), ("key-int-max", "5")]);
         let file = TempFile::with("known.nnv", &data);
         let pipeline = launch(&format!(
-            "filesrc location={} ! nnvparse ! fakesink name=out",
+            "filesrc location={} ! nnvparse ! fakesink",
             file.path()
         ));
         pipeline.set_state(gst::State::Paused).unwrap();
@@ -227,7 +227,7 @@ fn positions_and_durations_are_known() {
         pipeline.set_state(gst::State::Null).unwrap();
         // Data that is pushed has no index, but an estimate once something has flowed.
         let pipeline = launch(&format!(
-            "filesrc location={} ! queue ! nnvparse ! fakesink name=out",
+            "filesrc location={} ! queue ! nnvparse ! fakesink",
             file.path()
         ));
         let outcome = play(&pipeline);

@@ -63,10 +63,6 @@ impl TempFile {
     pub fn path(&self) -> &str {
         self.0.to_str().expect("temporary paths are UTF-8")
     }
-
-    pub fn read(&self) -> Vec<u8> {
-        std::fs::read(&self.0).expect("the temporary file can be read")
-    }
 }
 
 impl Drop for TempFile {
@@ -313,7 +309,9 @@ pub fn record(sink: &gst::Element) -> Arc<Mutex<(Vec<Shown>, Vec<gst::Caps>)>> {
     let record = seen.clone();
     let pad = sink.static_pad("sink").expect("sinks have a sink pad");
     pad.add_probe(
-        gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM,
+        gst::PadProbeType::BUFFER
+            | gst::PadProbeType::EVENT_DOWNSTREAM
+            | gst::PadProbeType::EVENT_FLUSH,
         move |_, probe| {
             let (shown, caps) = &mut *record.lock().unwrap();
             match &probe.data {
