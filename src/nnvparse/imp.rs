@@ -362,11 +362,17 @@ impl NnvParse {
             } else {
                 let before = state.timeline.clone();
                 if let Some(pts) = before.clone().times(frame).pts {
-                    index.add(KeyFrame {
+                    let new = index.add(KeyFrame {
                         offset,
                         pts,
                         before,
                     });
+                    drop(index);
+                    if new {
+                        // The base class also adds entries of its own, but not for the very first frame.
+                        let pts = gst::ClockTime::from_nseconds(pts);
+                        self.obj().add_index_entry(offset, pts, true, true);
+                    }
                 }
             }
         }

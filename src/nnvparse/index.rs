@@ -168,14 +168,15 @@ impl Index {
             .get(self.keys.partition_point(|key| key.pts < pts))
     }
 
-    /// Learns of a key frame that streams by. Out-of-order ones are known already.
-    pub fn add(&mut self, key: KeyFrame) {
-        if !self.complete
+    /// Learns of a key frame that streams by, and says whether it was new. Out-of-order ones are known already.
+    pub fn add(&mut self, key: KeyFrame) -> bool {
+        let new = !self.complete
             && self.keys.len() < MAX_KEYS
-            && self.keys.last().is_none_or(|last| last.offset < key.offset)
-        {
+            && self.keys.last().is_none_or(|last| last.offset < key.offset);
+        if new {
             self.keys.push(key);
         }
+        new
     }
 
     /// Goes on indexing. `read(offset, size)` gives the bytes there, fewer at the end of the file.
