@@ -349,8 +349,11 @@ mod tests {
     #[test]
     fn damage_costs_only_what_is_damaged() {
         let (mut data, keys) = file(4, &[0, 1, 2], 500, true);
-        for at in keys[1] as usize..keys[2] as usize - 600 {
-            data[at] = (at * 7) as u8;
+        for (i, byte) in data[keys[1] as usize..keys[2] as usize - 600]
+            .iter_mut()
+            .enumerate()
+        {
+            *byte = (i * 7) as u8;
         }
         data.extend([0x8e, b'N']);
         let mut index = Index::default();

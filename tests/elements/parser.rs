@@ -95,7 +95,7 @@ fn garbage_between_units_is_passed_over_with_one_warning() {
         for (i, unit) in units.iter().enumerate() {
             data.extend(unit);
             if i == 3 || i == 7 {
-                data.extend((0..777u32).map(|v| (v * v >> 3) as u8));
+                data.extend((0..777u32).map(|v| ((v * v) >> 3) as u8));
                 data.extend([0x8e, b'N', b'V', 2, 0x7f]);
             }
         }
