@@ -298,14 +298,29 @@ class Analysis(nn.Module):
 # ---------------------------------------------------------------- rate
 
 def laplace_bits(symbol, sigma):
-    """Bits of an integer symbol under a zero-mean Laplace distribution of deviation sigma (steps)."""
+    """Bits of a symbol under a zero-mean Laplace distribution of deviation sigma (steps).
+
+    Of the mass within ±1/2 of ``symbol``, which need not be an integer.
+    """
     inv_b = math.sqrt(2.0) / sigma
     v = symbol.abs()
-    zero = -torch.expm1(-0.5 * inv_b)
+    inside = 1.0 - 0.5 * (torch.exp((v - 0.5).clamp_max(0.0) * inv_b) + torch.exp(-(v + 0.5) * inv_b))
     # P(v) = exp(-(v-0.5)/b) (1 - exp(-1/b)) / 2, in the log domain for large v.
     tail = -(v - 0.5) * inv_b + torch.log(-torch.expm1(-inv_b) * 0.5 + 1e-12)
-    logp = torch.where(v < 0.5, torch.log(zero + 1e-12), tail)
+    logp = torch.where(v < 0.5, torch.log(inside + 1e-12), tail)
     return -logp / math.log(2.0)
+
+
+def rate_bits(symbol, value, sigma):
+    """Bits of the integers ``symbol`` = round(``value``), with two gradients.
+
+    ``sigma`` learns from the true symbols. ``value`` learns from symbols blurred by uniform noise: rounding
+    itself would show no price to a value that still rounds to zero, while the distortion pulls it outward, and the
+    rate would creep up (it did: +70 % in 800 steps of inter training).
+    """
+    hard = laplace_bits(symbol.detach(), sigma)
+    soft = laplace_bits(value + torch.rand_like(value) - 0.5, sigma.detach())
+    return hard + (soft - soft.detach())
 
 
 def scale_of(index):
@@ -385,7 +400,8 @@ class FrameCodec(nn.Module):
         ana = self.analysis
         y = ana.latents(free, self.transform, x, ana.q.at(q)[:, :, None, None], p, d).float()
         z = ana.hyper(free, y * self.y_fit, ana.hq.at(q)[:, :, None, None], p).float()
-        z = round_ste(z.clamp(-127, 127))
+        z_value = z.clamp(-127, 127)
+        z = round_ste(z_value)
         z_up = F.interpolate(z, scale_factor=4, mode="nearest")[:, :, : h8 // 2, : w8 // 2]
         index, feat = self.prior.run(ops, z_up, qvec, qoff, p, d)
         index = clamp_index(index)
@@ -394,32 +410,33 @@ class FrameCodec(nn.Module):
         sigma = scale_of(index)
 
         def residual(r):
-            """Quantise a residual: symbols and dequantised integers."""
-            s = round_ste(r / step)
+            """Quantise a residual: value in steps, symbols, dequantised integers."""
+            value = r / step
+            s = round_ste(value)
             if skip:
                 s = torch.where(index < 0.5, torch.zeros_like(s), s)
             deq = s * step
             if ops.quant:
                 deq = round_ste(deq)
-            return s, deq
+            return value, s, deq
 
         if self.means is not None:
             m1 = self.means.mean_first(ops, feat).float()
-            s1, r1 = residual(y - m1)
+            v1, s1, r1 = residual(y - m1)
             anchors = ops.mask(ops.clip(ops.add(r1, m1), -COEF_MAX, COEF_MAX), mask)
             m2 = self.means.mean_second(ops, feat, anchors, m1).float()
-            s2, r2 = residual(y - m2)
-            sym = torch.where(mask > 0.5, s1, s2)
+            v2, s2, r2 = residual(y - m2)
+            value, sym = torch.where(mask > 0.5, v1, v2), torch.where(mask > 0.5, s1, s2)
             coef = ops.clip(torch.where(mask > 0.5, r1 + m1, r2 + m2), -COEF_MAX, COEF_MAX)
         else:
-            sym, r = residual(y)
+            value, sym, r = residual(y)
             coef = ops.clip(r, -COEF_MAX, COEF_MAX)
         pic = self.synthesis.run(ops, self.transform, coef, feat, qvec, p, d).float()
         sharp = clamp_index(index + self.ratio_gain * neighbour_ratio(sym, sigma))
-        bits_y = laplace_bits(sym, scale_of(sharp))
+        bits_y = rate_bits(sym, value, scale_of(sharp))
         bits_y = bits_y.sum((1, 2, 3))
         z_sigma = torch.exp2(self.z_log_scale).view(1, -1, 1, 1).clamp(0.2, 64.0)
-        bits_z = laplace_bits(z, z_sigma).sum((1, 2, 3))
+        bits_z = rate_bits(z, z_value, z_sigma).sum((1, 2, 3))
         return pic, bits_y, bits_z, {"sym": sym, "index": index, "z": z}
 
 
