@@ -10,11 +10,12 @@
 //!   --cbr N               kbit/s, constant bit rate  --tune speed|psnr|zerolatency
 //!   --size WxH            size of the synthetic clip --crop WxH     keeps the centre of the clip
 //!   --dump FOLDER         symbols and scale indices as .npy
+//!   --tuning NAME=VALUE[,NAME=VALUE...]              constants of `Tuning`; lists with colons
 //!   --no-decode           encode only                --per-frame    one line per frame
 //! ```
 //! Without a clip, a synthetic one is made.
 
-use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune};
+use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame, StageTimes};
 use gstnnv::codec::picture::{Picture, RawFormat};
@@ -78,6 +79,9 @@ fn main() -> Result<(), AnyError> {
         Some("speed") => Tune::Speed,
         Some(other) => return Err(format!("unknown tune {other}").into()),
     };
+    if let Some(list) = args.take("tuning") {
+        tune(&mut config.tuning, &list)?;
+    }
     let dump = args.take("dump").map(PathBuf::from);
     let decode = !args.flag("no-decode");
     let per_frame = args.flag("per-frame");
@@ -276,6 +280,34 @@ fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages
         ms(stages.entropy),
         ms(stages.synth)
     );
+}
+
+fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
+    let offsets = |v: &str| -> Result<[i8; 4], AnyError> {
+        let parsed = v
+            .split(':')
+            .map(str::parse)
+            .collect::<Result<Vec<i8>, _>>()?;
+        parsed
+            .try_into()
+            .map_err(|_| "four offsets are needed".into())
+    };
+    for item in list.split(',') {
+        let (name, v) = item.split_once('=').ok_or("NAME=VALUE is needed")?;
+        match name {
+            "key" => t.key = v.parse()?,
+            "key_only" => t.key_only = v.parse()?,
+            "low_delay" => t.low_delay = offsets(v)?,
+            "levels" => t.levels = offsets(v)?,
+            "lambda" => t.lambda = v.parse()?,
+            "round_up" => t.round_up = v.parse()?,
+            "motion_lambda" => t.motion_lambda = v.parse()?,
+            "scene_cut" => t.scene_cut = v.parse()?,
+            "scene_cut_near" => t.scene_cut_near = v.parse()?,
+            _ => return Err(format!("no constant {name}").into()),
+        }
+    }
+    Ok(())
 }
 
 /// Peak resident memory in MiB.

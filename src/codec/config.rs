@@ -46,6 +46,48 @@ pub enum Tune {
     Speed,
 }
 
+/// Constants of the encoder that experiments tune, in one place. The stream format does not depend on them.
+///
+/// Offsets are in quantizer units, 12 of which double the step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tuning {
+    /// Offset of key frames that other frames are predicted from.
+    pub key: i8,
+    /// Offset of key frames that nothing is predicted from.
+    pub key_only: i8,
+    /// Offsets over the frames that follow a key frame in low-delay order, repeated. A frame with the lowest offset
+    /// serves as long-term reference.
+    pub low_delay: [i8; 4],
+    /// Offsets by level of a mini-GOP; level 0 is the anchor.
+    pub levels: [i8; 4],
+    /// Squared error, in squared steps, that one bit of the latent is worth.
+    pub lambda: f32,
+    /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain rounding).
+    pub round_up: f32,
+    /// Scales the cost of a bit in motion search.
+    pub motion_lambda: f32,
+    /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
+    pub scene_cut: f32,
+    /// What is added to that right after a key frame; it fades over 24 frames.
+    pub scene_cut_near: f32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            key: -6,
+            key_only: 0,
+            low_delay: [5, 3, 5, 0],
+            levels: [0, 4, 6, 9],
+            lambda: 0.11,
+            round_up: 0.56,
+            motion_lambda: 1.0,
+            scene_cut: 0.82,
+            scene_cut_near: 0.12,
+        }
+    }
+}
+
 /// All settings of an encoder.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EncoderConfig {
@@ -73,6 +115,8 @@ pub struct EncoderConfig {
     pub threads: u32,
     /// Starts key frames at scene cuts.
     pub scene_cut: bool,
+    /// Constants for experiments.
+    pub tuning: Tuning,
 }
 
 impl EncoderConfig {
@@ -91,6 +135,7 @@ impl EncoderConfig {
             frame_checksum: false,
             threads: 0,
             scene_cut: true,
+            tuning: Tuning::default(),
         }
     }
 

@@ -10,7 +10,7 @@ use super::encoder::{Clock, StageTimes, temporal_distances};
 use super::entropy::SymbolContexts;
 use super::error::{CodecError, Result};
 use super::gop::{FrameKind, MAX_LEVEL, References, Reorder, level_sizes};
-use super::latent::dequantise;
+use super::latent::{coded_scales, dequantise};
 use super::motion::{MotionContexts, MotionField, decode_field, predict};
 use super::parallel;
 use super::picture::Picture;
@@ -18,7 +18,7 @@ use super::reference::{Coding, Contexts, Reference};
 use super::stream_info::StreamInfo;
 use crate::nn::{self, Cancel, Grid, InterItem, Model};
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Finds the model that a sequence header names.
 pub trait ModelProvider: Send {
@@ -147,7 +147,8 @@ type Outcome = std::result::Result<Reference, String>;
 /// An inter frame whose side information is decoded.
 struct Opened<'a> {
     payload: FramePayload<'a>,
-    symbols: SymbolContexts,
+    /// Taken when `y` is decoded.
+    symbols: Option<SymbolContexts>,
     motion: Option<(MotionContexts, MotionField)>,
     z: Arc<[i8]>,
     p: Vec<i16>,
@@ -714,7 +715,7 @@ fn open<'a>(
     clock.lap(&mut times.entropy);
     Ok(Opened {
         payload,
-        symbols,
+        symbols: Some(symbols),
         motion,
         z,
         p,
@@ -727,13 +728,17 @@ fn open<'a>(
 fn decode_opened(
     sequence: &Sequence,
     frames: &[Pending],
-    opened: Vec<(usize, Opened)>,
+    mut opened: Vec<(usize, Opened)>,
     threads: usize,
     cancel: &Cancel,
     times: &mut StageTimes,
 ) -> Result<Vec<(usize, Outcome)>> {
     let grid = sequence.coding.grid;
     let model = &sequence.model;
+    let states: Vec<_> = opened
+        .iter_mut()
+        .map(|(_, o)| Mutex::new(o.symbols.take()))
+        .collect();
     let quantizer = |i: usize| frames[i].header.quantizer;
     let mut clock = Clock::start();
     let key = opened.iter().any(|(_, o)| o.motion.is_none());
@@ -755,24 +760,19 @@ fn decode_opened(
     let prior = batch.prior(&z, cancel)?;
     clock.lap(&mut times.prior);
     let tables = model.tables(batch.kind());
-    // Each state is taken by one worker.
-    let states: Vec<_> = opened
-        .iter()
-        .map(|(_, o)| std::sync::Mutex::new(Some(o.symbols.clone())))
-        .collect();
     let decoded = parallel::map(threads, opened.len(), |n| {
         let (i, o) = &opened[n];
-        let state = states[n]
+        // Each state is taken by one worker.
+        let mut state = states[n]
             .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .take();
-        let Some(mut state) = state else {
-            return Err("its state was taken twice".to_string());
-        };
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+            .ok_or("its state was taken twice")?;
         let symbols = state
-            .decode_y(&o.payload.y, prior.scale_idx(n))
+            .decode_y(&o.payload.y, &coded_scales(prior.scale_idx(n)))
             .map_err(|e| e.to_string())?;
-        Ok((dequantise(&symbols, tables.step(quantizer(*i))), state))
+        let r = dequantise(&symbols, tables.step(quantizer(*i)));
+        Ok::<_, String>((r, state))
     });
     clock.lap(&mut times.entropy);
     // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away afterwards.

@@ -26,7 +26,7 @@ use super::error::{CodecError, Result};
 use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
-use super::latent::{Rounding, dequantise, quantise};
+use super::latent::{Rounding, coded_scales, dequantise, quantise};
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
 use super::picture::Picture;
@@ -274,7 +274,7 @@ impl Encoder {
         let batch = config.effective_batch().min(nn::MAX_BATCH);
         Ok(Self {
             coding: Coding::new(&model, grid, streams)?,
-            planner: GopPlanner::new(bframes, config.key_int_max, batch),
+            planner: GopPlanner::new(bframes, config.key_int_max, batch, config.tuning),
             scene: SceneCut::default(),
             rate: RateController::new(&config),
             references: References::default(),
@@ -399,7 +399,9 @@ impl Encoder {
             && self
                 .scene
                 .measure(&frame.picture.quarter_luma())
-                .is_some_and(|ratio| SceneCut::is_cut(ratio, self.planner.distance()));
+                .is_some_and(|ratio| {
+                    SceneCut::is_cut(ratio, self.planner.distance(), &self.config.tuning)
+                });
         self.last_picture = Some(frame.picture.clone());
         let facts = FrameFacts {
             force_key: frame.force_key,
@@ -687,14 +689,16 @@ impl Encoder {
         let mut clock = Clock::start();
         let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
         let second = ref1.unwrap_or(ref0);
+        let base = SearchParams::new(quantizer);
         let params = SearchParams {
+            lambda: base.lambda * self.config.tuning.motion_lambda,
             effort: match self.config.tune {
                 Tune::Psnr => SearchEffort::Medium,
                 Tune::ZeroLatency | Tune::Speed => SearchEffort::Fast,
             },
             threads,
             distances,
-            ..SearchParams::new(quantizer)
+            ..base
         };
         let pictures = [&*ref0.picture, &*second.picture];
         let field = search(&input.picture, pictures, ref0.field.as_deref(), &params)?;
@@ -734,20 +738,24 @@ impl Encoder {
         let z: Vec<&[i8]> = z.iter().map(|z| &z[..]).collect();
         let prior = batch.prior(&z, &self.cancel)?;
         clock.lap(&mut self.stats.times.prior);
+        let tuning = self.config.tuning;
         let rdo = self.config.tune != Tune::Speed;
         let tables = self.model.tables(batch.kind());
         let quantised = parallel::map(threads, n, |i| {
             let costs = rdo.then(|| starts[i].symbols.costs());
             let rounding = costs
                 .as_ref()
-                .map_or(Rounding::DeadZone, Rounding::RateDistortion);
-            let symbols = quantise(analysis.y(i), prior.scale_idx(i), rounding);
+                .map_or(Rounding::DeadZone(tuning.round_up), |costs| {
+                    Rounding::RateDistortion(costs, tuning.lambda)
+                });
+            let scales = coded_scales(prior.scale_idx(i));
+            let symbols = quantise(analysis.y(i), &scales, rounding);
             let r = dequantise(&symbols, tables.step(quantizers[i]));
-            (symbols, r)
+            (symbols, r, scales)
         });
         clock.lap(&mut self.stats.times.quantise);
         let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
-        let scales: Vec<&[u8]> = (0..n).map(|i| prior.scale_idx(i)).collect();
+        let scales: Vec<&[u8]> = quantised.iter().map(|q| &q.2[..]).collect();
         // Entropy coding and synthesis do not need each other.
         let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
             let (z, scales, quantised) = (&z, &scales, &quantised);

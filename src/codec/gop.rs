@@ -7,6 +7,7 @@
 //! Order of presentation is counted by `poc`, which restarts at 0 on each key frame. Key frames are
 //! barriers: every frame shown before a key frame is coded before it.
 
+use super::config::Tuning;
 use super::picture::Plane;
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -18,26 +19,10 @@ pub const MAX_BFRAMES: u8 = 7;
 /// Deepest level of a mini-GOP of `MAX_BFRAMES + 1` frames.
 pub const MAX_LEVEL: u8 = 3;
 
-/// Constants of the coding structure that experiments tune. All in quantizer units, 12 of which double the step.
-pub mod tuning {
-    /// Offset of key frames that other frames are predicted from.
-    pub const KEY: i8 = -6;
-    /// Offset of key frames that nothing is predicted from.
-    pub const KEY_ONLY: i8 = 0;
-    /// Offsets over the frames that follow a key frame in low-delay order, repeated. The frames with the
-    /// lowest offset serve as long-term reference.
-    pub const LOW_DELAY: [i8; 4] = [5, 3, 5, 0];
-    /// Offsets by level of a mini-GOP; level 0 is the anchor.
-    pub const LEVELS: [i8; 4] = [0, 4, 6, 9];
-    /// A scene cut at `MIN_DISTANCE` frames after a key frame needs a cost ratio of `FAR + NEAR`, far away `FAR`.
-    pub const SCENE_CUT_FAR: f32 = 0.82;
-    /// See [`SCENE_CUT_FAR`].
-    pub const SCENE_CUT_NEAR: f32 = 0.12;
-    /// Frames over which the stricter threshold near a key frame fades.
-    pub const SCENE_CUT_FADE: u32 = 24;
-    /// No scene cut nearer than this to the last key frame.
-    pub const MIN_DISTANCE: u32 = 2;
-}
+/// Frames over which the stricter scene-cut threshold near a key frame fades.
+const SCENE_CUT_FADE: f32 = 24.0;
+/// No scene cut nearer than this to the last key frame.
+const SCENE_CUT_DISTANCE: u32 = 2;
 
 /// How a frame is coded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -145,6 +130,7 @@ pub struct GopPlanner {
     bframes: u8,
     key_int_max: u32,
     key_batch: usize,
+    tuning: Tuning,
     next_index: u64,
     /// Frames since the last key frame, that one included; 0 before the first key frame.
     distance: u32,
@@ -167,11 +153,12 @@ pub struct GopPlanner {
 impl GopPlanner {
     /// A planner for mini-GOPs of `bframes + 1` frames (at most 8) and a key frame at least every `key_int_max`
     /// frames (0: only where asked for). Where every frame is a key frame, up to `key_batch` form a group.
-    pub fn new(bframes: u8, key_int_max: u32, key_batch: usize) -> Self {
+    pub fn new(bframes: u8, key_int_max: u32, key_batch: usize, tuning: Tuning) -> Self {
         Self {
             bframes: bframes.min(MAX_BFRAMES),
             key_int_max,
             key_batch: key_batch.max(1),
+            tuning,
             next_index: 0,
             distance: 0,
             pending: Vec::new(),
@@ -241,7 +228,7 @@ impl GopPlanner {
     /// Forgets everything: the next frame is a key frame.
     pub fn reset(&mut self) {
         let index = self.next_index;
-        *self = Self::new(self.bframes, self.key_int_max, self.key_batch);
+        *self = Self::new(self.bframes, self.key_int_max, self.key_batch, self.tuning);
         self.next_index = index;
     }
 
@@ -254,9 +241,10 @@ impl GopPlanner {
         if self.keys.is_empty() {
             return;
         }
+        let offset = self.tuning.key_only;
         let key = |index| PlannedFrame {
             keep: true,
-            offset: tuning::KEY_ONLY,
+            offset,
             ..PlannedFrame::new(index, FrameKind::Key, 0)
         };
         let group = self.keys.drain(..).map(key).collect();
@@ -267,7 +255,7 @@ impl GopPlanner {
         (self.last, self.long, self.shown, self.low_delay) = (0, 0, 0, 0);
         self.ready.push_back(vec![PlannedFrame {
             keep: true,
-            offset: tuning::KEY,
+            offset: self.tuning.key,
             ..PlannedFrame::new(index, FrameKind::Key, 0)
         }]);
     }
@@ -311,7 +299,7 @@ impl GopPlanner {
                         ref0: Some(past),
                         ref1: Some(future),
                         keep,
-                        offset: tuning::LEVELS[usize::from(level.min(MAX_LEVEL))],
+                        offset: self.tuning.levels[usize::from(level.min(MAX_LEVEL))],
                         ..PlannedFrame::new(pending[coded[mid]].index, FrameKind::Inter, poc)
                     });
                 }
@@ -346,14 +334,14 @@ impl GopPlanner {
         let (last, long) = (self.last, self.long);
         // Whether the last frame is worth keeping as long-term reference.
         let (offset, good, phase) = if self.bframes == 0 {
-            const PATTERN: [i8; 4] = tuning::LOW_DELAY;
-            let n = self.low_delay as usize % PATTERN.len();
-            let before = PATTERN[(n + PATTERN.len() - 1) % PATTERN.len()];
+            let pattern = self.tuning.low_delay;
+            let n = self.low_delay as usize % pattern.len();
+            let before = pattern[(n + pattern.len() - 1) % pattern.len()];
             self.low_delay += 1;
-            let good = PATTERN.iter().all(|&o| before <= o);
-            (PATTERN[n], good, Some(n as u8))
+            let good = pattern.iter().all(|&o| before <= o);
+            (pattern[n], good, Some(n as u8))
         } else {
-            (tuning::LEVELS[0], true, None)
+            (self.tuning.levels[0], true, None)
         };
         let mut released = SmallVec::new();
         if last != long {
@@ -545,13 +533,12 @@ impl SceneCut {
     }
 
     /// Whether `ratio` means a scene cut at `distance` frames after the last key frame.
-    pub fn is_cut(ratio: f32, distance: u32) -> bool {
-        use tuning::*;
-        if distance < MIN_DISTANCE {
+    pub fn is_cut(ratio: f32, distance: u32, tuning: &Tuning) -> bool {
+        if distance < SCENE_CUT_DISTANCE {
             return false;
         }
-        let near = 1.0 - (distance as f32 / SCENE_CUT_FADE as f32).min(1.0);
-        ratio > SCENE_CUT_FAR + SCENE_CUT_NEAR * near
+        let near = 1.0 - (distance as f32 / SCENE_CUT_FADE).min(1.0);
+        ratio > tuning.scene_cut + tuning.scene_cut_near * near
     }
 
     /// Forgets the last picture.
@@ -633,7 +620,7 @@ mod tests {
 
     /// Plans `facts` and follows the plan as a decoder would, checking everything a decoder relies on.
     fn follow(bframes: u8, key_int_max: u32, batch: usize, facts: &[FrameFacts]) -> Vec<Group> {
-        let mut planner = GopPlanner::new(bframes, key_int_max, batch);
+        let mut planner = GopPlanner::new(bframes, key_int_max, batch, Tuning::default());
         let mut groups = Vec::new();
         for (i, &f) in facts.iter().enumerate() {
             planner.push(f);
@@ -820,7 +807,7 @@ mod tests {
 
     #[test]
     fn reset_starts_with_a_key_frame_and_goes_on_counting() {
-        let mut p = GopPlanner::new(3, 0, 1);
+        let mut p = GopPlanner::new(3, 0, 1, Tuning::default());
         for _ in 0..3 {
             p.push(FrameFacts::default());
         }
@@ -881,11 +868,11 @@ mod tests {
         let still = s.measure(&texture(1, 0, 0).quarter_luma()).unwrap();
         assert!(still < 0.1, "{still}");
         let moved = s.measure(&texture(1, 11, 6).quarter_luma()).unwrap();
-        assert!(!SceneCut::is_cut(moved, 100), "{moved}");
+        assert!(!SceneCut::is_cut(moved, 100, &Tuning::default()), "{moved}");
         let cut = s.measure(&texture(2, 0, 0).quarter_luma()).unwrap();
-        assert!(SceneCut::is_cut(cut, 100), "{cut}");
+        assert!(SceneCut::is_cut(cut, 100, &Tuning::default()), "{cut}");
         assert!(
-            !SceneCut::is_cut(cut, 0),
+            !SceneCut::is_cut(cut, 0, &Tuning::default()),
             "the first frame is a key frame anyway"
         );
         // A change of size gives no ratio.

@@ -7,29 +7,34 @@ use crate::nn::LATENT_CHANNELS;
 /// Largest magnitude of a symbol and of a dequantised residual.
 pub const MAX_MAGNITUDE: i32 = 2047;
 
-/// Constants of quantisation that experiments tune.
-pub mod tuning {
-    /// Symbols round up from this fraction on (0.5 is plain rounding), without rate-distortion optimisation.
-    pub const ROUND_UP: f32 = 0.56;
-    /// Squared error, in squared steps, that one bit is worth.
-    pub const LAMBDA: f32 = 0.11;
+/// Scale indices below this are not coded and zero (normative): at these scales a symbol is zero with a probability
+/// above 99.9 %, and coding it would cost time, not bits.
+pub const SKIP_BELOW: u8 = 3;
+
+/// What the entropy coder takes of the prior's scale indices.
+pub fn coded_scales(scale_idx: &[u8]) -> Vec<u8> {
+    scale_idx
+        .iter()
+        .map(|&k| if k < SKIP_BELOW { 0 } else { k })
+        .collect()
 }
 
 /// How symbols are chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Rounding<'a> {
-    /// A dead zone: one comparison per symbol.
-    DeadZone,
-    /// Weighs the error against the bits in the state of the entropy coder.
-    RateDistortion(&'a SymbolCosts),
+    /// A dead zone: symbols round up from this fraction on.
+    DeadZone(f32),
+    /// Weighs the error against the bits in the state of the entropy coder; a bit is worth this squared error, in
+    /// squared steps.
+    RateDistortion(&'a SymbolCosts, f32),
 }
 
 /// Turns the normalised latent `y` into symbols; zero where `scale_idx` is 0. Both are `[384, positions]`.
 pub fn quantise(y: &[f32], scale_idx: &[u8], rounding: Rounding<'_>) -> Vec<i16> {
     let max = MAX_MAGNITUDE as f32;
     match rounding {
-        Rounding::DeadZone => {
-            let up = 1.0 - tuning::ROUND_UP;
+        Rounding::DeadZone(from) => {
+            let up = 1.0 - from;
             y.iter()
                 .zip(scale_idx)
                 .map(|(&y, &k)| {
@@ -41,8 +46,8 @@ pub fn quantise(y: &[f32], scale_idx: &[u8], rounding: Rounding<'_>) -> Vec<i16>
                 })
                 .collect()
         }
-        Rounding::RateDistortion(costs) => {
-            let lambda = tuning::LAMBDA / 256.0;
+        Rounding::RateDistortion(costs, lambda) => {
+            let lambda = lambda / 256.0;
             y.iter()
                 .zip(scale_idx)
                 .map(|(&y, &k)| {
@@ -105,7 +110,7 @@ mod tests {
     fn quantisation_skips_clips_and_survives_nan() {
         let y = [0.3, -0.9, 1.52, -7000.0, f32::NAN, 0.9, f32::INFINITY, 0.55];
         let k = [9, 9, 9, 9, 9, 0, 9, 9];
-        let s = quantise(&y, &k, Rounding::DeadZone);
+        let s = quantise(&y, &k, Rounding::DeadZone(0.56));
         assert_eq!(s, [0, -1, 1, -2047, 0, 0, 2047, 0]);
     }
 }

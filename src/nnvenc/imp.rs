@@ -12,7 +12,9 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
-use crate::codec::config::{self, BITRATES, EncoderConfig, MAX_BATCH, MAX_QUANTIZER, VBV_MS};
+use crate::codec::config::{
+    self, BITRATES, EncoderConfig, MAX_BATCH, MAX_QUANTIZER, Tuning, VBV_MS,
+};
 use crate::codec::encoder::{EncodedFrame, Encoder, InputFrame};
 use crate::codec::error::CodecError;
 use crate::codec::gop::{FrameFacts, GopPlanner, MAX_BFRAMES};
@@ -207,7 +209,7 @@ fn reorder_depth(bframes: u8) -> u32 {
     // Mini-GOPs are cut short by key frames and the end, so all lengths count.
     (1..=bframes)
         .map(|bframes| {
-            let mut planner = GopPlanner::new(bframes, 0, 1);
+            let mut planner = GopPlanner::new(bframes, 0, 1, Tuning::default());
             let mut order = Vec::new();
             for _ in 0..=2 * (u32::from(bframes) + 1) {
                 planner.push(FrameFacts::default());
@@ -947,7 +949,7 @@ mod tests {
                 let duration = gst::ClockTime::from_mseconds(40);
                 let depth = reorder_depth(bframes);
                 let mut clock = DtsClock::new(depth, duration);
-                let mut planner = GopPlanner::new(bframes, 0, 1);
+                let mut planner = GopPlanner::new(bframes, 0, 1, Tuning::default());
                 let (mut last, mut units) = (None, 0);
                 let pts = |index: u64| SHIFT + duration * index;
                 for index in 0..=count {
