@@ -77,11 +77,11 @@ impl Default for Tuning {
         Self {
             key: -6,
             key_only: 0,
-            low_delay: [5, 3, 5, 0],
+            low_delay: [8, 5, 8, 0],
             levels: [0, 4, 6, 9],
-            lambda: 0.11,
+            lambda: 0.06,
             round_up: 0.56,
-            motion_lambda: 1.0,
+            motion_lambda: 0.8,
             scene_cut: 0.82,
             scene_cut_near: 0.12,
         }

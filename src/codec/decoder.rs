@@ -10,7 +10,7 @@ use super::encoder::{Clock, StageTimes, temporal_distances};
 use super::entropy::SymbolContexts;
 use super::error::{CodecError, Result};
 use super::gop::{FrameKind, MAX_LEVEL, References, Reorder, level_sizes};
-use super::latent::{coded_scales, dequantise};
+use super::latent::dequantise;
 use super::motion::{MotionContexts, MotionField, decode_field, predict};
 use super::parallel;
 use super::picture::Picture;
@@ -769,7 +769,7 @@ fn decode_opened(
             .take()
             .ok_or("its state was taken twice")?;
         let symbols = state
-            .decode_y(&o.payload.y, &coded_scales(prior.scale_idx(n)))
+            .decode_y(&o.payload.y, prior.scale_idx(n))
             .map_err(|e| e.to_string())?;
         let r = dequantise(&symbols, tables.step(quantizer(*i)));
         Ok::<_, String>((r, state))

@@ -26,7 +26,7 @@ use super::error::{CodecError, Result};
 use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
-use super::latent::{Rounding, coded_scales, dequantise, quantise};
+use super::latent::{Rounding, dequantise, quantise};
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
 use super::picture::Picture;
@@ -748,14 +748,13 @@ impl Encoder {
                 .map_or(Rounding::DeadZone(tuning.round_up), |costs| {
                     Rounding::RateDistortion(costs, tuning.lambda)
                 });
-            let scales = coded_scales(prior.scale_idx(i));
-            let symbols = quantise(analysis.y(i), &scales, rounding);
+            let symbols = quantise(analysis.y(i), prior.scale_idx(i), rounding);
             let r = dequantise(&symbols, tables.step(quantizers[i]));
-            (symbols, r, scales)
+            (symbols, r)
         });
         clock.lap(&mut self.stats.times.quantise);
         let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
-        let scales: Vec<&[u8]> = quantised.iter().map(|q| &q.2[..]).collect();
+        let scales: Vec<&[u8]> = (0..n).map(|i| prior.scale_idx(i)).collect();
         // Entropy coding and synthesis do not need each other.
         let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
             let (z, scales, quantised) = (&z, &scales, &quantised);

@@ -7,18 +7,6 @@ use crate::nn::LATENT_CHANNELS;
 /// Largest magnitude of a symbol and of a dequantised residual.
 pub const MAX_MAGNITUDE: i32 = 2047;
 
-/// Scale indices below this are not coded and zero (normative): at these scales a symbol is zero with a probability
-/// above 99.9 %, and coding it would cost time, not bits.
-pub const SKIP_BELOW: u8 = 3;
-
-/// What the entropy coder takes of the prior's scale indices.
-pub fn coded_scales(scale_idx: &[u8]) -> Vec<u8> {
-    scale_idx
-        .iter()
-        .map(|&k| if k < SKIP_BELOW { 0 } else { k })
-        .collect()
-}
-
 /// How symbols are chosen.
 #[derive(Debug, Clone, Copy)]
 pub enum Rounding<'a> {
