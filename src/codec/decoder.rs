@@ -168,6 +168,8 @@ pub struct Decoder {
     pending: Vec<Pending>,
     /// Number of the group of pictures whose key frame was decoded; `None` before the first key frame.
     gop: Option<u8>,
+    /// Presentation time in ns of the last key frame, from the stream.
+    key_pts: Option<i64>,
     /// A key frame was met since the start or the last reset.
     joined: bool,
     /// Lost references were already reported for this group of pictures.
@@ -199,6 +201,7 @@ impl Decoder {
             reorder: Reorder::new(0),
             pending: Vec::new(),
             gop: None,
+            key_pts: None,
             joined: false,
             reported: false,
             last: None,
@@ -259,7 +262,7 @@ impl Decoder {
             Err(e @ (BitstreamError::Version(_) | BitstreamError::Magic)) => return Err(e.into()),
             Err(e) => return self.damaged_unit(data, id, &e),
         };
-        let header = unit.frame;
+        let mut header = unit.frame;
         if let Some(sequence) = unit.sequence
             && self.sequence.as_ref().is_none_or(|s| s.header != sequence)
         {
@@ -269,10 +272,17 @@ impl Decoder {
             }
             self.activate(sequence)?;
         }
-        if self.sequence.is_none() {
+        let Some(sequence) = &self.sequence else {
             self.drop_frame(id, false, None);
             return Ok(());
+        };
+        if header.is_key() {
+            self.key_pts = header.pts;
         }
+        let key_pts = self
+            .key_pts
+            .filter(|_| header.is_key() || self.gop == Some(header.gop));
+        header.fill_times(sequence.header.frame_rate, key_pts);
         if header.is_key() {
             self.decode_pending()?;
             self.references.clear();

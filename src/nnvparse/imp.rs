@@ -493,7 +493,7 @@ impl NnvParse {
             }
         }
         flags |= gst::SeekFlags::ACCURATE;
-        flags.remove(gst::SeekFlags::KEY_UNIT);
+        flags.remove(gst::SeekFlags::KEY_UNIT | gst::SeekFlags::SNAP_NEAREST);
         gst::debug!(
             CAT,
             imp = self,

@@ -15,8 +15,6 @@ const MAX_SEQUENCE_HEADER: usize = 4096;
 /// Most key frames that are remembered: 16 MiB of index.
 const MAX_KEYS: usize = 1 << 20;
 
-const SECOND: i128 = 1_000_000_000;
-
 /// Gives access units their times, as they come in decoding order.
 ///
 /// Frames may carry their own time or follow from the key frame's, their number and the frame rate. A stream that was
@@ -24,12 +22,11 @@ const SECOND: i128 = 1_000_000_000;
 /// where the last one's end.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
-    /// Nanoseconds per frame as a fraction, where the rate is known.
-    frame: Option<(i128, i128)>,
+    rate: Option<Rational>,
     /// Added to times of the stream; `None` before the first key frame.
     shift: Option<i64>,
-    /// Time of the last key frame.
-    key: Option<i64>,
+    /// Group and time of the last key frame.
+    key: Option<(u8, i64)>,
     /// Where the frame that is shown last ends.
     end: i64,
 }
@@ -43,13 +40,12 @@ pub struct Times {
 
 impl Timeline {
     pub fn set_rate(&mut self, rate: Rational) {
-        self.frame = (rate.num > 0).then(|| (SECOND * i128::from(rate.den), i128::from(rate.num)));
+        self.rate = Some(rate);
     }
 
     /// Duration of `count` frames.
     fn frames(&self, count: u32) -> Option<i64> {
-        let (num, den) = self.frame?;
-        i64::try_from((num * i128::from(count) + den / 2) / den).ok()
+        self.rate?.frames_ns(count)
     }
 
     pub fn times(&mut self, frame: &FrameHeader) -> Times {
@@ -75,15 +71,19 @@ impl Timeline {
                 }
             };
             self.shift.get_or_insert(0);
-            self.key = Some(pts);
+            self.key = Some((frame.gop, pts));
             Some(pts)
         } else {
+            if self.key.is_some_and(|(gop, _)| gop != frame.gop) {
+                // Its key frame is lost: it came where the last group ends.
+                self.key = Some((frame.gop, self.end));
+            }
             match (frame.pts, self.shift) {
                 (Some(pts), Some(shift)) => Some(pts.saturating_add(shift)),
                 _ => self
                     .key
                     .zip(self.frames(frame.poc))
-                    .map(|(key, after)| key.saturating_add(after)),
+                    .map(|((_, key), after)| key.saturating_add(after)),
             }
         }
         .map(|pts| pts.max(0));
@@ -387,6 +387,12 @@ mod tests {
         assert_eq!(pts(&mut t, 0, None), 660);
         assert_eq!(pts(&mut t, 1, None), 700);
         assert_eq!(t.end(), 740 * MS);
+        // A group without its key frame.
+        let lost = FrameHeader {
+            gop: 7,
+            ..frame(2, None)
+        };
+        assert_eq!(t.times(&lost).pts, Some(820 * MS));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use super::BitstreamError;
 use super::io::{Reader, put_signed, put_varint};
+use super::sequence::Rational;
 
 /// Largest quantizer.
 pub const MAX_QUANTIZER: u8 = 63;
@@ -116,6 +117,37 @@ impl FrameHeader {
             keep: false,
             ..FrameHeader::key(gop, 0)
         }
+    }
+
+    /// Leaves out times that follow from the frame rate: of frames but key frames, whose time `key_pts` is, and
+    /// durations of one frame. Sources round to whole ns in their own ways, so one more or less counts as equal.
+    pub fn omit_times(&mut self, rate: Rational, key_pts: Option<i64>) {
+        let near = |a: i64, b: i64| a.abs_diff(b) <= 1;
+        if !self.is_key()
+            && let (Some(pts), Some(derived)) = (self.pts, self.derived_pts(rate, key_pts))
+            && near(pts, derived)
+        {
+            self.pts = None;
+        }
+        if let (Some(duration), Some(frame)) = (self.duration, rate.frames_ns(1))
+            && i64::try_from(duration).is_ok_and(|duration| near(duration, frame))
+        {
+            self.duration = None;
+        }
+    }
+
+    /// Puts in the times that [`omit_times`](Self::omit_times) left out, as far as they are known.
+    pub fn fill_times(&mut self, rate: Rational, key_pts: Option<i64>) {
+        if !self.is_key() && self.pts.is_none() {
+            self.pts = self.derived_pts(rate, key_pts);
+        }
+        if self.duration.is_none() {
+            self.duration = rate.frames_ns(1).and_then(|d| u64::try_from(d).ok());
+        }
+    }
+
+    fn derived_pts(&self, rate: Rational, key_pts: Option<i64>) -> Option<i64> {
+        key_pts?.checked_add(rate.frames_ns(self.poc)?)
     }
 
     /// Whether decoding can begin here.
@@ -673,6 +705,43 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn times_that_follow_from_the_rate_are_left_out() {
+        let rate = Rational::new(30000, 1001);
+        for poc in [0, 1, 7, 1000, 123_456] {
+            for off in [-2, -1, 0, 1, 2] {
+                let exact = rate.frames_ns(poc).unwrap();
+                let mut h = match poc {
+                    0 => FrameHeader::key(0, 5),
+                    _ => FrameHeader::inter(0, poc, 5, 0, None),
+                };
+                h.pts = Some(1_000_000 + exact + off);
+                h.duration = Some((33_366_666 + off) as u64);
+                let full = h.clone();
+                let key_pts = Some(1_000_000);
+                h.omit_times(rate, key_pts);
+                assert_eq!(h.pts.is_none(), off.abs() < 2 && poc > 0);
+                assert_eq!(h.duration.is_none(), off.abs() < 2);
+                h.fill_times(rate, key_pts);
+                assert!(h.pts.unwrap().abs_diff(full.pts.unwrap()) <= 1);
+                assert!(h.duration.unwrap().abs_diff(full.duration.unwrap()) <= 1);
+            }
+        }
+        let mut h = FrameHeader::inter(0, 3, 5, 0, None);
+        h.pts = Some(5);
+        h.duration = Some(6);
+        let full = h.clone();
+        h.omit_times(Rational::new(0, 1), Some(0));
+        assert_eq!(h, full);
+        h.omit_times(rate, None);
+        assert_eq!(h, full);
+        h.pts = None;
+        h.fill_times(rate, Some(i64::MAX));
+        assert_eq!(h.pts, None);
+        h.fill_times(Rational::new(1, u32::MAX), None);
+        assert_eq!(h.pts, None);
     }
 
     #[test]

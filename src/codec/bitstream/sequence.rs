@@ -40,6 +40,15 @@ impl Rational {
     pub const fn new(num: u32, den: u32) -> Rational {
         Rational { num, den }
     }
+
+    /// Duration of `count` frames in ns at this rate, rounded down as GStreamer does; `None` where the rate is unknown (0).
+    pub fn frames_ns(self, count: u32) -> Option<i64> {
+        let (num, den) = (u128::from(self.num), u128::from(self.den));
+        if num == 0 {
+            return None;
+        }
+        i64::try_from((u128::from(count) * den * 1_000_000_000) / num).ok()
+    }
 }
 
 /// How chroma is sampled.
