@@ -10,11 +10,13 @@
 //!   --cbr N               kbit/s, constant bit rate  --tune speed|psnr|zerolatency
 //!   --size WxH            size of the synthetic clip --crop WxH     keeps the centre of the clip
 //!   --dump FOLDER         symbols and scale indices as .npy
+//!   --write FILE          keeps the stream     --read FILE      decodes that and nothing else
 //!   --tuning NAME=VALUE[,NAME=VALUE...]              constants of `Tuning`; lists with colons
 //!   --no-decode           encode only                --per-frame    one line per frame
 //! ```
 //! Without a clip, a synthetic one is made.
 
+use gstnnv::codec::bitstream::{AccessUnitScan, UnitScanner, scan_access_unit};
 use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame, StageTimes};
@@ -47,6 +49,12 @@ fn main() -> Result<(), AnyError> {
     let limit: usize = args.number("frames", usize::MAX)?;
     let crop = args.take("crop").map(|s| size(&s)).transpose()?;
     let (w, h) = size(&args.take("size").unwrap_or_else(|| "640x360".into()))?;
+    if let Some(path) = args.take("read") {
+        let batch = args.number("batch", 4)?;
+        args.end()?;
+        return decode_file(Path::new(&path), &source, threads, batch);
+    }
+    let write = args.take("write").map(PathBuf::from);
     let clip = match args.clip.clone() {
         Some(path) => read_y4m(&path, limit, crop)?,
         None => synthetic(w, h, limit.min(64))?,
@@ -112,6 +120,10 @@ fn main() -> Result<(), AnyError> {
     let encode_time = start.elapsed();
     let encode_processor = processor_time() - processor;
 
+    if let Some(path) = &write {
+        let stream: Vec<u8> = units.iter().flat_map(|u| &u.data).copied().collect();
+        std::fs::write(path, stream)?;
+    }
     let pixels = f64::from(first.width()) * f64::from(first.height());
     let mut by_kind: HashMap<String, Sums> = HashMap::new();
     for unit in &units {
@@ -234,6 +246,53 @@ fn main() -> Result<(), AnyError> {
             peak_memory()
         );
     }
+    Ok(())
+}
+
+/// Decodes a stream frame by frame and keeps nothing: time and memory of a decoder alone.
+fn decode_file(
+    path: &Path,
+    source: &ModelSource,
+    threads: u32,
+    batch_size: u32,
+) -> Result<(), AnyError> {
+    let data = std::fs::read(path)?;
+    let options = RuntimeOptions {
+        threads: threads as usize,
+        ..RuntimeOptions::default()
+    };
+    let model = Model::load(source, &options)?;
+    println!("model loaded: {} MiB", peak_memory());
+    let config = DecoderConfig {
+        threads,
+        batch_size,
+        ..DecoderConfig::default()
+    };
+    let mut decoder = Decoder::new(move |_: &str, _: &[u8]| Ok(model.clone()), config);
+    let scanner = UnitScanner::new();
+    let (mut pos, mut id, mut frames) = (0, 0, 0);
+    let (start, processor) = (Instant::now(), processor_time());
+    loop {
+        match scan_access_unit(&scanner, &data[pos..], true) {
+            AccessUnitScan::Unit(unit) => {
+                decoder.send(&data[pos..pos + unit.len], id)?;
+                (pos, id) = (pos + unit.len, id + 1);
+            }
+            AccessUnitScan::End => break,
+            other => return Err(format!("at {pos}: {other:?}").into()),
+        }
+        while let Some(d) = decoder.receive() {
+            frames += usize::from(matches!(d, Decoded::Frame(_)));
+        }
+    }
+    decoder.finish()?;
+    while let Some(d) = decoder.receive() {
+        frames += usize::from(matches!(d, Decoded::Frame(_)));
+    }
+    let times = &decoder.stats().times;
+    let processor = processor_time() - processor;
+    report("decode", start.elapsed(), processor, frames, times);
+    println!("  peak memory {} MiB", peak_memory());
     Ok(())
 }
 

@@ -75,10 +75,10 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            key: -6,
+            key: -8,
             key_only: 0,
             low_delay: [8, 5, 8, 0],
-            levels: [0, 4, 6, 9],
+            levels: [0, 6, 9, 12],
             lambda: 0.06,
             round_up: 0.56,
             motion_lambda: 0.8,
