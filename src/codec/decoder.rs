@@ -88,6 +88,9 @@ pub struct DecoderStats {
     pub times: StageTimes,
 }
 
+/// Most luma samples in a batch on the CPU.
+const CPU_BATCH_PIXELS: usize = 4 << 20;
+
 /// What the sequence header in force means.
 struct Sequence {
     header: SequenceHeader,
@@ -384,7 +387,15 @@ impl Decoder {
     }
 
     fn batch(&self) -> usize {
-        (self.config.batch_size as usize).clamp(1, nn::MAX_BATCH)
+        let most = (self.config.batch_size as usize).clamp(1, nn::MAX_BATCH);
+        match &self.sequence {
+            // A processor gains little from a batch, which takes 75 bytes of memory per sample and frame.
+            Some(s) if s.model.active_provider() == nn::Provider::Cpu => {
+                let pixels = s.header.width as usize * s.header.height as usize;
+                most.min(CPU_BATCH_PIXELS / pixels).max(1)
+            }
+            _ => most,
+        }
     }
 
     /// Puts a new sequence header into force; frames before it are shown.

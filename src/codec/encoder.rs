@@ -428,7 +428,7 @@ impl Encoder {
     /// Codes all waiting frames: the stream ends here.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send). After an error the encoder has to be [`reset`](Self::reset).
     pub fn finish(&mut self) -> Result<()> {
         self.planner.flush();
         self.code_ready()?;
@@ -441,6 +441,7 @@ impl Encoder {
         self.planner.reset();
         self.scene.reset();
         self.references.clear();
+        self.rate.forget_waiting();
         self.waiting.clear();
         self.last_pts = None;
         self.output.clear();

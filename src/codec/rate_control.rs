@@ -196,6 +196,12 @@ impl RateController {
         }
     }
 
+    /// Forgets the frames that were asked for and never reported, as after an abort.
+    pub fn forget_waiting(&mut self) {
+        self.waiting = 0;
+        self.expected = 0.0;
+    }
+
     /// Tells what a frame of `class` would cost at a quantizer before any was coded, from its content.
     pub fn hint(&mut self, class: FrameClass, quantizer: f64, bits: f64) {
         let slope = self.slope;
@@ -297,7 +303,7 @@ impl RateController {
             } else {
                 self.solve(rate, seconds, (class, offset))
             };
-            let solved = solved.clamp(low - 8.0, high + 8.0);
+            let solved = solved.clamp(low - 16.0, high + 16.0);
             self.base = if self.decisions < 2 {
                 solved
             } else {
@@ -377,6 +383,8 @@ impl RateController {
             RateControl::Cq => {}
             RateControl::Vbr { bitrate, .. } | RateControl::Cbr { bitrate, .. } => {
                 self.debt += bits - bitrate as f64 * seconds;
+                // What a still scene saves is not all spent on the next one.
+                self.debt = self.debt.max(-2.0 * WINDOW * bitrate as f64);
             }
         }
         if let Some(b) = &mut self.bucket {
