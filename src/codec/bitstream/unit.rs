@@ -333,7 +333,7 @@ mod tests {
         let mut data = Vec::new();
         for i in 0..200u32 {
             data.extend(START_CODE);
-            data.extend((i * 2_654_435_761).to_be_bytes());
+            data.extend(i.wrapping_mul(2_654_435_761).to_be_bytes());
         }
         data.extend(&good);
         data.extend([0x8e, b'N']);
