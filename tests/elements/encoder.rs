@@ -92,6 +92,18 @@ fn very_wide_and_very_high_pictures_go_in() {
 }
 
 #[test]
+#[ignore = "takes 5 GB of memory and a minute"]
+fn the_largest_pictures_go_in_and_come_back() {
+    within(|| {
+        let info = i420(8192, 8192);
+        let units = encode(&info, 1, &[("quantizer", "40"), ("frame-checksum", "true")]);
+        let file = TempFile::with("large.nnv", &join(&units));
+        let outcome = decode(file.path(), "conceal=false").sound();
+        assert_eq!(outcome.shown[0].size, (8192, 8192));
+    });
+}
+
+#[test]
 fn low_delay_has_no_latency_and_plain_times() {
     within(|| {
         let info = i420(64, 48);
