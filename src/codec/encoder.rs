@@ -693,16 +693,14 @@ impl Encoder {
         let mut clock = Clock::start();
         let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
         let second = ref1.unwrap_or(ref0);
-        let base = SearchParams::new(quantizer);
         let params = SearchParams {
-            lambda: base.lambda * self.config.tuning.motion_lambda,
+            lambda: lambda_of_quantizer(quantizer) * self.config.tuning.motion_lambda,
             effort: match self.config.tune {
                 Tune::Psnr => SearchEffort::Medium,
                 Tune::ZeroLatency | Tune::Speed => SearchEffort::Fast,
             },
             threads,
             distances,
-            ..base
         };
         let pictures = [&*ref0.picture, &*second.picture];
         let field = search(&input.picture, pictures, ref0.field.as_deref(), &params)?;

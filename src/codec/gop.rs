@@ -795,9 +795,9 @@ mod tests {
         for case in 0..400 {
             let facts: Vec<FrameFacts> = (0..rng() % 60)
                 .map(|_| FrameFacts {
-                    force_key: rng() % 16 == 0,
-                    scene_cut: rng() % 16 == 0,
-                    repeat: rng() % 5 == 0,
+                    force_key: rng().is_multiple_of(16),
+                    scene_cut: rng().is_multiple_of(16),
+                    repeat: rng().is_multiple_of(5),
                 })
                 .collect();
             let key_int = [0, 1, 2, 7, 8, 30][rng() as usize % 6];

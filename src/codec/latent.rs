@@ -41,7 +41,7 @@ pub fn quantise(y: &[f32], scale_idx: &[u8], rounding: Rounding<'_>) -> Vec<i16>
                 .map(|(&y, &k)| {
                     let a = y.abs();
                     // Below 0.4 zero wins against one whatever the costs.
-                    if k == 0 || !(a > 0.4) {
+                    if k == 0 || a.is_nan() || a <= 0.4 {
                         return 0;
                     }
                     let near = (a + 0.5).floor().min(max);
