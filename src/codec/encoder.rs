@@ -27,6 +27,7 @@ use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
 use super::latent::{Rounding, dequantise, quantise};
+use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
 use super::picture::Picture;
