@@ -514,6 +514,53 @@ fn encoders_give_latents_of_the_right_size() {
 }
 
 #[test]
+fn means_change_with_the_anchors_alone() {
+    let model = load(&bundle(), &cpu(1, Optimisation::All)).unwrap();
+    let grid = Grid::new(5, 7).unwrap();
+    let cancel = Cancel::new();
+    let mut random = Random(11);
+    let batch = model.key_batch(grid, &[30]).unwrap();
+    let z: Vec<i8> = random
+        .fill(model.z_len(grid), 20)
+        .iter()
+        .map(|&v| v as i8)
+        .collect();
+    let prior = batch.prior(&[&z], &cancel).unwrap();
+    let anchor = |i: usize| {
+        let at = i % (grid.h16() * grid.w16());
+        (at / grid.w16() + at % grid.w16()) % 2 == 0
+    };
+    let r: Vec<i16> = random.fill(grid.y_len(), 200);
+    let mut others = r.clone();
+    let mut anchors = r.clone();
+    for i in 0..r.len() {
+        match anchor(i) {
+            true => anchors[i] = -r[i],
+            false => others[i] = -r[i],
+        }
+    }
+    let delta = |r: &[i16]| {
+        let refinement = batch.refine(&prior, &[r], &cancel).unwrap();
+        refinement.delta(0).to_vec()
+    };
+    let first = delta(&r);
+    assert!((0..r.len()).all(|i| !anchor(i) || first[i] == 0));
+    assert_eq!(first, delta(&others));
+    assert_ne!(first, delta(&anchors));
+
+    let flat = vec![0; grid.picture_len()];
+    let item = InterItem {
+        quantizer: 30,
+        p: &flat,
+        d: &flat,
+    };
+    let inter = model.inter_batch(grid, &[item]).unwrap();
+    let prior = inter.prior(&[&z], &cancel).unwrap();
+    let error = inter.refine(&prior, &[&r], &cancel).unwrap_err();
+    assert!(error.to_string().contains("inter frames have no means"));
+}
+
+#[test]
 fn models_in_use_are_shared() {
     let one = load(&bundle(), &cpu(1, Optimisation::All)).unwrap();
     let same = load(&bundle(), &cpu(1, Optimisation::All)).unwrap();
@@ -735,7 +782,7 @@ fn rehash(folder: &Path) {
         all.update(digest(name));
         text = replace_value(&text, name, &hex(&digest(name)));
     }
-    for name in ["key_enc.onnx", "inter_enc.onnx", "kat.bin"] {
+    for name in ["key_enc.onnx", "key_mean.onnx", "inter_enc.onnx", "kat.bin"] {
         text = replace_value(&text, name, &hex(&digest(name)));
     }
     std::fs::write(path, replace_value(&text, "hash", &hex(&all.finalize()))).unwrap();

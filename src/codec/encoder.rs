@@ -26,7 +26,7 @@ use super::error::{CodecError, Result};
 use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
-use super::latent::{Rounding, dequantise, quantise};
+use super::latent::{Rounding, dequantise, quantise, refined};
 use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
@@ -744,18 +744,30 @@ impl Encoder {
         let tuning = self.config.tuning;
         let rdo = self.config.tune != Tune::Speed;
         let tables = self.model.tables(batch.kind());
-        let quantised = parallel::map(threads, n, |i| {
+        let round = |i: usize, y: &[f32]| {
             let costs = rdo.then(|| starts[i].symbols.costs());
             let rounding = costs
                 .as_ref()
                 .map_or(Rounding::DeadZone(tuning.round_up), |costs| {
                     Rounding::RateDistortion(costs, tuning.lambda)
                 });
-            let symbols = quantise(analysis.y(i), prior.scale_idx(i), rounding);
+            let symbols = quantise(y, prior.scale_idx(i), rounding);
             let r = dequantise(&symbols, tables.step(quantizers[i]));
             (symbols, r)
-        });
+        };
+        let mut quantised = parallel::map(threads, n, |i| round(i, analysis.y(i)));
         clock.lap(&mut self.stats.times.quantise);
+        if batch.kind() == nn::FrameKind::Key {
+            // The second half's means depend on the symbols of the first, as they were chosen in the end.
+            let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
+            let refinement = batch.refine(&prior, &r, &self.cancel)?;
+            clock.lap(&mut self.stats.times.analyse);
+            quantised = parallel::map(threads, n, |i| {
+                let step = tables.step(quantizers[i]);
+                round(i, &refined(analysis.y(i), refinement.delta(i), step))
+            });
+            clock.lap(&mut self.stats.times.quantise);
+        }
         let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
         let scales: Vec<&[u8]> = (0..n).map(|i| prior.scale_idx(i)).collect();
         // Entropy coding and synthesis do not need each other.

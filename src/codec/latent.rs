@@ -78,6 +78,25 @@ pub fn dequantise(symbols: &[i16], step: &[u16; LATENT_CHANNELS]) -> Vec<i16> {
     out
 }
 
+/// Normalised latents with a change of their means taken off: `y - delta · 64 / step`. All are `[384, positions]`.
+pub fn refined(y: &[f32], delta: &[i16], step: &[u16; LATENT_CHANNELS]) -> Vec<f32> {
+    let positions = (y.len() / LATENT_CHANNELS).max(1);
+    let mut out = Vec::with_capacity(y.len());
+    for ((y, delta), &step) in y
+        .chunks_exact(positions)
+        .zip(delta.chunks_exact(positions))
+        .zip(step)
+    {
+        let per_step = 64.0 / f32::from(step.max(1));
+        out.extend(
+            y.iter()
+                .zip(delta)
+                .map(|(y, &d)| y - f32::from(d) * per_step),
+        );
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +111,18 @@ mod tests {
         let r = dequantise(&symbols, &step);
         assert_eq!(r[..9], [1, -1, 2047, -2047, 0, 1, -2, 5, -2047]);
         assert!(r[9..].iter().all(|&v| v == 0));
+    }
+
+    #[test]
+    fn refinement_takes_the_change_of_means_off_in_steps() {
+        let mut step = [64u16; LATENT_CHANNELS];
+        step[1] = 256;
+        let y = vec![0.5f32; LATENT_CHANNELS * 2];
+        let mut delta = vec![0i16; LATENT_CHANNELS * 2];
+        delta[..4].copy_from_slice(&[1, -2, 8, 0]);
+        let out = refined(&y, &delta, &step);
+        assert_eq!(out[..5], [-0.5, 2.5, -1.5, 0.5, 0.5]);
+        assert_eq!(out.len(), y.len());
     }
 
     #[test]

@@ -38,7 +38,7 @@ const NORMATIVE_FILES: [&str; 5] = [
     "inter_synth.onnx",
     "tables.bin",
 ];
-const OTHER_FILES: [&str; 3] = ["key_enc.onnx", "inter_enc.onnx", "kat.bin"];
+const OTHER_FILES: [&str; 4] = ["key_enc.onnx", "key_mean.onnx", "inter_enc.onnx", "kat.bin"];
 
 /// A bundle that `build.rs` compiled in: the folder's name and its files.
 struct EmbeddedBundle {

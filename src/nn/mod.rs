@@ -41,6 +41,7 @@ pub use cancel::Cancel;
 pub use error::{NnError, Result};
 pub use model::{
     Analysis, Batch, Grid, InterItem, MAX_BATCH, Model, PICTURE_CHANNELS, Pictures, Prior,
+    Refinement,
 };
 pub use runtime::{LogSink, Runtime, set_log_sink};
 

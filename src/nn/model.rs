@@ -126,9 +126,11 @@ const ENC_TAKES: &Interface = &[
     ("p", I16),
     ("d", I16),
 ];
+const MEAN_TAKES: &Interface = &[("feat", None), ("r", I16), ("mask", U8)];
 const PRIOR_GIVES: &Interface = &[("scale_idx", U8), ("feat", None)];
 const SYNTH_GIVES: &Interface = &[("pic", I16)];
 const ENC_GIVES: &Interface = &[("y", F32), ("z", I8)];
+const MEAN_GIVES: &Interface = &[("delta", I16)];
 
 fn takes(interface: &'static Interface, kind: FrameKind) -> &'static Interface {
     match kind {
@@ -157,7 +159,7 @@ pub struct Model {
     warnings: Vec<String>,
     key: Decoding,
     inter: Decoding,
-    encoders: [OnceLock<Graph>; 2],
+    encoders: [OnceLock<Graph>; 3],
     /// Held while encoder networks are made.
     loading: Mutex<()>,
 }
@@ -250,7 +252,7 @@ impl Model {
             warnings,
             key,
             inter,
-            encoders: [OnceLock::new(), OnceLock::new()],
+            encoders: Default::default(),
             loading: Mutex::new(()),
         })
     }
@@ -301,6 +303,7 @@ impl Model {
     /// [`NnError::Bundle`] or [`NnError::Provider`].
     pub fn prepare_encoder(&self) -> Result<()> {
         self.encoder(FrameKind::Key)?;
+        self.means()?;
         self.encoder(FrameKind::Inter)?;
         Ok(())
     }
@@ -310,6 +313,20 @@ impl Model {
             FrameKind::Key => (&self.encoders[0], "key_enc"),
             FrameKind::Inter => (&self.encoders[1], "inter_enc"),
         };
+        self.on_demand(cell, name, takes(ENC_TAKES, kind), ENC_GIVES)
+    }
+
+    fn means(&self) -> Result<&Graph> {
+        self.on_demand(&self.encoders[2], "key_mean", MEAN_TAKES, MEAN_GIVES)
+    }
+
+    fn on_demand<'m>(
+        &'m self,
+        cell: &'m OnceLock<Graph>,
+        name: &'static str,
+        takes: &Interface,
+        gives: &Interface,
+    ) -> Result<&'m Graph> {
         if let Some(graph) = cell.get() {
             return Ok(graph);
         }
@@ -322,8 +339,8 @@ impl Model {
             name,
             self.provider,
             &self.options,
-            takes(ENC_TAKES, kind),
-            ENC_GIVES,
+            takes,
+            gives,
         )?;
         Ok(cell.get_or_init(|| graph))
     }
@@ -589,6 +606,8 @@ impl<'a> Batch<'a> {
 
     /// Encoder: packed pictures `x` (`[96, 2·h16, 2·w16]`, centred 10 bit) to latents.
     ///
+    /// Of a key frame's latents only the means known before any symbol are taken off: see [`refine`](Self::refine).
+    ///
     /// # Errors
     /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`]; at the first use also those of
     /// [`Model::prepare_encoder`].
@@ -676,6 +695,43 @@ impl<'a> Batch<'a> {
             return Err(self.bad_output(graph, "scale_idx", "an index is above 63"));
         }
         Ok(prior)
+    }
+
+    /// Encoder, key frames: how much the means of the other positions change once the residuals of the anchors
+    /// (positions with an even sum of row and column) are known.
+    ///
+    /// The residuals `r` must be those that will be coded: a decoder takes its means from them. At other positions
+    /// than anchors they do not matter.
+    ///
+    /// # Errors
+    /// [`NnError::Input`], also for inter frames, which have no means; [`NnError::Cancelled`], [`NnError::Run`]; at the
+    /// first use also those of [`Model::prepare_encoder`].
+    pub fn refine(&self, prior: &Prior, r: &[&[i16]], cancel: &Cancel) -> Result<Refinement> {
+        self.check_frames("r", r)?;
+        if self.kind != FrameKind::Key {
+            return Err(NnError::Input("inter frames have no means".into()));
+        }
+        if prior.shape != self.y_shape() || prior.kind != self.kind {
+            return Err(NnError::Input("the prior belongs to another batch".into()));
+        }
+        let r = join("r", r.iter().copied(), self.grid.y_len())?;
+        let graph = self.model.means()?;
+        let [delta] = graph.run(
+            |name| match name {
+                "r" => view(self.y_shape(), &r),
+                "feat" => Some(Ok(SessionInputValue::from(&prior.feat))),
+                _ => self.shared_input(name),
+            },
+            ["delta"],
+            cancel,
+        )?;
+        let refinement = Refinement {
+            delta,
+            shape: self.y_shape(),
+        };
+        tensor::<i16>(&refinement.delta, refinement.shape)
+            .map_err(|what| self.bad_output(graph, "delta", &what))?;
+        Ok(refinement)
     }
 
     /// Dequantised residuals (`[384, h16, w16]`, within ±2047) to pictures, with the result of
@@ -771,6 +827,24 @@ impl Pictures {
     }
 }
 
+/// Changes of means, for [`Batch::refine`].
+#[derive(Debug)]
+pub struct Refinement {
+    delta: DynValue,
+    shape: [usize; 4],
+}
+
+impl Refinement {
+    /// What to take off the latents of frame `i` besides, `[384, h16, w16]`, in units of dequantised residuals; 0 at
+    /// anchors.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn delta(&self, i: usize) -> &[i16] {
+        frame(&self.delta, self.shape, i)
+    }
+}
+
 /// Latents that an encoder found.
 #[derive(Debug)]
 pub struct Analysis {
@@ -781,7 +855,7 @@ pub struct Analysis {
 }
 
 impl Analysis {
-    /// (latent − mean) / step of frame `i`, `[384, h16, w16]`, not rounded.
+    /// (latent − first mean) / step of frame `i`, `[384, h16, w16]`, not rounded.
     ///
     /// # Panics
     /// When the batch has no frame `i`.

@@ -95,7 +95,7 @@ def run(args):
             continue
         for threads in (args.threads,) if args.threads else (1, 2):
             total = {}
-            for g in ("key_prior", "key_synth", "inter_prior", "inter_synth", "key_enc", "inter_enc"):
+            for g in ("key_prior", "key_synth", "inter_prior", "inter_synth", "key_enc", "key_mean", "inter_enc"):
                 path = folder / f"{g}.onnx"
                 s = session(path.read_bytes(), "all", threads)
                 kernels, _ = profile(path, lambda s: inputs_of(s, *dims), threads)

@@ -18,7 +18,7 @@ class Bundle:
     def __init__(self, folder, threads=2, level="all"):
         self.folder = Path(folder)
         self.manifest = tomllib.loads((self.folder / "bundle.toml").read_text())
-        self.threads, self.level = threads, level
+        self.threads, self.level, self.round_up = threads, level, 0.5
         self._sessions = {}
         blob = (self.folder / "tables.bin").read_bytes()
         self.tables = {name: self._array(blob, t) for name, t in self.manifest["tables"].items()}
@@ -37,6 +37,12 @@ class Bundle:
         s = self.graph(name)
         return dict(zip([o.name for o in s.get_outputs()], s.run(None, feed(s, values))))
 
+    def quantise(self, y, index, step):
+        """Symbols and dequantised residuals. Symbols round up from the fraction ``round_up`` on."""
+        sym = (np.sign(y) * np.minimum(np.floor(np.abs(y) + 1 - self.round_up), 2047)).astype(np.int64)
+        sym[index == 0] = 0
+        return sym, (np.sign(sym) * np.minimum((np.abs(sym) * step + 32) >> 6, 2047)).astype(np.int16)
+
     def code(self, kind, x, q, p=None, d=None):
         """Codes packed pictures ``x`` (i16, 10 bit) with quantizer q and returns (pic, symbols, index, z)."""
         n, _, h8, w8 = x.shape
@@ -51,9 +57,10 @@ class Bundle:
         v |= self.run(f"{kind}_enc", v)
         v["z_up"] = v["z"].repeat(4, 2).repeat(4, 3)[:, :, :h16, :w16]
         v |= self.run(f"{kind}_prior", v)
-        sym = np.clip(np.round(v["y"]), -2047, 2047).astype(np.int64)
-        sym[v["scale_idx"] == 0] = 0
-        v["r"] = (np.sign(sym) * np.minimum((np.abs(sym) * step + 32) >> 6, 2047)).astype(np.int16)
+        sym, v["r"] = self.quantise(v["y"], v["scale_idx"], step)
+        if kind == "key":
+            v["y"] = v["y"] - self.run("key_mean", v)["delta"] * 64 / step
+            sym, v["r"] = self.quantise(v["y"], v["scale_idx"], step)
         v |= self.run(f"{kind}_synth", v)
         return v["pic"], sym, v["scale_idx"], v["z"]
 

@@ -20,7 +20,6 @@ from .onnx_ops import FreeOps, Graph, OPSET, OnnxOps, T, layer_names
 
 BINS = 15
 NORMATIVE = ["key_prior", "key_synth", "inter_prior", "inter_synth"]
-ENCODERS = ["key_enc", "inter_enc"]
 # Coefficients of the linear path, in 8-bit units; samples are given in 10-bit units: two bits more.
 SAMPLE_K = 2
 SAMPLE_LO, SAMPLE_HI = -128.0, 127.75
@@ -115,10 +114,13 @@ def synth_graph(net, kind):
 
 
 def enc_graph(net, kind, fast=True):
-    """The encoder. Its means come from the normative networks, which it holds; the rest is free."""
+    """The encoder. The first means of key frames come from the normative networks, which it holds; the rest is free.
+
+    The second means depend on the symbols that the codec chooses in the end: :func:`mean_graph`.
+    """
     g = Graph(f"{kind}_enc")
     ops, free = OnnxOps(g, layer_names(net)), FreeOps(g, layer_names(net), fast)
-    names = ["x", "step", "qoff"] + (["p", "d"] if net.inter else ["qvec", "mask"])
+    names = ["x", "step", "qoff"] + (["p", "d"] if net.inter else ["qvec"])
     i = _inputs(net, g, ops, names)
     x = free.of(i["x"])
     p, d = (free.of(i[n]) for n in ("p", "d")) if net.inter else (None, None)
@@ -145,17 +147,24 @@ def enc_graph(net, kind, fast=True):
         up = g.node("Slice", [up, g.i64([0, 0]), shape, g.i64([2, 3])], "z_up")
         z_up = ops.s8(T("wide", z.channels, 0, -127.0, 127.0, 0, up), 0)
         index, feat = run_prior(net, ops, z_up, i["qvec"], i["qoff"])
-        m1 = net.means.mean_first(ops, feat)
-        y1 = div(g.node("Sub", [y.name, ops.wide(m1, 0)]))
-        # What the decoder will have at the anchors, when symbols are rounded to the nearest.
-        coded = g.node("Min", [ops.wide(index, 0), g.f32(1.0)])
-        r = g.node("Round", [g.node("Mul", [g.node("Mul", [g.node("Round", [y1]), step]), coded])])
-        r = ops.clip(T("wide", M.LATENT, 0, name=r), -M.COEF_MAX, M.COEF_MAX)
-        anchors = ops.mask(ops.clip(ops.add(r, m1), -M.COEF_MAX, M.COEF_MAX), i["mask"])
-        m2 = net.means.mean_second(ops, feat, anchors, m1)
-        y = g.node("Where", [i["which"], y1, div(g.node("Sub", [y.name, ops.wide(m2, 0)]))])
+        y = div(g.node("Sub", [y.name, ops.wide(net.means.mean_first(ops, feat), 0)]))
     g.output("y", y, TensorProto.FLOAT, NCHW16)
     g.output("z", g.node("Cast", [z.name], to=TensorProto.INT8), TensorProto.INT8, ["n", net.cfg.hyper, "hz", "wz"])
+    return g
+
+
+def mean_graph(net):
+    """For encoders: how much the means of key frames change at the other positions once the anchors are known."""
+    g = Graph("key_mean")
+    ops = OnnxOps(g, layer_names(net))
+    i = _inputs(net, g, ops, ["feat", "r", "mask"])
+    m1 = net.means.mean_first(ops, i["feat"])
+    anchors = ops.mask(ops.clip(ops.add(i["r"], m1), -M.COEF_MAX, M.COEF_MAX), i["mask"])
+    delta = ops.sub(net.means.mean_second(ops, i["feat"], anchors, m1), m1)
+    # Far beyond any latent, within i16.
+    delta = ops.clip(delta, -8191, 8191)
+    delta = g.node("Where", [i["which"], g.f32(0.0), ops.wide(delta, 0)])
+    g.output("delta", g.node("Cast", [delta], to=TensorProto.INT16), TensorProto.INT16, NCHW16)
     return g
 
 
@@ -314,6 +323,8 @@ def build(key, inter, fast=True):
     for kind, net in (("key", key), ("inter", inter)):
         out[f"{kind}_prior"], out[f"{kind}_synth"] = prior_graph(net, kind), synth_graph(net, kind)
         out[f"{kind}_enc"] = enc_graph(net, kind, fast)
+        if net.means is not None:
+            out[f"{kind}_mean"] = mean_graph(net)
     return out
 
 
@@ -429,7 +440,7 @@ def fresh(inter, seed):
     return net
 
 
-HIDDEN_ARGS = {"data", "cache", "out", "key", "device", "threads", "save_every", "eval_every", "command"}
+HIDDEN_ARGS = {"steps", "minutes", "data", "cache", "out", "key", "device", "threads", "save_every", "eval_every", "command"}
 
 
 def load(path, which="ema"):
