@@ -520,11 +520,7 @@ fn means_change_with_the_anchors_alone() {
     let cancel = Cancel::new();
     let mut random = Random(11);
     let batch = model.key_batch(grid, &[30]).unwrap();
-    let z: Vec<i8> = random
-        .fill(model.z_len(grid), 20)
-        .iter()
-        .map(|&v| v as i8)
-        .collect();
+    let z: Vec<i8> = random.fill(model.z_len(grid), 20);
     let prior = batch.prior(&[&z], &cancel).unwrap();
     let anchor = |i: usize| {
         let at = i % (grid.h16() * grid.w16());
