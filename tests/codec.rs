@@ -515,7 +515,7 @@ fn damage_is_concealed_and_never_called_sound() {
                     2 => damaged[at].clear(),
                     _ => damaged[at].fill_with(|| rng() as u8),
                 }
-                let conceal = rng() % 4 != 0;
+                let conceal = !rng().is_multiple_of(4);
                 let good = check_damaged(&units, &damaged, conceal);
                 // One of two groups of pictures is untouched.
                 assert!((6..12).contains(&good), "{good}");
