@@ -524,7 +524,7 @@ fn means_change_with_the_anchors_alone() {
     let prior = batch.prior(&[&z], &cancel).unwrap();
     let anchor = |i: usize| {
         let at = i % (grid.h16() * grid.w16());
-        (at / grid.w16() + at % grid.w16()) % 2 == 0
+        (at / grid.w16() + at % grid.w16()).is_multiple_of(2)
     };
     let r: Vec<i16> = random.fill(grid.y_len(), 200);
     let mut others = r.clone();
