@@ -59,7 +59,7 @@ class Bundle:
         v |= self.run(f"{kind}_prior", v)
         sym, v["r"] = self.quantise(v["y"], v["scale_idx"], step)
         if kind == "key":
-            v["y"] = v["y"] - self.run("key_mean", v)["delta"] * 64 / step
+            v["y"] = v["y"] - self.run("key_mean", v)["delta"].astype(np.float32) * 64 / step
             sym, v["r"] = self.quantise(v["y"], v["scale_idx"], step)
         v |= self.run(f"{kind}_synth", v)
         return v["pic"], sym, v["scale_idx"], v["z"]

@@ -167,6 +167,28 @@ def test_round_trip_of_a_picture(tmp_path):
         assert 10 * np.log10(1020.0**2 / max(1e-9, np.mean((inter.astype(float) - x) ** 2))) > psnr
 
 
+def test_means_follow_the_symbols_that_were_chosen(nets, bundle):
+    """A wide dead zone at the anchors changes the other half's means; the reconstruction error must stay within it."""
+    b = Bundle(bundle, threads=1)
+    rng = np.random.default_rng(1)
+    x = rng.integers(-400, 400, (1, 96, 8, 8)).astype(np.int16)
+    b.round_up = 0.9
+    q = 30
+    step = b.tables["key.step"][q].astype(float)[:, None, None] / 64
+    seen = {}
+    run = b.run
+    b.run = lambda name, v: seen.setdefault(name, (dict(v), run(name, v)))[1]
+    _, sym, index, _ = b.code("key", x, q)
+    v, out = seen["key_mean"]
+    delta = out["delta"]
+    assert np.abs(delta).max() > 0
+    # (latent - first mean) of the encoder, what the decoder adds for it, and how far they may be apart.
+    latent = seen["key_enc"][1]["y"] * step
+    decoded = delta + np.sign(sym) * np.floor(np.abs(sym) * step + 0.5)
+    coded = (index > 0) & (np.abs(decoded) < 2000)
+    assert (np.abs(latent - decoded) <= 0.9 * step + 0.51)[coded].all()
+
+
 def test_a_batch_of_inter_frames_in_the_encoder(bundle):
     """The encoder need not be exact, but frames of a batch must not touch each other."""
     b = Bundle(bundle, threads=1)
