@@ -47,7 +47,7 @@ mkdir -p "$out"
 read -r -a more <<<"${NNV_DEMO_OPTIONS:-}"
 # shellcheck disable=SC2054
 pipeline=(
-  filesrc "location=$file" ! decodebin ! videoconvert ! video/x-raw,format=I420 ! identity "eos-after=$frames"
+  filesrc "location=$file" ! decodebin ! videoconvert ! video/x-raw,format=I420 ! identity "eos-after=$((frames + 1))"
   ! progressreport update-freq=2 silent=false
   ! nnvenc "quantizer=$quantizer" "bframes=$bframes" "${more[@]}" ! filesink "location=$stream"
 )
