@@ -3,8 +3,9 @@
 //!
 //! ```no_run
 //! use gstnnv::codec::{config::EncoderConfig, encoder::{Encoder, InputFrame}};
-//! # fn main() -> Result<(), gstnnv::codec::error::CodecError> {
-//! # let (model, info, pictures): (_, _, Vec<_>) = unimplemented!();
+//! # use gstnnv::{codec::{error::CodecError, picture::Picture, stream_info::StreamInfo}, nn::Model};
+//! # use std::sync::Arc;
+//! # fn encode(model: Arc<Model>, info: StreamInfo, pictures: Vec<Arc<Picture>>) -> Result<(), CodecError> {
 //! let mut encoder = Encoder::new(model, EncoderConfig::new(info))?;
 //! for (id, picture) in pictures.into_iter().enumerate() {
 //!     encoder.send(InputFrame::new(picture, id as u64))?;
