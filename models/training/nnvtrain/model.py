@@ -316,7 +316,7 @@ def rate_bits(symbol, value, sigma):
 
     ``sigma`` learns from the true symbols. ``value`` learns from symbols blurred by uniform noise: rounding
     itself would show no price to a value that still rounds to zero, while the distortion pulls it outward, and the
-    rate would creep up (it did: +70 % in 800 steps of inter training).
+    rate would creep up (docs/decisions.md has the run).
     """
     hard = laplace_bits(symbol.detach(), sigma)
     soft = laplace_bits(value + torch.rand_like(value) - 0.5, sigma.detach())
