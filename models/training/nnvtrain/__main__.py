@@ -7,7 +7,7 @@ def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
     from . import bench, export, pack, parity, rdcheck, train
-    train.arguments(sub.add_parser("key", help="train the key-frame networks"))
+    train.key_arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
     pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
     export.arguments(sub.add_parser("export", help="write a bundle"))

@@ -2,8 +2,7 @@
 
 Pictures: planar YUV 4:2:0 in 8-bit units, centred (sample - 128), packed to 96 channels at 1/8
 resolution (:func:`pack`). Latents: 384 channels at 1/16, the coefficients of an orthonormal block
-transform at the start of training (8×8 DCT of luma, 4×4 DCT of chroma, 2×2 Haar across
-blocks), in 8-bit units. Hyper-latents: ``HYPER`` channels at 1/64.
+transform at the start of training (16×16 DCT of luma, 8×8 DCT of chroma), in 8-bit units. Hyper-latents: ``HYPER`` channels at 1/64.
 
 Key frames: hyper-prior (Ballé et al. 2018, arXiv:1802.01436) for all scales, means refined in two
 checkerboard steps (He et al. 2021, arXiv:2103.15306), one model for all rates by per-quantizer
@@ -20,6 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .fused import usable
 from .ops import Conv, TorchOps, round_ste
 
 LATENT = 384
@@ -55,6 +55,7 @@ class Config:
     prior_blocks: int = 3
     enc_blocks: int = 3
     hyper: int = 32        # channels of z
+    means_blocks: int = 0  # blocks of the context network of key frames' second means, at 1/16
 
     def dict(self):
         return asdict(self)
@@ -81,22 +82,27 @@ def dct_matrix(n):
 def block_transform():
     """The 384×384 orthonormal matrix A of the start: rows are latents, columns pixel_unshuffle(packed, 2).
 
-    Latent channel = packed frequency channel * 4 + Haar index.
+    DCT of 16×16 luma and 8×8 chroma samples. Latent channel = plane's base + (u // 2 * n + v // 2) * 4 + u % 2 * 2 + v % 2 for
+    frequency (u, v), n = 8 for luma, 4 for chroma: groups of four neighbouring frequencies.
     """
-    d8, d4 = torch.kron(dct_matrix(8), dct_matrix(8)), torch.kron(dct_matrix(4), dct_matrix(4))
-    f = torch.block_diag(d8, d4, d4)
-    h1 = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / math.sqrt(2.0)
-    return torch.kron(f, torch.kron(h1, h1)).float()
+    a = torch.zeros(LATENT, LATENT, dtype=torch.float64)
+    for n, base in ((8, 0), (4, 256), (4, 320)):
+        dct = torch.kron(dct_matrix(2 * n), dct_matrix(2 * n))
+        i, j = torch.arange(2 * n).repeat_interleave(2 * n), torch.arange(2 * n).repeat(2 * n)
+        rows = base + (i // 2 * n + j // 2) * 4 + i % 2 * 2 + j % 2
+        # Columns: sample (i % n, j % n) of the packed picture, at the place (i // n, j // n) of its 2×2.
+        columns = base + (i % n * n + j % n) * 4 + i // n * 2 + j // n
+        a[rows[:, None], columns[None]] = dct
+    return a.float()
 
 
 def frequencies():
     """Radial frequency of each latent (0..~1.4), for coding order and initial statistics."""
     def plane(n):
-        a = (torch.arange(n)[:, None] ** 2 + torch.arange(n)[None, :] ** 2).float().sqrt() / n
-        return a.flatten()
-    f = torch.cat([plane(8), plane(4) * 1.1, plane(4) * 1.1])
-    haar = torch.tensor([0.0, 0.5, 0.5, 0.7]) / 8
-    return (f[:, None] + haar[None, :]).flatten()
+        u, v = torch.arange(2 * n)[:, None], torch.arange(2 * n)[None, :]
+        f = (u ** 2 + v ** 2).float().sqrt() / (2 * n)
+        return f.view(n, 2, n, 2).permute(0, 2, 1, 3).flatten()
+    return torch.cat([plane(8), plane(4) * 1.1, plane(4) * 1.1])
 
 
 # ---------------------------------------------------------------- building blocks
@@ -208,6 +214,7 @@ class Means(nn.Module):
         self.anchors = Conv(LATENT, c, gain=0.1)
         self.spread = Conv(c, c, 3, depthwise=True)
         self.feat = Conv(c, c)
+        self.blocks = nn.ModuleList(Block(c, cfg.ffn) for _ in range(cfg.means_blocks))
         self.second = Conv(c, LATENT, zero=True)
         # Powers of two that bring each latent into ±127 for the context network; set from statistics.
         self.register_buffer("fit", torch.full((1, LATENT, 1, 1), 0.25))
@@ -219,8 +226,12 @@ class Means(nn.Module):
         t = ops.s8(ops.scale(anchors, self.fit), 0)
         t = ops.s8(ops.conv(self.anchors, t), ACT_K)
         t = ops.s8(ops.conv(self.spread, t), ACT_K)
-        t = ops.u8(ops.add(t, ops.s8(ops.conv(self.feat, feat), ACT_K)), ACT_K)
-        return ops.add(mean_first, ops.round(ops.conv(self.second, t)))
+        t = ops.add(t, ops.s8(ops.conv(self.feat, feat), ACT_K))
+        if len(self.blocks):
+            t = ops.s8(t, ACT_K)
+        for b in self.blocks:
+            t = b.run(ops, t)
+        return ops.add(mean_first, ops.round(ops.conv(self.second, ops.u8(t, ACT_K))))
 
 
 class Synthesis(nn.Module):
@@ -351,6 +362,33 @@ def clamp_index(index):
     return _ClampRound.apply(index.float(), 0.0, float(SCALES - 1), 0.0, True)
 
 
+class _LatentBits(torch.autograd.Function):
+    """:func:`latent_bits` in one pass (fused.cpp). Expects a loss that grows with the bits."""
+
+    @staticmethod
+    def forward(ctx, fused, sym, value, index, gain):
+        last = lambda t: t.detach().float().contiguous(memory_format=torch.channels_last)
+        sym, value, index = last(sym), last(value), last(index)
+        bits, *grads = fused.latent_bits(sym, value, index, torch.rand_like(value), float(gain), SCALE_MIN, SCALE_PER_OCTAVE, SCALES - 1)
+        ctx.save_for_backward(*grads)
+        return bits
+
+    @staticmethod
+    def backward(ctx, g):
+        by_value, by_index, by_gain = ctx.saved_tensors
+        each = g.view(-1, 1, 1, 1)
+        return None, None, by_value * each, by_index * each, (by_gain * g).sum()
+
+
+def latent_bits(sym, value, index, gain):
+    """Bits [B] of the latents ``sym`` = round(``value``) whose signalled scale ``index`` the observed neighbours sharpen."""
+    fused = usable(sym, value, index)
+    if fused:
+        return _LatentBits.apply(fused, sym, value, index, gain)
+    sharp = clamp_index(index + gain * neighbour_ratio(sym, scale_of(index)))
+    return rate_bits(sym, value, scale_of(sharp)).sum((1, 2, 3))
+
+
 class FrameCodec(nn.Module):
     """One kind of frame (key or inter), trained end to end."""
 
@@ -385,7 +423,9 @@ class FrameCodec(nn.Module):
 
     def steps(self, q):
         """Step of each latent, [B,384,1,1], 8-bit units."""
-        return (base_step(q.float())[:, None] * torch.exp2(self.log_step.at(q)))[:, :, None, None]
+        step = base_step(q.float())[:, None] * torch.exp2(self.log_step.at(q))
+        # Whole numbers, as exported: dequantised latents are integers.
+        return round_ste(step).clamp_min(1.0)[:, :, None, None]
 
     def forward(self, ops: TorchOps, free: TorchOps, x, q, p=None, d=None, mask=None, skip=False):
         """x, p, d: packed, 8-bit units, centred (d: not centred). q: long [B].
@@ -395,10 +435,12 @@ class FrameCodec(nn.Module):
         """
         b, _, h8, w8 = x.shape
         step = self.steps(q)
-        qvec = qvec_ops(ops, self.qvec.at(q))
+        # In the convolutions' type: streams would else widen to float32, at twice the time (8-bit values fit).
+        narrow = lambda rows: rows if ops.amp is None else rows.to(ops.amp)
+        qvec = narrow(qvec_ops(ops, self.qvec.at(q)))
         qoff = -0.5 * q.float().view(-1, 1, 1, 1)
         ana = self.analysis
-        y = ana.latents(free, self.transform, x, ana.q.at(q)[:, :, None, None], p, d).float()
+        y = ana.latents(free, self.transform, x, narrow(ana.q.at(q)[:, :, None, None]), p, d).float()
         z = ana.hyper(free, y * self.y_fit, ana.hq.at(q)[:, :, None, None], p).float()
         z_value = z.clamp(-127, 127)
         z = round_ste(z_value)
@@ -407,7 +449,6 @@ class FrameCodec(nn.Module):
         index = clamp_index(index)
         if ops.quant:
             index = round_ste(index)
-        sigma = scale_of(index)
 
         def residual(r):
             """Quantise a residual: value in steps, symbols, dequantised integers."""
@@ -432,9 +473,7 @@ class FrameCodec(nn.Module):
             value, sym, r = residual(y)
             coef = ops.clip(r, -COEF_MAX, COEF_MAX)
         pic = self.synthesis.run(ops, self.transform, coef, feat, qvec, p, d).float()
-        sharp = clamp_index(index + self.ratio_gain * neighbour_ratio(sym, sigma))
-        bits_y = rate_bits(sym, value, scale_of(sharp))
-        bits_y = bits_y.sum((1, 2, 3))
+        bits_y = latent_bits(sym, value, index, self.ratio_gain)
         z_sigma = torch.exp2(self.z_log_scale).view(1, -1, 1, 1).clamp(0.2, 64.0)
         bits_z = rate_bits(z, z_value, z_sigma).sum((1, 2, 3))
         return pic, bits_y, bits_z, {"sym": sym, "index": index, "z": z}

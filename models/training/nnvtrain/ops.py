@@ -14,6 +14,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
+from .fused import usable
+
 WEIGHT_MAX = 63
 
 
@@ -27,6 +29,9 @@ class _ClampRound(torch.autograd.Function):
     def forward(ctx, x, lo, hi, scale, leak):
         ctx.save_for_backward(x)
         ctx.range = (lo, hi, leak)
+        fused = usable(x)
+        if fused and x.is_contiguous(memory_format=torch.channels_last):
+            return fused.clamp_round(x, lo, hi, scale)
         y = x.clamp(lo, hi)
         if scale:
             y = torch.round(y * scale) / scale
@@ -36,6 +41,9 @@ class _ClampRound(torch.autograd.Function):
     def backward(ctx, g):
         (x,) = ctx.saved_tensors
         lo, hi, leak = ctx.range
+        fused = usable(x)
+        if fused and x.is_contiguous(memory_format=torch.channels_last):
+            return fused.clamp_back(g, x, lo, hi, leak), None, None, None, None
         inside = torch.ops.aten.hardtanh_backward(g, x, lo, hi)
         if leak:
             back = ((x >= hi) & (g > 0)) | ((x <= lo) & (g < 0))

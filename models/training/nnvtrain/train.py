@@ -11,6 +11,7 @@ import copy
 import json
 import math
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -42,20 +43,83 @@ def arguments(p: argparse.ArgumentParser):
     p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
 
 
+def key_arguments(p):
+    arguments(p)
+    p.add_argument("--means-blocks", type=int, default=2, help="blocks of the context network of the second means")
+
+
+class Muon(torch.optim.Optimizer):
+    """Momentum made orthogonal by Newton-Schulz iterations, for matrices (1×1 convolutions); Adam for the rest.
+
+    Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with the scale of arXiv:2502.16982: an update has 0.2 of Adam's
+    RMS, so that both share their learning rates. Groups with ``matrix=True`` go the first way.
+    """
+
+    def __init__(self, groups, lr, betas=(0.9, 0.99), momentum=0.95):
+        super().__init__(groups, dict(lr=lr, betas=betas, momentum=momentum, matrix=False, eps=1e-8))
+
+    @staticmethod
+    def orthogonal(g):
+        wide = g.shape[0] <= g.shape[1]
+        x = g if wide else g.t()
+        x = x / (x.norm() + 1e-7)
+        for _ in range(5):
+            a = x @ x.t()
+            x = torch.addmm(x, torch.addmm(a, a, a, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+        return x if wide else x.t()
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            live = [p for p in group["params"] if p.grad is not None]
+            for p in live:
+                if not self.state[p]:
+                    self.state[p]["m"] = torch.zeros_like(p)
+                    if not group["matrix"]:
+                        self.state[p]["v"] = torch.zeros_like(p)
+                        self.state[p]["t"] = torch.zeros(())
+            if group["matrix"]:
+                for p in live:
+                    m = self.state[p]["m"]
+                    m.lerp_(p.grad, 1 - group["momentum"])
+                    g = p.grad.lerp(m, group["momentum"]).flatten(1)
+                    p.add_(self.orthogonal(g).view_as(p), alpha=-group["lr"] * 0.2 * max(g.shape) ** 0.5)
+            elif live:
+                b1, b2 = group["betas"]
+                grads, m, v = [p.grad for p in live], [self.state[p]["m"] for p in live], [self.state[p]["v"] for p in live]
+                torch._foreach_lerp_(m, grads, 1 - b1)
+                torch._foreach_mul_(v, b2)
+                torch._foreach_addcmul_(v, grads, grads, 1 - b2)
+                for p in live:
+                    self.state[p]["t"] += 1
+                t = float(self.state[live[0]]["t"])
+                root = torch._foreach_sqrt(v)
+                torch._foreach_div_(root, (1 - b2**t) ** 0.5)
+                torch._foreach_add_(root, group["eps"])
+                torch._foreach_addcdiv_(live, m, root, value=-group["lr"] / (1 - b1**t))
+
+
 class Run:
     """A resumable run: model, its moving average, optimiser, step, log."""
 
     def __init__(self, args, net, groups):
         self.args, self.net = args, net
         self.ema = copy.deepcopy(net).requires_grad_(False)
-        self.opt = torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, 0.99), weight_decay=0.0)
+        self.opt = Muon(groups, args.lr)
         self.base = [g["lr"] for g in self.opt.param_groups]
         self.step, self.seconds = 0, 0.0
         self.out = Path(args.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.cool_from = None
+        self.cold_from = 0  # where the optimiser began without a past: the learning rate rises from there
         self.sums, self.count = {}, 0
         self.start = time.time()
+        self.stopped = False
+        signal.signal(signal.SIGTERM, self.stop)
+
+    def stop(self, *_):
+        """SIGTERM: finish the step, write the checkpoint, leave."""
+        self.stopped = True
 
     def resume(self):
         path = self.out / "last.pt"
@@ -69,6 +133,7 @@ class Run:
             for group, rate in zip(self.opt.param_groups, self.base):
                 group["lr"] = rate
         self.step, self.seconds = c["step"], c["seconds"]
+        self.cold_from = 0 if c.get("opt") else self.step
         print(f"resumed at step {self.step}", flush=True)
         return True
 
@@ -87,7 +152,7 @@ class Run:
             if self.cool_from is None:
                 self.cool_from = self.step
             return max(0.0, 1 - (self.step - self.cool_from) / self.args.cooldown)
-        return min(1.0, (self.step + 1) / 200)
+        return min(1.0, (self.step - self.cold_from + 1) / 200)
 
     def update(self, loss):
         self.opt.zero_grad(set_to_none=True)
@@ -115,6 +180,9 @@ class Run:
             self.sums, self.count = {}, 0
 
     def done(self):
+        if self.stopped:
+            self.save()
+            raise SystemExit(0)
         if self.step >= self.args.steps or time.time() - self.start > self.args.minutes * 60:
             return True
         return bool(self.args.cooldown and self.cool_from is not None and self.step >= self.cool_from + self.args.cooldown)
@@ -126,8 +194,10 @@ def parameter_groups(net, lr):
     vectors = [p for n, p in net.named_parameters() if n.endswith("knots") and not n.startswith("log_step")]
     scalars = [net.ratio_gain, net.z_log_scale]
     ids = {id(p) for p in slow + vectors + scalars}
+    matrices = [p for p in net.parameters() if id(p) not in ids and p.dim() == 4 and min(p.shape[:2]) > 1]
+    ids |= {id(p) for p in matrices}
     rest = [p for p in net.parameters() if id(p) not in ids]
-    return [{"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.05}, {"params": vectors, "lr": lr * 2},
+    return [{"params": matrices, "lr": lr, "matrix": True}, {"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.2}, {"params": vectors, "lr": lr * 2},
             {"params": scalars, "lr": lr * 3}]
 
 
@@ -195,7 +265,7 @@ def key_main(args):
     from .data import Prefetch, StillCrops
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    cfg = M.Config(width=args.width, blocks=args.blocks)
+    cfg = M.Config(width=args.width, blocks=args.blocks, means_blocks=args.means_blocks)
     net = M.FrameCodec(cfg, inter=False).to(args.device).to(memory_format=torch.channels_last)
     train_set, held_set = split(args)
     held = [centred(*b, args.device) for b, _ in zip(StillCrops(held_set, 8, args.size, seed=12345), range(3))]

@@ -144,7 +144,7 @@ def test_training_operators_are_close_to_exact_ones():
     got = exact.conv(wide, E(c.double(), "wide", 0, 2047.0), wide=True).value
     ideal = torch.nn.functional.conv2d(c.double(), wide.weight.double())
     error = got - ideal
-    assert error.abs().max() < 0.25 and error.square().mean().sqrt() < 0.05
+    assert error.abs().max() < 0.5 and error.square().mean().sqrt() < 0.1
 
 
 def test_round_trip_of_a_picture(tmp_path):

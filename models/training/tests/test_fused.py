@@ -1,0 +1,58 @@
+"""The compiled operators of training against their definition in PyTorch."""
+
+import pytest
+import torch
+
+from nnvtrain import fused, model as M, ops
+
+
+@pytest.fixture
+def both(monkeypatch):
+    """Runs a function with and without the compiled operators."""
+    if fused.library() is None:
+        pytest.skip("no C++ compiler: the compiled operators cannot be built")
+
+    def run(function):
+        out = [function()]
+        for module in (M, ops):
+            monkeypatch.setattr(module, "usable", lambda *_: None)
+        return out + [function()]
+
+    return run
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("leak", [False, True])
+@pytest.mark.parametrize("scale", [0.0, 16.0])
+def test_clamp_round(both, dtype, leak, scale):
+    torch.manual_seed(1)
+    x = (torch.randn(2, 96, 9, 7) * 6).to(dtype).to(memory_format=torch.channels_last)
+    g = torch.randn(2, 96, 9, 7).to(dtype)  # another layout than x on purpose
+
+    def run():
+        leaf = x.clone().requires_grad_()
+        y = ops._ClampRound.apply(leaf, -8.0, 127 / 16, scale, leak)
+        y.backward(g)
+        return y.detach(), leaf.grad
+
+    (y0, g0), (y1, g1) = both(run)
+    assert torch.equal(y0, y1) and torch.equal(g0, g1)
+
+
+def test_latent_bits(both):
+    torch.manual_seed(2)
+    last = lambda t: t.to(memory_format=torch.channels_last)
+    value = last(torch.randn(3, M.LATENT, 6, 5) * 4 * torch.rand(3, M.LATENT, 1, 1) ** 3)
+    index = last(torch.rand(3, M.LATENT, 6, 5) * 70 - 3).clamp(0, M.SCALES - 1)
+    weight = torch.tensor([1.0, 2.0, 0.5])
+
+    def run():
+        torch.manual_seed(3)  # the noise of the value's gradient
+        v, i, gain = value.clone().requires_grad_(), index.clone().requires_grad_(), torch.tensor(3.0, requires_grad=True)
+        bits = M.latent_bits(value.round(), v, i, gain)
+        (bits * weight).sum().backward()
+        return bits.detach(), v.grad, i.grad, gain.grad
+
+    for a, b in zip(*both(run)):
+        assert torch.isfinite(a).all()
+        assert (a - b).abs().max() <= 2e-5 * b.abs().max()
