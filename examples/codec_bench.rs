@@ -7,7 +7,8 @@
 //!   --bframes N           0 is low-delay order (0)   --key-int N    frames between key frames (250)
 //!   --frames N            at most so many (all)      --threads N    threads (2)
 //!   --batch N             frames per run (4)         --bitrate N    kbit/s, variable bit rate
-//!   --cbr N               kbit/s, constant bit rate  --tune speed|psnr|zerolatency
+//!   --cbr N               kbit/s, constant bit rate  --tune psnr|zerolatency
+//!   --speed fast|medium|slow
 //!   --size WxH            size of the synthetic clip --crop WxH     keeps the centre of the clip
 //!   --dump FOLDER         symbols and scale indices as .npy
 //!   --write FILE          keeps the stream     --read FILE      decodes that and nothing else
@@ -17,7 +18,7 @@
 //! Without a clip, a synthetic one is made.
 
 use gstnnv::codec::bitstream::{AccessUnitScan, UnitScanner, scan_access_unit};
-use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune, Tuning};
+use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame, StageTimes};
 use gstnnv::codec::picture::{Picture, RawFormat};
@@ -84,8 +85,13 @@ fn main() -> Result<(), AnyError> {
     config.tune = match args.take("tune").as_deref() {
         None | Some("psnr") => Tune::Psnr,
         Some("zerolatency") => Tune::ZeroLatency,
-        Some("speed") => Tune::Speed,
         Some(other) => return Err(format!("unknown tune {other}").into()),
+    };
+    config.speed = match args.take("speed").as_deref() {
+        Some("fast") => SpeedPreset::Fast,
+        None | Some("medium") => SpeedPreset::Medium,
+        Some("slow") => SpeedPreset::Slow,
+        Some(other) => return Err(format!("unknown speed {other}").into()),
     };
     if let Some(list) = args.take("tuning") {
         tune(&mut config.tuning, &list)?;
@@ -363,6 +369,7 @@ fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
             "motion_lambda" => t.motion_lambda = v.parse()?,
             "scene_cut" => t.scene_cut = v.parse()?,
             "scene_cut_near" => t.scene_cut_near = v.parse()?,
+            "mini_gop_change" => t.mini_gop_change = v.parse()?,
             _ => return Err(format!("no constant {name}").into()),
         }
     }

@@ -42,8 +42,18 @@ pub enum Tune {
     Psnr,
     /// Every frame leaves before the next one comes in: no B frames, no batches of key frames.
     ZeroLatency,
-    /// Least encoding time: smaller motion search, plain rounding.
-    Speed,
+}
+
+/// Encoding time against rate. The decoder's work is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum SpeedPreset {
+    /// Small motion search, symbols by a dead zone.
+    Fast,
+    /// Full motion search, symbols by rate and distortion.
+    #[default]
+    Medium,
+    /// Wider search, and a second pass over the motion that knows the blocks to come.
+    Slow,
 }
 
 /// Constants of the encoder that experiments tune, in one place. The stream format does not depend on them.
@@ -70,6 +80,8 @@ pub struct Tuning {
     pub scene_cut: f32,
     /// What is added to that right after a key frame; it fades over 24 frames.
     pub scene_cut_near: f32,
+    /// A mini-GOP ends early when the changes of its frames add up to more than this.
+    pub mini_gop_change: f32,
 }
 
 impl Default for Tuning {
@@ -81,9 +93,10 @@ impl Default for Tuning {
             levels: [0, 6, 9, 12],
             lambda: 0.06,
             round_up: 0.56,
-            motion_lambda: 0.8,
+            motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,
+            mini_gop_change: 0.8,
         }
     }
 }
@@ -107,6 +120,8 @@ pub struct EncoderConfig {
     pub bframes: u8,
     /// What to optimise for.
     pub tune: Tune,
+    /// Encoding time against rate.
+    pub speed: SpeedPreset,
     /// Most frames in one run of a network.
     pub batch_size: u32,
     /// Writes a checksum of each decoded frame.
@@ -131,6 +146,7 @@ impl EncoderConfig {
             key_int_max: 250,
             bframes: 0,
             tune: Tune::Psnr,
+            speed: SpeedPreset::Medium,
             batch_size: 4,
             frame_checksum: false,
             threads: 0,

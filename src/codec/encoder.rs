@@ -22,7 +22,7 @@ use super::bitstream::{
     ChromaFormat, ContextSource, FrameHeader, FramePayload, GopFacts, Rational, SequenceHeader,
     UnitType, write_unit,
 };
-use super::config::{ConfigError, EncoderConfig, RateControl, Tune};
+use super::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use super::error::{CodecError, Result};
 use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
@@ -399,19 +399,22 @@ impl Encoder {
             .last_picture
             .as_ref()
             .is_some_and(|last| Arc::ptr_eq(last, &frame.picture) || last.is_equal(&frame.picture));
+        let ratio = if repeat {
+            Some(0.0)
+        } else {
+            self.scene.measure(&frame.picture.quarter_luma())
+        };
         let scene_cut = self.config.scene_cut
             && !repeat
-            && self
-                .scene
-                .measure(&frame.picture.quarter_luma())
-                .is_some_and(|ratio| {
-                    SceneCut::is_cut(ratio, self.planner.distance(), &self.config.tuning)
-                });
+            && ratio.is_some_and(|ratio| {
+                SceneCut::is_cut(ratio, self.planner.distance(), &self.config.tuning)
+            });
         self.last_picture = Some(frame.picture.clone());
         let facts = FrameFacts {
             force_key: frame.force_key,
             scene_cut,
             repeat,
+            novelty: ratio.unwrap_or(0.0),
         };
         self.waiting.insert(self.next_index, frame);
         self.next_index += 1;
@@ -697,9 +700,10 @@ impl Encoder {
         let second = ref1.unwrap_or(ref0);
         let params = SearchParams {
             lambda: lambda_of_quantizer(quantizer) * self.config.tuning.motion_lambda,
-            effort: match self.config.tune {
-                Tune::Psnr => SearchEffort::Medium,
-                Tune::ZeroLatency | Tune::Speed => SearchEffort::Fast,
+            effort: match self.config.speed {
+                SpeedPreset::Fast => SearchEffort::Fast,
+                SpeedPreset::Medium => SearchEffort::Medium,
+                SpeedPreset::Slow => SearchEffort::Slow,
             },
             threads,
             distances,
@@ -743,7 +747,7 @@ impl Encoder {
         let prior = batch.prior(&z, &self.cancel)?;
         clock.lap(&mut self.stats.times.prior);
         let tuning = self.config.tuning;
-        let rdo = self.config.tune != Tune::Speed;
+        let rdo = self.config.speed != SpeedPreset::Fast;
         let tables = self.model.tables(batch.kind());
         let round = |i: usize, y: &[f32]| {
             let costs = rdo.then(|| starts[i].symbols.costs());

@@ -36,7 +36,7 @@ pub enum FrameKind {
 }
 
 /// What the planner has to know about a frame.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct FrameFacts {
     /// The application wants a key frame here.
     pub force_key: bool,
@@ -44,6 +44,8 @@ pub struct FrameFacts {
     pub scene_cut: bool,
     /// The frame is identical to the one before it.
     pub repeat: bool,
+    /// How much of the frame motion cannot explain from the one before: 0 nothing, 1 and above all of it.
+    pub novelty: f32,
 }
 
 /// One frame, ready to be coded.
@@ -136,6 +138,8 @@ pub struct GopPlanner {
     distance: u32,
     /// Frames of the mini-GOP being filled.
     pending: Vec<Pending>,
+    /// Sum of the novelty of the pending frames.
+    change: f32,
     /// Presentation order of the first pending frame.
     poc: u32,
     /// Key frames waiting for a batch (when every frame is a key frame).
@@ -162,6 +166,7 @@ impl GopPlanner {
             next_index: 0,
             distance: 0,
             pending: Vec::new(),
+            change: 0.0,
             poc: 0,
             keys: Vec::new(),
             ready: VecDeque::new(),
@@ -213,7 +218,10 @@ impl GopPlanner {
             index,
             repeat: facts.repeat,
         });
-        if self.pending.len() > usize::from(self.bframes) {
+        self.change += facts.novelty;
+        // An anchor far from the last one in content predicts its B frames badly, and is predicted badly itself.
+        let full = self.pending.len() > usize::from(self.bframes);
+        if full || self.change > self.tuning.mini_gop_change {
             self.close_mini_gop();
         }
         false
@@ -266,6 +274,7 @@ impl GopPlanner {
             return;
         }
         let pending = std::mem::take(&mut self.pending);
+        self.change = 0.0;
         let first = self.poc;
         self.poc += pending.len() as u32;
         let poc_of = |i: usize| first + i as u32;
@@ -798,6 +807,7 @@ mod tests {
                     force_key: rng().is_multiple_of(16),
                     scene_cut: rng().is_multiple_of(16),
                     repeat: rng().is_multiple_of(5),
+                    novelty: 0.0,
                 })
                 .collect();
             let key_int = [0, 1, 2, 7, 8, 30][rng() as usize % 6];
@@ -878,5 +888,28 @@ mod tests {
         // A change of size gives no ratio.
         let other = Picture::new(64, 64).unwrap().quarter_luma();
         assert_eq!(s.measure(&other), None);
+    }
+
+    #[test]
+    fn much_change_ends_a_mini_gop_early() {
+        let busy = |novelty| FrameFacts {
+            novelty,
+            ..FrameFacts::default()
+        };
+        let anchors = |groups: &[Group]| -> Vec<u32> {
+            groups
+                .iter()
+                .flatten()
+                .filter(|f| f.level == 0)
+                .map(|f| f.poc)
+                .collect()
+        };
+        assert_eq!(anchors(&follow(7, 0, 1, &[busy(0.0); 17])), [0, 8, 16]);
+        // 0.3 · 3 is the first sum above the limit.
+        assert_eq!(anchors(&follow(7, 0, 1, &[busy(0.3); 10])), [0, 3, 6, 9]);
+        // Change before a key frame does not count for the mini-GOP after it.
+        let mut facts = [busy(0.3); 8];
+        facts[3].force_key = true;
+        assert_eq!(anchors(&follow(7, 0, 1, &facts)), [0, 2, 0, 3, 4]);
     }
 }

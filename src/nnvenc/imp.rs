@@ -67,11 +67,26 @@ pub enum Tune {
         nick = "zerolatency"
     )]
     ZeroLatency,
+}
+
+/// Encoding time against rate.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncSpeedPreset")]
+pub enum SpeedPreset {
     #[enum_value(
-        name = "Speed: least encoding time (smaller motion search)",
-        nick = "speed"
+        name = "Fast: small motion search, symbols by a dead zone",
+        nick = "fast"
     )]
-    Speed,
+    Fast,
+    #[default]
+    #[enum_value(
+        name = "Medium: full motion search, symbols by rate and distortion",
+        nick = "medium"
+    )]
+    Medium,
+    #[enum_value(name = "Slow: wider motion search in two passes", nick = "slow")]
+    Slow,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +105,7 @@ struct Settings {
     key_int_max: u32,
     bframes: u32,
     tune: Tune,
+    speed_preset: SpeedPreset,
     batch_size: u32,
     frame_checksum: bool,
 }
@@ -108,6 +124,7 @@ impl Default for Settings {
             key_int_max: 250,
             bframes: 0,
             tune: Tune::default(),
+            speed_preset: SpeedPreset::default(),
             batch_size: 4,
             frame_checksum: false,
         }
@@ -148,7 +165,11 @@ impl Settings {
             tune: match self.tune {
                 Tune::Psnr => config::Tune::Psnr,
                 Tune::ZeroLatency => config::Tune::ZeroLatency,
-                Tune::Speed => config::Tune::Speed,
+            },
+            speed: match self.speed_preset {
+                SpeedPreset::Fast => config::SpeedPreset::Fast,
+                SpeedPreset::Medium => config::SpeedPreset::Medium,
+                SpeedPreset::Slow => config::SpeedPreset::Slow,
             },
             batch_size: self.batch_size,
             frame_checksum: self.frame_checksum,
@@ -407,6 +428,11 @@ impl ObjectImpl for NnvEnc {
                     .blurb("What the encoder favours")
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecEnum::builder::<SpeedPreset>("speed-preset")
+                    .nick("Speed preset")
+                    .blurb("Encoding time against rate; the decoder's work is the same")
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecUInt::builder("batch-size")
                     .nick("Batch size")
                     .blurb(
@@ -459,6 +485,7 @@ impl ObjectImpl for NnvEnc {
             "key-int-max" => s.key_int_max = uint(),
             "bframes" => s.bframes = uint(),
             "tune" => s.tune = value.get().expect("type checked upstream"),
+            "speed-preset" => s.speed_preset = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
             "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
@@ -485,6 +512,7 @@ impl ObjectImpl for NnvEnc {
             "key-int-max" => s.key_int_max.to_value(),
             "bframes" => s.bframes.to_value(),
             "tune" => s.tune.to_value(),
+            "speed-preset" => s.speed_preset.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
             "active-execution-provider" => self.shared().provider.to_value(),

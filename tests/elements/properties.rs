@@ -40,6 +40,7 @@ fn every_property_is_there_and_explained() {
         "key-int-max",
         "bframes",
         "tune",
+        "speed-preset",
         "batch-size",
         "frame-checksum",
     ];
@@ -86,6 +87,7 @@ fn properties_keep_what_is_set() {
             ("key-int-max", "1"),
             ("bframes", "7"),
             ("tune", "zerolatency"),
+            ("speed-preset", "slow"),
             ("batch-size", "2"),
             ("frame-checksum", "true"),
             ("model", "other"),
@@ -116,6 +118,7 @@ fn properties_keep_what_is_set() {
     for (name, value) in [
         ("rate-control", "cbr"),
         ("tune", "zerolatency"),
+        ("speed-preset", "slow"),
         ("execution-provider", "cpu"),
     ] {
         let value_now = enc.property_value(name);

@@ -26,10 +26,12 @@ LATENT = 384
 PACKED = 96
 QUANTIZERS = 64
 COEF_MAX = 2047
-# Weights of the three planes' mean squared errors. The field's figure of merit is (6Y+U+V)/8 of *PSNRs*: a
-# decibel of chroma counts 1/6 of one of luma, but chroma's error is several times smaller, so that
-# the same relative gain is a much smaller absolute one: chroma errors weigh three times 1/8.
-PLANE_WEIGHTS = (0.75, 0.375, 0.375)
+# Weight of a luma plane's mean squared error. The field's figure of merit is (6Y+U+V)/8 of *PSNRs*: a decibel of chroma counts 1/6
+# of one of luma, whatever the error behind it. Where a bit buys equally many such decibels in every plane, chroma's squared error
+# weighs so many times luma's at these quantizers: little where chroma costs many bits, much where it costs few (docs/decisions.md).
+LUMA = 0.75
+CHROMA_KEY = ((0, 0.28), (8, 0.32), (24, 0.7), (40, 1.1), (63, 1.5))
+CHROMA_INTER = ((0, 0.3), (12, 0.36), (28, 0.65), (63, 0.65))
 # Scale table: sigma_i = SCALE_MIN * 2**(i / SCALE_PER_OCTAVE), in units of the step.
 SCALE_MIN, SCALE_PER_OCTAVE, SCALES = 0.1, 6, 64
 # Resolution of activations: u8 in [0, 16), s8 in [-8, 8).
@@ -44,6 +46,15 @@ def base_step(q):
 def lagrangian(q):
     """Weight of the weighted mean squared error (8-bit units) against bits per pixel at quantizer q."""
     return 10.0 / base_step(q) ** 2
+
+
+def chroma_weight(q, inter):
+    """Weight of the squared error of a chroma plane against luma's at quantizers ``q`` (tensor), linear between the points above."""
+    points, q = CHROMA_INTER if inter else CHROMA_KEY, q.float()
+    out = torch.full_like(q, points[0][1])
+    for (a, x), (b, y) in zip(points, points[1:]):
+        out = out + ((q - a) / (b - a)).clamp(0, 1) * (y - x)
+    return out
 
 
 @dataclass
@@ -401,10 +412,10 @@ class FrameCodec(nn.Module):
         self.means = None if inter else Means(cfg)
         self.synthesis = Synthesis(cfg, inter)
         self.qvec = PerQuantizer(cfg.width)
-        chroma = torch.ones(LATENT)
-        # Errors of the subsampled planes weigh four times as much per sample.
-        chroma[256:] = math.sqrt(PLANE_WEIGHTS[0] / (4 * PLANE_WEIGHTS[1]))
-        self.log_step = PerQuantizer(LATENT, torch.log2(chroma)[None])
+        self.log_step = PerQuantizer(LATENT)
+        with torch.no_grad():
+            # Errors of a subsampled plane weigh four times as much per sample.
+            self.log_step.knots[:, 256:] = -0.5 * torch.log2(4 * chroma_weight(torch.arange(8) * 9, inter))[:, None]
         self.z_log_scale = nn.Parameter(torch.zeros(cfg.hyper))
         # Scale indices per octave of neighbour_ratio.
         self.ratio_gain = nn.Parameter(torch.tensor(3.0))
@@ -484,9 +495,13 @@ def checkerboard(h16, w16, device=None):
     return (i % 2 == 0).float()[None, None]
 
 
-def distortion(a, b):
-    """Weighted mean squared error of packed pictures per sample [B], and the three planes' [B,3]."""
+def plane_errors(a, b):
+    """Mean squared errors of the three planes of packed pictures, [B,3]."""
     e = (a - b).float().square().mean((2, 3))
-    m = torch.stack([e[:, :64].mean(1), e[:, 64:80].mean(1), e[:, 80:].mean(1)], 1)
-    w = torch.tensor(PLANE_WEIGHTS, device=e.device)
-    return (m * w).sum(1), m
+    return torch.stack([e[:, :64].mean(1), e[:, 64:80].mean(1), e[:, 80:].mean(1)], 1)
+
+
+def distortion(a, b, q, inter):
+    """Weighted mean squared error of packed pictures per sample [B] at quantizers q [B], and :func:`plane_errors`."""
+    m = plane_errors(a, b)
+    return LUMA * (m[:, 0] + chroma_weight(q, inter) * (m[:, 1] + m[:, 2])), m

@@ -241,7 +241,7 @@ def evaluate_key(net, held, args, quant):
             qs = torch.full((x.shape[0],), q, device=x.device)
             mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2, x.device)
             pic, by, bz, _ = net(ops, free, x, qs, mask=mask)
-            dist, mse = M.distortion(pic, x)
+            dist, mse = M.distortion(pic, x, qs, False)
             planes += mse.cpu().sum(0)
             pixels = x.shape[2] * x.shape[3] * 64
             r += float((by + bz).sum()) / pixels
@@ -283,7 +283,7 @@ def key_main(args):
         x = centred(*next(batches), args.device).to(memory_format=torch.channels_last)
         q = torch.randint(0, M.QUANTIZERS, (x.shape[0],), device=args.device)
         pic, by, bz, _ = forward(ops, free, x, q, mask=mask)
-        dist, mse = M.distortion(pic, x)
+        dist, mse = M.distortion(pic, x, q, False)
         lam = M.lagrangian(q.float())
         rate = (by + bz) / pixels
         loss = ((rate + lam * dist) / lam.sqrt()).mean()
@@ -379,13 +379,13 @@ def code_clip(net, key, ops, free, x, q, order, motion, jitter=None):
     with torch.no_grad():
         kq = (q + KEY_OFFSET).clamp(0, 63)
         pic, by, bz, _ = key(TorchOps(amp=ops.amp), TorchOps(amp=free.amp), x[0], kq, mask=mask)
-        kd, _ = M.distortion(pic, x[0])
+        kd, _ = M.distortion(pic, x[0], kq, False)
     rec, out = {0: Planes(pic)}, []
     for t, (a, b), offset in order:
         fq = (q + offset + (0 if jitter is None else jitter)).clamp(0, 63)
         p, d = predict(Planes(x[t]), rec[a], rec[b], fq, motion)
         pic, by, bz, extra = net(ops, free, x[t], fq, p=p, d=d)
-        dist, mse = M.distortion(pic, x[t])
+        dist, mse = M.distortion(pic, x[t], fq, True)
         rec[t] = Planes(pic)
         out.append((t, fq, by + bz, dist, bz, mse))
     return out, ((by + bz), kd)
