@@ -399,6 +399,7 @@ impl NnvDec {
             concealed,
             dropped,
             verified,
+            batches,
             times,
         } = state.decoder.stats();
         let mut stats = gst::Structure::builder(STATS_NAME)
@@ -406,6 +407,7 @@ impl NnvDec {
             .field("concealed", *concealed)
             .field("dropped", *dropped)
             .field("verified-checksums", *verified)
+            .field("batches", *batches)
             .field("fps", *frames as f64 / state.busy.as_secs_f64().max(1e-9))
             .build();
         common::add_times(&mut stats, times, *frames);

@@ -9,7 +9,7 @@ use super::symbols::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, SymbolTables};
 /// Places in a row that form a run.
 const RUN: usize = 8;
 /// Channels whose runs at one place form a group.
-const GROUP: usize = 8;
+const GROUP: usize = 16;
 
 /// Classes of the scale index in the neighbourhood models.
 const SCALE_CLASSES: usize = 24;
@@ -25,15 +25,18 @@ const MODELS: usize = 4;
 
 /// Symbols with scale indices below this are mostly zero and share flags: where the reference frame shows which ones are
 /// not, and where nothing does.
-const LOW: [u8; 2] = [12, 8];
-/// Classes of the sum of weights in a group.
-const SUM_CLASSES: usize = 28;
+const LOW: [u8; 2] = [12, 10];
+/// Symbols with scale indices from here on count in what was found and promised.
+const COUNTED: u8 = 8;
+/// Classes of the sum of weights in a group, and how many share the weights of the models.
+const SUM_CLASSES: usize = 32;
+const GROUP_MIX: usize = 8;
 const HISTORY_CLASSES: usize = 6;
 const BESIDE_CLASSES: usize = 3;
 /// Classes of a part's share in what is left of its whole.
 const SHARE_CLASSES: usize = 16;
-/// Shares while nothing was found, sums (one class per octave) afterwards.
-const ROW_CLASSES: usize = SHARE_CLASSES + SUM_CLASSES / 2;
+/// Classes of a run in its group: shares while nothing was found, sums (one class per octave) afterwards.
+const RUN_CLASSES: usize = SHARE_CLASSES + SUM_CLASSES / 2;
 
 type Bins = [Counter; BINS];
 
@@ -44,12 +47,6 @@ const HIGH: u64 = 0x8080_8080_8080_8080;
 #[inline(always)]
 fn nonzero(v: u64) -> u64 {
     (v + 0x7f * ONES) & HIGH
-}
-
-/// The sum of the bytes, below 256.
-#[inline(always)]
-fn byte_sum(v: u64) -> u32 {
-    (v.wrapping_mul(ONES) >> 56) as u32
 }
 
 /// Gathers the high bits of the bytes: bit i from byte i.
@@ -103,6 +100,12 @@ fn sum_class(sum: u32) -> usize {
     ((octave as usize - 1) * 2 + half as usize).min(SUM_CLASSES - 1)
 }
 
+/// Class of a part of a sum of weights.
+#[inline(always)]
+fn share_class(part: u32, sum: u32) -> usize {
+    ((part * SHARE_CLASSES as u32 / sum.max(1)) as usize).min(SHARE_CLASSES - 1)
+}
+
 /// Which of the two values is larger, and how much: 8 classes.
 #[inline(always)]
 fn ratio_class(actual: u32, promised: u32) -> usize {
@@ -132,8 +135,9 @@ pub(super) struct BandState {
     group: [Vec<Counter>; MODELS],
     group_mixers: Vec<Mixer<MODELS>>,
     /// For "some low symbol of this run is not zero".
-    row: [Vec<Counter>; MODELS],
-    row_mixers: [Mixer<MODELS>; 2],
+    run: [Vec<Counter>; MODELS],
+    /// Before and after one was found in the group.
+    run_mixers: [Mixer<MODELS>; 2],
     /// The same for "it is this one", while none has been found, by its share in the sum of what is left.
     first: [Vec<Counter>; MODELS],
     first_mixer: Mixer<MODELS>,
@@ -163,7 +167,11 @@ fn weight(k: u8) -> u32 {
 
 impl BandState {
     pub(super) fn new(tables: &SymbolTables) -> BandState {
-        let row = |k: usize, trust| tables.y_row(k.min(SCALES - 1)).map(|p| Counter::new(p, trust));
+        let row = |k: usize, trust| {
+            tables
+                .y_row(k.min(SCALES - 1))
+                .map(|p| Counter::new(p, trust))
+        };
         let class_rows = |n: usize| {
             (0..SCALE_CLASSES)
                 .flat_map(|c| std::iter::repeat_n(row((2 * c).max(1), TRUST_OTHER), n))
@@ -173,7 +181,7 @@ impl BandState {
         let group = |n: usize| {
             (0..SUM_CLASSES)
                 .flat_map(|c| {
-                    let s = (1 << (c / 2)) * (5 + 2 * (c as u32 % 2));
+                    let s = (1 << (c / 2)) * (5 + 2 * (c as u64 % 2));
                     let p = (s * 65536 / (65536 + s)) as u16;
                     std::iter::repeat_n(Counter::new(p, TRUST_FLAGS), n)
                 })
@@ -185,8 +193,8 @@ impl BandState {
                 .flat_map(|c| std::iter::repeat_n(Counter::new(share(c), TRUST_OTHER), n))
                 .collect::<Vec<_>>()
         };
-        let rows = |n: usize| {
-            (0..ROW_CLASSES)
+        let run = |n: usize| {
+            (0..RUN_CLASSES)
                 .flat_map(|c| {
                     let p = if c < SHARE_CLASSES { share(c) } else { 6000 };
                     std::iter::repeat_n(Counter::new(p, TRUST_OTHER), n)
@@ -205,14 +213,14 @@ impl BandState {
                 group(HISTORY_CLASSES * CHANNEL_GROUPS),
                 group(RATIO_CLASSES * BESIDE_CLASSES),
             ],
-            group_mixers: vec![Mixer::new(GROUP_WEIGHTS); 4],
-            row: [
-                rows(1),
-                rows(NEAR_CLASSES),
-                rows(RATIO_CLASSES),
-                rows(CHANNEL_GROUPS),
+            group_mixers: vec![Mixer::new(GROUP_WEIGHTS); SUM_CLASSES / GROUP_MIX],
+            run: [
+                run(1),
+                run(NEAR_CLASSES),
+                run(RATIO_CLASSES),
+                run(CHANNEL_GROUPS),
             ],
-            row_mixers: [Mixer::new(WEIGHTS); 2],
+            run_mixers: [Mixer::new(WEIGHTS); 2],
             first: [
                 first(1),
                 first(NEAR_CLASSES),
@@ -244,8 +252,6 @@ impl BandState {
             let j = m as usize;
             let mixer = &mut self.mixers[j.min(MIX_SETS - 1)];
             let models = [&mut a[j], &mut b[j], &mut c[j], &mut d[j]];
-            #[cfg(feature = "count")]
-            COUNT[3 + (m > 0) as usize].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             if !mixer.code4(coder, models, LIMITS, magnitude > m) {
                 return m;
             }
@@ -273,28 +279,71 @@ fn flag<C: BinaryCoder>(
     )
 }
 
-/// Magnitudes (at most 15) of a band, with a border of zeros above and on both sides of each plane.
+/// Where the magnitudes (at most 15) of a band lie in memory: planes with a border of zeros above and on both sides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
+    /// Of the whole latent.
     pub(super) shape: LatentShape,
-    /// Rows of the whole latent that the band holds.
+    /// The first of the rows that the band holds.
     pub(super) first_row: usize,
+    /// Rows in the band.
     pub(super) rows: usize,
 }
 
 impl Layout {
+    /// Elements in the memory.
+    pub(super) fn len(&self) -> usize {
+        self.shape.channels * self.plane()
+    }
+
     fn runs(&self) -> usize {
         self.shape.width.div_ceil(RUN)
     }
+
     /// Rows end with a border that whole runs reach into.
     fn stride(&self) -> usize {
         self.runs() * RUN + 2
     }
+
     fn plane(&self) -> usize {
         (self.rows + 1) * self.stride()
     }
-    pub(super) fn len(&self) -> usize {
-        self.shape.channels * self.plane()
+
+    /// Where the row of channel `c` begins: its border.
+    fn row(&self, c: u16, y: usize) -> usize {
+        usize::from(c) * self.plane() + (y + 1) * self.stride()
+    }
+}
+
+/// The symbols of a band: what an encoder reads and a decoder writes.
+pub(super) trait Symbols {
+    /// The symbol, 0 in a decoder. `at` counts in the whole latent.
+    fn get(&self, at: usize) -> i32;
+    /// A symbol other than zero was coded. `at` counts in the band.
+    fn put(&mut self, at: usize, symbol: i16);
+}
+
+/// The whole latent of an encoder.
+impl Symbols for &[i16] {
+    #[inline(always)]
+    fn get(&self, at: usize) -> i32 {
+        i32::from(self[at])
+    }
+
+    #[inline(always)]
+    fn put(&mut self, _at: usize, _symbol: i16) {}
+}
+
+/// The band of a decoder, all zero at first.
+impl Symbols for &mut [i16] {
+    #[inline(always)]
+    fn get(&self, _at: usize) -> i32 {
+        0
+    }
+
+    #[inline(always)]
+    fn put(&mut self, at: usize, symbol: i16) {
+        self[at] = symbol;
     }
 }
 
@@ -302,239 +351,305 @@ impl Layout {
 #[derive(Clone, Copy, Default)]
 struct Place {
     /// Channels with symbols that are coded for themselves, a bit for each.
-    full: u8,
+    full: u16,
     /// Channels with low symbols that may be other than zero.
-    low: u8,
+    low: u16,
     /// The weights of those.
     sum: u32,
     /// A low symbol other than zero was found.
     found: bool,
 }
 
-/// Codes one band of all channels. An encoder (`ENCODE`) reads `input`; a decoder writes `output` (all zero before).
+/// Scale indices of a run, and in the high bits of further bytes which of its symbols are coded for themselves and which
+/// are low.
+#[derive(Clone, Copy)]
+struct Run {
+    scales: u64,
+    full: u64,
+    low: u64,
+}
+
+impl Run {
+    /// The weights of the low symbols.
+    #[inline(always)]
+    fn sum(&self) -> u32 {
+        let low = self.scales & ((self.low >> 7) * 0xff);
+        low.to_le_bytes().iter().map(|&k| weight(k)).sum()
+    }
+}
+
+/// One frame's band on its way through the coder.
+struct Band<'a, C, S> {
+    state: &'a mut BandState,
+    tables: &'a SymbolTables,
+    coder: &'a mut C,
+    layout: Layout,
+    scale_idx: &'a [u8],
+    symbols: S,
+    /// Magnitudes of the frame whose contexts are inherited, and of this one.
+    reference: Option<&'a [u8]>,
+    magnitudes: &'a mut [u8],
+    /// What the channels coded so far at each place summed up to, and what their scales promised.
+    actual: Vec<u16>,
+    promised: Vec<u16>,
+    /// Added to a scale index this gives a byte above 127 where the index is not low.
+    not_low: u64,
+    /// Whether any magnitude was above the limit.
+    sound: bool,
+}
+
+/// Codes one band; returns whether all symbols are within their limits. `magnitudes` (all zero before) receives what the
+/// next frame takes as its `reference`.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn code_band<C: BinaryCoder, const ENCODE: bool>(
+pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
     state: &mut BandState,
     tables: &SymbolTables,
     coder: &mut C,
     layout: Layout,
     scale_idx: &[u8],
-    input: &[i16],
-    output: &mut [i16],
+    symbols: S,
     reference: Option<&[u8]>,
-    mags: &mut [u8],
+    magnitudes: &mut [u8],
 ) -> bool {
-    let (shape, n) = (layout.shape, layout.rows);
-    let (w, runs, stride) = (shape.width, layout.runs(), layout.stride());
-    let channels = tables.channels();
-    // What the channels coded so far at each place summed up to, and what their scales promised.
-    let mut actual = vec![0u16; n * runs * RUN];
-    let mut promised = vec![0u16; n * runs * RUN];
-    // For each run of places: whether there was something in it, in the last eight channels that asked.
-    let mut history = vec![0u8; n * runs];
-    let mut places = vec![Place::default(); n * runs];
-    // Whether the last group coded in each column of runs had something.
-    let mut above_flag = vec![0u8; runs + 1];
-    let at_least_low = u64::from(128 - LOW[usize::from(reference.is_none())]) * ONES;
-    // Scale indices of a run of channel c, and which of its symbols are coded for themselves and which are low.
-    let scales = |c: u16, y: usize, run: usize| {
-        let x0 = run * RUN;
-        let at = (usize::from(c) * shape.height + layout.first_row + y) * w + x0;
-        let len = RUN.min(w - x0);
-        let k = if len == RUN {
-            load(scale_idx, at)
-        } else {
-            let mut part = [0; RUN];
-            part[..len].copy_from_slice(&scale_idx[at..at + len]);
-            u64::from_le_bytes(part)
-        };
-        let co = reference.map_or(0, |r| load(r, usize::from(c) * layout.plane() + (y + 1) * stride + x0 + 1));
-        let coded = nonzero(k);
-        let full = coded & ((k + at_least_low) | nonzero(co));
-        (k, full, coded & !full)
+    let places = layout.rows * layout.runs();
+    let mut band = Band {
+        state,
+        tables,
+        coder,
+        layout,
+        scale_idx,
+        symbols,
+        reference,
+        magnitudes,
+        actual: vec![0; places * RUN],
+        promised: vec![0; places * RUN],
+        not_low: u64::from(128 - LOW[usize::from(reference.is_none())]) * ONES,
+        sound: true,
     };
-    let sum_of = |k: u64, low: u64| {
-        let masked = (k & ((low >> 7) * 0xff)).to_le_bytes();
-        masked.iter().map(|&k| weight(k)).sum::<u32>()
-    };
-    let mut sound = true;
-    for (g, group_channels) in tables.order().chunks(GROUP).enumerate() {
-        let rank = g * GROUP;
-        let group = rank * CHANNEL_GROUPS / channels;
-        above_flag.fill(0);
-        for y in 0..n {
-            for run in 0..runs {
-                let x0 = run * RUN;
-                let mut place = Place::default();
-                let mut active = 0;
-                let mut lows = [0u64; GROUP];
-                for (i, &c) in group_channels.iter().enumerate() {
-                    let (k, full, low) = scales(c, y, run);
-                    place.full |= u8::from(full != 0) << i;
-                    if low != 0 {
-                        place.low |= 1 << i;
-                        place.sum += sum_of(k, low);
-                        lows[i] = low;
-                    }
-                    active += full.count_ones();
-                }
-                let above = above_flag[run + 1];
-                above_flag[run + 1] = 0;
-                if place.low != 0 {
-                    let p = (y * runs + run) * RUN;
-                    let seen = &mut history[y * runs + run];
-                    let past = (seen.count_ones() as usize).min(HISTORY_CLASSES - 1);
-                    let total = |v: &[u16]| v[p..p + RUN].iter().map(|&v| u32::from(v)).sum::<u32>();
-                    let ratio = ratio_class(total(&actual), total(&promised));
-                    let class = sum_class(place.sum);
-                    let beside = usize::from(above + above_flag[run]);
-                    let at = [
-                        class,
-                        class * NEAR_CLASSES + near_class(active),
-                        (class * HISTORY_CLASSES + past) * CHANNEL_GROUPS + group,
-                        (class * RATIO_CLASSES + ratio) * BESIDE_CLASSES + beside,
-                    ];
-                    let any = ENCODE
-                        && group_channels.iter().zip(&lows).any(|(&c, &low)| {
-                            let at = (usize::from(c) * shape.height + layout.first_row + y) * w + x0;
-                            let low = gather(low);
-                            (0..RUN).any(|x| low >> x & 1 == 1 && input[at + x] != 0)
-                        });
-                    #[cfg(feature = "count")]
-                    COUNT[0].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                    let some = flag(
-                        coder,
-                        &mut state.group,
-                        &mut state.group_mixers[class / 7],
-                        at,
-                        any,
-                    );
-                    *seen = *seen << 1 | u8::from(some);
-                    above_flag[run + 1] = u8::from(some);
-                    if !some {
-                        place.low = 0;
-                    }
-                }
-                places[y * runs + run] = place;
-            }
-        }
-        for (i, &c) in group_channels.iter().enumerate() {
-            let plane = usize::from(c) * layout.plane();
-            for y in 0..n {
-                for run in 0..runs {
-                    let place = &mut places[y * runs + run];
-                    if (place.full | place.low) >> i & 1 == 0 {
-                        continue;
-                    }
-                    let x0 = run * RUN;
-                    let p = (y * runs + run) * RUN;
-                    let corner = plane + (y + 1) * stride + x0;
-                    let row_at = (usize::from(c) * shape.height + layout.first_row + y) * w + x0;
-                    let out_row = (usize::from(c) * n + y) * w + x0;
-                    let (ks, full, lows) = scales(c, y, run);
-                    let mut low = 0;
-                    let mut open_sum = 0;
-                    // Whether one of the low symbols left must be another value than zero.
-                    let mut must = false;
-                    if place.low >> i & 1 == 1 {
-                        let own = sum_of(ks, lows);
-                        let t = if place.found {
-                            SHARE_CLASSES + sum_class(own) / 2
-                        } else {
-                            (own * SHARE_CLASSES as u32 / place.sum).min(SHARE_CLASSES as u32 - 1) as usize
-                        };
-                        let around = byte_sum(load(mags, corner - stride)) + 2 * u32::from(mags[corner])
-                            + byte_sum(load(mags, corner - stride + 2) >> 48);
-                        let near = near_class(around);
-                        let total = |v: &[u16]| v[p..p + RUN].iter().map(|&v| u32::from(v)).sum::<u32>();
-                        let ratio = ratio_class(total(&actual), total(&promised));
-                        let at = [
-                            t,
-                            t * NEAR_CLASSES + near,
-                            t * RATIO_CLASSES + ratio,
-                            t * CHANNEL_GROUPS + group,
-                        ];
-                        low = gather(lows);
-                        let any = ENCODE && (0..RUN).any(|x| low >> x & 1 == 1 && input[row_at + x] != 0);
-                        place.low &= !(1 << i);
-                        place.sum -= own;
-                        #[cfg(feature = "count")]
-                        COUNT[1].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        must = (place.low == 0 && !place.found)
-                            || flag(coder, &mut state.row, &mut state.row_mixers[usize::from(place.found)], at, any);
-                        place.found |= must;
-                        if !must {
-                            low = 0;
-                        }
-                        open_sum = own;
-                    }
-                    let mut todo = gather(full) | low;
-                    let k8 = ks.to_le_bytes();
-                    while todo != 0 {
-                        let x = todo.trailing_zeros() as usize & 7;
-                        todo &= todo - 1;
-                        let k = k8[x];
-                        let o = corner + x + 1;
-                        let (l, t) = (u32::from(mags[o - 1]), u32::from(mags[o - stride]));
-                        let (tl, tr) = (u32::from(mags[o - stride - 1]), u32::from(mags[o - stride + 1]));
-                        let near = near_class(2 * (l + t) + tl + tr);
-                        let p = p + x;
-                        let (a, e) = (u32::from(actual[p]), u32::from(promised[p]));
-                        let ratio = ratio_class(a, e);
-                        let co = reference.map_or(0, |r| usize::from(r[o]).min(CO_CLASSES - 1));
-                        let value = if ENCODE { i32::from(input[row_at + x]) } else { 0 };
-                        let mut from = 0;
-                        if must && low >> x & 1 == 1 {
-                            let own = weight(k);
-                            let share = ((own * SHARE_CLASSES as u32) / open_sum)
-                                .min(SHARE_CLASSES as u32 - 1) as usize;
-                            let at = [
-                                share,
-                                share * NEAR_CLASSES + near,
-                                share * RATIO_CLASSES + ratio,
-                                share * CO_CLASSES + co,
-                            ];
-                            #[cfg(feature = "count")]
-                            COUNT[2].fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                            let this = open_sum == own
-                                || flag(coder, &mut state.first, &mut state.first_mixer, at, value != 0);
-                            open_sum -= own;
-                            if !this {
-                                continue;
-                            }
-                            must = false;
-                            from = 1;
-                        }
-                        let ctx = [
-                            near,
-                            ratio * CHANNEL_GROUPS + group,
-                            if reference.is_none() {
-                                (rank + i) * CHANNEL_RANGES / channels
-                            } else {
-                                CHANNEL_RANGES + co * NEAR_COARSE + near.min(4).div_ceil(2)
-                            },
-                        ];
-                        let m = state.magnitude(coder, k, ctx, from, value.unsigned_abs());
-                        let small = m.min(BINS as u32);
-                        if k >= 8 {
-                            actual[p] = (a - (a >> 4) + small * 16) as u16;
-                            promised[p] = (e - (e >> 4) + (tables.expected(k) >> 4)) as u16;
-                        }
-                        if m > 0 {
-                            mags[o] = small as u8;
-                            let negative = coder.bypass(u32::from(value < 0), 1) == 1;
-                            if !ENCODE {
-                                sound &= m <= MAX_MAGNITUDE as u32;
-                                let m = m.min(MAX_MAGNITUDE as u32) as i16;
-                                output[out_row + x] = if negative { -m } else { m };
-                            }
-                        }
-                    }
+    // For each run of places: whether there was something in it, in the last eight groups that asked.
+    let mut history = vec![0u8; places];
+    let mut group = vec![Place::default(); places];
+    for (g, channels) in tables.order().chunks(GROUP).enumerate() {
+        band.flags(channels, g * GROUP, &mut history, &mut group);
+        for (i, &c) in channels.iter().enumerate() {
+            for (at, place) in group.iter_mut().enumerate() {
+                if (place.full | place.low) >> i & 1 == 1 {
+                    band.run(c, g * GROUP + i, i, at, place);
                 }
             }
         }
     }
-    sound
+    band.sound
 }
-#[cfg(feature = "count")]
-pub(crate) static COUNT: [std::sync::atomic::AtomicU64; 8] = [const { std::sync::atomic::AtomicU64::new(0) }; 8];
+
+impl<C: BinaryCoder, S: Symbols> Band<'_, C, S> {
+    /// Where a run of channel `c` begins in the whole latent.
+    #[inline(always)]
+    fn place(&self, c: u16, y: usize, x: usize) -> usize {
+        let shape = self.layout.shape;
+        (usize::from(c) * shape.height + self.layout.first_row + y) * shape.width + x
+    }
+
+    #[inline(always)]
+    fn scales(&self, c: u16, y: usize, x: usize) -> Run {
+        let at = self.place(c, y, x);
+        let len = RUN.min(self.layout.shape.width - x);
+        let scales = if len == RUN {
+            load(self.scale_idx, at)
+        } else {
+            let mut part = [0; RUN];
+            part[..len].copy_from_slice(&self.scale_idx[at..at + len]);
+            u64::from_le_bytes(part)
+        };
+        let co = match self.reference {
+            Some(r) => load(r, self.layout.row(c, y) + x + 1),
+            None => 0,
+        };
+        let coded = nonzero(scales);
+        let full = coded & ((scales + self.not_low) | nonzero(co));
+        Run {
+            scales,
+            full,
+            low: coded & !full,
+        }
+    }
+
+    /// Whether one of the low symbols of a run is not zero; false in a decoder.
+    #[inline(always)]
+    fn any(&self, c: u16, y: usize, x: usize, low: u64) -> bool {
+        let (low, at) = (gather(low), self.place(c, y, x));
+        (0..RUN).any(|i| low >> i & 1 == 1 && self.symbols.get(at + i) != 0)
+    }
+
+    /// How what was found in a run of places compares with what was promised.
+    #[inline(always)]
+    fn ratio(&self, place: usize) -> usize {
+        let places = place * RUN..(place + 1) * RUN;
+        let sum = |v: &[u16]| v.iter().map(|&v| u32::from(v)).sum();
+        ratio_class(
+            sum(&self.actual[places.clone()]),
+            sum(&self.promised[places]),
+        )
+    }
+
+    fn channel_group(&self, rank: usize) -> usize {
+        rank * CHANNEL_GROUPS / self.tables.channels()
+    }
+
+    /// Codes for each run of places whether any low symbol in the channels of a group is not zero.
+    fn flags(&mut self, channels: &[u16], rank: usize, history: &mut [u8], group: &mut [Place]) {
+        let runs = self.layout.runs();
+        let channel_group = self.channel_group(rank);
+        // Answers above, and to the left as a row is passed through; none where nothing was asked.
+        let mut beside = vec![false; runs + 1];
+        for (at, place) in group.iter_mut().enumerate() {
+            let (y, run) = (at / runs, at % runs);
+            let x = run * RUN;
+            *place = Place::default();
+            let mut full = 0;
+            let mut lows = [0; GROUP];
+            for (i, &c) in channels.iter().enumerate() {
+                let run = self.scales(c, y, x);
+                if run.full != 0 {
+                    place.full |= 1 << i;
+                    full += run.full.count_ones();
+                }
+                if run.low != 0 {
+                    place.low |= 1 << i;
+                    place.sum += run.sum();
+                    lows[i] = run.low;
+                }
+            }
+            let above = std::mem::take(&mut beside[run + 1]);
+            if place.low == 0 {
+                continue;
+            }
+            let class = sum_class(place.sum);
+            let past = (history[at].count_ones() as usize).min(HISTORY_CLASSES - 1);
+            let near = usize::from(above) + usize::from(beside[run]);
+            let models = [
+                class,
+                class * NEAR_CLASSES + near_class(full),
+                (class * HISTORY_CLASSES + past) * CHANNEL_GROUPS + channel_group,
+                (class * RATIO_CLASSES + self.ratio(at)) * BESIDE_CLASSES + near,
+            ];
+            let any = (channels.iter().zip(lows)).any(|(&c, low)| self.any(c, y, x, low));
+            let state = &mut *self.state;
+            let mixer = &mut state.group_mixers[class / GROUP_MIX];
+            let some = flag(self.coder, &mut state.group, mixer, models, any);
+            history[at] = history[at] << 1 | u8::from(some);
+            beside[run + 1] = some;
+            if !some {
+                place.low = 0;
+            }
+        }
+    }
+
+    /// Codes the run of channel `c`, which is channel `i` of its group, at a place.
+    #[inline(always)]
+    fn run(&mut self, c: u16, rank: usize, i: usize, at: usize, place: &mut Place) {
+        let runs = self.layout.runs();
+        let (y, x) = (at / runs, at % runs * RUN);
+        let stride = self.layout.stride();
+        let corner = self.layout.row(c, y) + x;
+        let run = self.scales(c, y, x);
+        let channel_group = self.channel_group(rank);
+        let mut low = 0;
+        // Weights of the low symbols left while one of them must be another value than zero.
+        let mut left = 0;
+        if place.low >> i & 1 == 1 {
+            let own = run.sum();
+            let t = if place.found {
+                SHARE_CLASSES + sum_class(own) / 2
+            } else {
+                share_class(own, place.sum)
+            };
+            let above = &self.magnitudes[corner - stride..corner - stride + RUN + 2];
+            let near = above.iter().map(|&m| u32::from(m)).sum::<u32>()
+                + 2 * u32::from(self.magnitudes[corner]);
+            let models = [
+                t,
+                t * NEAR_CLASSES + near_class(near),
+                t * RATIO_CLASSES + self.ratio(at),
+                t * CHANNEL_GROUPS + channel_group,
+            ];
+            place.low &= !(1 << i);
+            place.sum -= own;
+            let any = self.any(c, y, x, run.low);
+            let state = &mut *self.state;
+            let mixer = &mut state.run_mixers[usize::from(place.found)];
+            // The last one left must be it.
+            if !place.found && place.low == 0
+                || flag(self.coder, &mut state.run, mixer, models, any)
+            {
+                place.found = true;
+                low = gather(run.low);
+                left = own;
+            }
+        }
+        let mut todo = gather(run.full) | low;
+        let scales = run.scales.to_le_bytes();
+        let symbols = self.place(c, y, x);
+        while todo != 0 {
+            let j = todo.trailing_zeros() as usize % RUN;
+            todo &= todo - 1;
+            let k = scales[j];
+            let o = corner + j + 1;
+            let m = |at: usize| u32::from(self.magnitudes[at]);
+            let near =
+                near_class(2 * (m(o - 1) + m(o - stride)) + m(o - stride - 1) + m(o - stride + 1));
+            let p = at * RUN + j;
+            let (a, e) = (u32::from(self.actual[p]), u32::from(self.promised[p]));
+            let ratio = ratio_class(a, e);
+            let co = match self.reference {
+                Some(r) => usize::from(r[o]).min(CO_CLASSES - 1),
+                None => 0,
+            };
+            let value = self.symbols.get(symbols + j);
+            let mut from = 0;
+            if left > 0 && low >> j & 1 == 1 {
+                let own = weight(k);
+                let share = share_class(own, left);
+                let models = [
+                    share,
+                    share * NEAR_CLASSES + near,
+                    share * RATIO_CLASSES + ratio,
+                    share * CO_CLASSES + co,
+                ];
+                let state = &mut *self.state;
+                let mixer = &mut state.first_mixer;
+                let this =
+                    left == own || flag(self.coder, &mut state.first, mixer, models, value != 0);
+                if !this {
+                    left -= own;
+                    continue;
+                }
+                left = 0;
+                from = 1;
+            }
+            let contexts = [
+                near,
+                ratio * CHANNEL_GROUPS + channel_group,
+                match self.reference {
+                    None => rank * CHANNEL_RANGES / self.tables.channels(),
+                    Some(_) => CHANNEL_RANGES + co * NEAR_COARSE + near.min(4).div_ceil(2),
+                },
+            ];
+            let m = (self.state).magnitude(self.coder, k, contexts, from, value.unsigned_abs());
+            let small = m.min(BINS as u32);
+            if k >= COUNTED {
+                self.actual[p] = (a - (a >> 4) + small * 16) as u16;
+                self.promised[p] = (e - (e >> 4) + (self.tables.expected(k) >> 4)) as u16;
+            }
+            if m > 0 {
+                self.magnitudes[o] = small as u8;
+                self.sound &= m <= MAX_MAGNITUDE as u32;
+                let m = m.min(MAX_MAGNITUDE as u32) as i16;
+                let negative = self.coder.bypass(u32::from(value < 0), 1) == 1;
+                let shape = self.layout.shape;
+                let to = (usize::from(c) * self.layout.rows + y) * shape.width + x + j;
+                self.symbols.put(to, if negative { -m } else { m });
+            }
+        }
+    }
+}

@@ -202,11 +202,19 @@ impl Mixer<4> {
         // SAFETY: SSE2 is there, and only registers are used.
         unsafe {
             let [a, b, c, d] = models;
-            let st = _mm_setr_epi16(a.stretch(), b.stretch(), c.stretch(), d.stretch(), 0, 0, 0, 0);
-            let word = self.0.map(|w| u64::from(w as u16));
-            let weights = _mm_cvtsi64_si128(
-                (word[0] | word[1] << 16 | word[2] << 32 | word[3] << 48) as i64,
+            let st = _mm_setr_epi16(
+                a.stretch(),
+                b.stretch(),
+                c.stretch(),
+                d.stretch(),
+                0,
+                0,
+                0,
+                0,
             );
+            let word = self.0.map(|w| u64::from(w as u16));
+            let weights =
+                _mm_cvtsi64_si128((word[0] | word[1] << 16 | word[2] << 32 | word[3] << 48) as i64);
             let dot = _mm_madd_epi16(st, weights);
             let dot = _mm_add_epi32(dot, _mm_shuffle_epi32::<1>(dot));
             let p1 = squash(_mm_cvtsi128_si32(dot));

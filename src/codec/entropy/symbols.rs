@@ -302,14 +302,13 @@ impl SymbolContexts {
             let layout = Self::layout(shape, n, i);
             let mut mags = vec![0; layout.len()];
             let mut enc = Encoder::new();
-            code_band::<_, true>(
+            code_band(
                 state,
                 tables,
                 &mut enc,
                 layout,
                 scale_idx,
                 symbols,
-                &mut [],
                 reference.map(|r| &r[i][..]),
                 &mut mags,
             );
@@ -343,14 +342,13 @@ impl SymbolContexts {
             let mut mags = vec![0; layout.len()];
             let mut out = vec![0; shape.channels * layout.rows * shape.width];
             let mut dec = Decoder::new(streams[i]);
-            let sound = code_band::<_, false>(
+            let sound = code_band(
                 state,
                 tables,
                 &mut dec,
                 layout,
                 scale_idx,
-                &[],
-                &mut out,
+                &mut out[..],
                 reference.map(|r| &r[i][..]),
                 &mut mags,
             );
