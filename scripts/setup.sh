@@ -35,6 +35,7 @@ python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if ((want_test || want_bench)); then
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
+if ((want_test)); then packages+=(gstreamer1.0-plugins-base-apps); fi
 if ((want_bench)); then packages+=(ffmpeg); fi
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then

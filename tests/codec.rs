@@ -269,6 +269,71 @@ fn batches_and_threads_change_nothing() {
 }
 
 #[test]
+fn key_frames_of_a_stream_that_is_not_live_go_through_the_networks_together() {
+    let frames = clip(64, 48, 10);
+    let all_key = |key_int_max| EncoderConfig {
+        key_int_max,
+        ..config(64, 48, 0)
+    };
+    let units = encode(all_key(1), &frames);
+    assert!(units.iter().all(|u| u.key));
+    let run = |units: &[EncodedFrame], live, batch_size| {
+        let config = DecoderConfig {
+            live,
+            batch_size,
+            threads: 1,
+            ..DecoderConfig::default()
+        };
+        let mut decoder = decoder_with(1, config);
+        let decoded = decode(&mut decoder, datas(units));
+        assert_exact(units, &decoded);
+        decoder.stats().batches
+    };
+    // Four, four, and the two that are left when the stream ends.
+    assert_eq!(run(&units, false, 4), 3);
+    assert_eq!(run(&units, false, 1), 10);
+    assert_eq!(run(&units, true, 4), 10);
+    // Where inter frames follow, key frames are not waited for.
+    let units = encode(all_key(5), &frames);
+    assert_eq!(units.iter().filter(|u| u.key).count(), 2);
+    assert_eq!(run(&units, false, 4), 10);
+}
+
+#[test]
+fn damage_among_waiting_key_frames_spoils_no_other() {
+    let frames = clip(64, 48, 6);
+    let config = EncoderConfig {
+        key_int_max: 1,
+        ..config(64, 48, 0)
+    };
+    let units = encode(config, &frames);
+    let mut datas: Vec<Vec<u8>> = datas(&units).map(<[u8]>::to_vec).collect();
+    let middle = datas[2].len() / 2;
+    datas[2][middle] ^= 0x55;
+    let mut decoder = decoder_with(
+        1,
+        DecoderConfig {
+            live: false,
+            threads: 1,
+            ..DecoderConfig::default()
+        },
+    );
+    let decoded = decode(&mut decoder, datas.iter().map(|d| &d[..]));
+    let expected = reconstructions(&units);
+    assert_eq!(decoded.len(), 6);
+    for d in &decoded {
+        let Decoded::Frame(f) = d else {
+            panic!("{d:?}");
+        };
+        let n = f.id as usize;
+        assert_eq!(f.concealed, n == 2, "frame {n}");
+        // The damaged frame shows the one before it again.
+        let shown = if n == 2 { 1 } else { n };
+        assert!(f.picture.is_equal(&expected[shown]), "frame {n}");
+    }
+}
+
+#[test]
 fn low_delay_has_no_delay() {
     let frames = clip(64, 48, 6);
     let mut encoder = Encoder::new(model(1), config(64, 48, 0)).unwrap();

@@ -243,6 +243,9 @@ pub struct DecoderConfig {
     pub conceal: bool,
     /// Most frames in one run of a network.
     pub batch_size: u32,
+    /// Each frame is wanted as soon as it can be decoded. Otherwise the decoder of a stream of nothing but key frames waits until
+    /// it has a batch of them (or the stream ends).
+    pub live: bool,
     /// Threads of the decoder's own work; 0 for as many as there are processors.
     pub threads: u32,
     /// Streams with larger pictures (luma samples) are refused, which bounds the memory.
@@ -254,6 +257,7 @@ impl Default for DecoderConfig {
         Self {
             conceal: true,
             batch_size: 4,
+            live: true,
             threads: 0,
             max_pixels: 8192 * 8192,
         }

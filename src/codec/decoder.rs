@@ -84,6 +84,8 @@ pub struct DecoderStats {
     pub dropped: u64,
     /// Frame checksums that were right.
     pub verified: u64,
+    /// Batches of frames that went through the networks together.
+    pub batches: u64,
     /// Time per stage.
     pub times: StageTimes,
 }
@@ -223,6 +225,11 @@ impl Decoder {
         self.sequence.as_ref().map(|s| &s.model)
     }
 
+    /// Says whether each frame is wanted as soon as it can be decoded, see [`DecoderConfig::live`].
+    pub fn set_live(&mut self, live: bool) {
+        self.config.live = live;
+    }
+
     /// Switches concealment.
     pub fn set_conceal(&mut self, conceal: bool) {
         self.config.conceal = conceal;
@@ -287,11 +294,11 @@ impl Decoder {
             .filter(|_| header.is_key() || self.gop == Some(header.gop));
         header.fill_times(sequence.header.frame_rate, key_pts);
         if header.is_key() {
-            self.decode_pending()?;
+            // Key frames that wait need nothing of each other.
+            if self.pending.iter().any(|p| !p.header.is_key()) {
+                self.decode_pending()?;
+            }
             self.references.clear();
-            let depth = self.depth();
-            let shown = self.reorder.restart(depth);
-            self.present(shown);
             self.gop = None;
             self.joined = true;
             self.reported = false;
@@ -308,7 +315,10 @@ impl Decoder {
                     header,
                     payload: unit.payload.to_vec(),
                 });
-                self.decode_pending()
+                if self.pending.len() >= self.key_batch() {
+                    self.decode_pending()?;
+                }
+                Ok(())
             }
             FrameType::Inter => {
                 if self.gop != Some(header.gop) {
@@ -316,7 +326,8 @@ impl Decoder {
                 }
                 let batch = self.batch();
                 let depends = |p: &Pending| {
-                    [header.ref0, header.ref1].contains(&Some(p.header.poc))
+                    p.header.is_key()
+                        || [header.ref0, header.ref1].contains(&Some(p.header.poc))
                         || p.header.level != header.level
                         || !p.header.released.is_empty()
                 };
@@ -395,6 +406,17 @@ impl Decoder {
                 most.min(CPU_BATCH_PIXELS / pixels).max(1)
             }
             _ => most,
+        }
+    }
+
+    /// How many key frames to wait for.
+    ///
+    /// Only where every frame is one: elsewhere the frames between them would have to be held, too, and the viewer would wait
+    /// for whole groups of pictures.
+    fn key_batch(&self) -> usize {
+        match &self.sequence {
+            Some(s) if !self.config.live && s.header.gop.key_interval == 1 => self.batch(),
+            _ => 1,
         }
     }
 
@@ -580,6 +602,12 @@ impl Decoder {
         let outcomes = self.decode_batch(&frames)?;
         for (frame, outcome) in frames.iter().zip(outcomes) {
             let header = &frame.header;
+            if header.is_key() {
+                self.references.clear();
+                let depth = self.depth();
+                let shown = self.reorder.restart(depth);
+                self.present(shown);
+            }
             match outcome {
                 Ok(reference) => {
                     let mut shown = Shown::new(frame.id, header, Some(reference.picture.clone()));
@@ -648,6 +676,7 @@ impl Decoder {
             }
         }
         if !good.is_empty() {
+            self.stats.batches += 1;
             let decoded = decode_opened(
                 sequence,
                 frames,

@@ -283,9 +283,15 @@ impl Files {
                 let path = folder.join(name);
                 let fail = |e: std::io::Error| match e.kind() {
                     std::io::ErrorKind::NotFound => {
-                        format!("the file {} is missing", path.display())
+                        format!(
+                            "the file {} is missing; model-path must name the folder of a whole bundle",
+                            path.display()
+                        )
                     }
-                    _ => format!("the file {} cannot be read: {e}", path.display()),
+                    _ => format!(
+                        "the file {} cannot be read: {e}; make it readable, or give another bundle's folder with model-path",
+                        path.display()
+                    ),
                 };
                 let file = std::fs::File::open(&path).map_err(fail)?;
                 let mut bytes = Vec::new();

@@ -209,10 +209,12 @@ impl VideoDecoderImpl for NnvDec {
         self.finish_frames(false).map_err(|e| {
             gst::loggable_error!(CAT, "Frames of the last format could not be decoded: {e}")
         })?;
+        let live = self.is_live();
         let mut guard = lock(&self.state);
         let state = guard
             .as_mut()
             .ok_or_else(|| gst::loggable_error!(CAT, "Caps came before the element started"))?;
+        state.decoder.set_live(live);
         state.input = Some(input.clone());
         // HDR fields, aspect and the like may have changed while the stream's own facts have not.
         state.output = None;
@@ -397,6 +399,7 @@ impl NnvDec {
             concealed,
             dropped,
             verified,
+            batches,
             times,
         } = state.decoder.stats();
         let mut stats = gst::Structure::builder(STATS_NAME)
@@ -404,10 +407,19 @@ impl NnvDec {
             .field("concealed", *concealed)
             .field("dropped", *dropped)
             .field("verified-checksums", *verified)
+            .field("batches", *batches)
             .field("fps", *frames as f64 / state.busy.as_secs_f64().max(1e-9))
             .build();
         common::add_times(&mut stats, times, *frames);
         self.shared().stats = stats;
+    }
+
+    /// Whether frames come as they are made, so that none may wait for others. Where nobody upstream knows, they might.
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        let pad = self.obj().static_pad("sink");
+        let known = pad.is_some_and(|pad| pad.peer_query(&mut query));
+        !known || query.result().0
     }
 
     /// Decodes and shows what waits. At the end of the stream, decoding starts anew afterwards.

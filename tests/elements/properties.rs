@@ -209,6 +209,75 @@ fn wrong_bundles_are_one_clear_error() {
     });
 }
 
+/// A copy of the shipped bundle, by links.
+struct LinkedBundle(std::path::PathBuf);
+
+impl LinkedBundle {
+    fn new(name: &str) -> Self {
+        let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/realtime");
+        let folder = std::env::temp_dir().join(format!("nnv-bundle-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        for entry in std::fs::read_dir(shipped).unwrap() {
+            let entry = entry.unwrap();
+            std::os::unix::fs::symlink(entry.path(), folder.join(entry.file_name())).unwrap();
+        }
+        Self(folder)
+    }
+}
+
+impl Drop for LinkedBundle {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn unreadable_bundles_say_which_file_and_what_to_do() {
+    within(|| {
+        // A link to itself cannot be read by anybody, not even by root.
+        for file in ["bundle.toml", "tables.bin", "inter_synth.onnx"] {
+            let bundle = LinkedBundle::new(file);
+            let path = bundle.0.join(file);
+            std::fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(&path, &path).unwrap();
+            let error = start_error(&[("model-path", bundle.0.to_str().unwrap())]);
+            assert!(error.contains(path.to_str().unwrap()), "{error}");
+            assert!(error.contains("cannot be read"), "{error}");
+            assert!(error.contains("model-path"), "{error}");
+        }
+        // So are files without permission, for anybody but root.
+        let bundle = LinkedBundle::new("permission");
+        let path = bundle.0.join("tables.bin");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"").unwrap();
+        let nobody = std::os::unix::fs::PermissionsExt::from_mode(0o000);
+        std::fs::set_permissions(&path, nobody).unwrap();
+        if std::fs::File::open(&path).is_ok() {
+            eprintln!("NOT TESTED: a file without permissions, which root can read");
+            return;
+        }
+        let error = start_error(&[("model-path", bundle.0.to_str().unwrap())]);
+        assert!(error.contains(path.to_str().unwrap()), "{error}");
+        assert!(error.contains("ermission"), "{error}");
+    });
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_to_works() {
+    within(|| {
+        let bundle = LinkedBundle::new("read-only");
+        let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
+        std::fs::set_permissions(&bundle.0, read_only).unwrap();
+        let before = std::fs::read_dir(&bundle.0).unwrap().count();
+        let path = [("model-path", bundle.0.to_str().unwrap())];
+        assert_eq!(encode(&i420(32, 32), 2, &path).len(), 2);
+        // Root could write all the same: nothing tried to.
+        assert_eq!(std::fs::read_dir(&bundle.0).unwrap().count(), before);
+        let writable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&bundle.0, writable).unwrap();
+    });
+}
+
 #[test]
 fn a_provider_that_cannot_run_is_an_error_not_a_fallback() {
     within(|| {

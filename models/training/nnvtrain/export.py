@@ -336,10 +336,22 @@ def toml_value(v):
     return json.dumps(str(v))
 
 
+def writable(folder):
+    """Makes the folder of a bundle, or ends with one clear error, before minutes of work are spent."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as e:
+        raise SystemExit(f"the bundle cannot be written to {folder}: {e.strerror}; name a folder that can be written to with --out") from e
+    return folder
+
+
 def write_bundle(folder, name, key, inter, training, fast=True):
     """Writes a bundle and returns its hash. ``training``: {table: {fact: value}} for ``bundle.toml``."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = writable(folder)
     nets = {"key": key, "inter": inter}
     graphs = build(key, inter, fast)
     models = {n: g.model() for n, g in graphs.items()}
@@ -485,6 +497,7 @@ def networks(args):
 
 
 def run(args):
+    writable(args.out)
     nets, training = networks(args)
     if args.facts:
         import tomllib

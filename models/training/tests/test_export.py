@@ -238,3 +238,14 @@ def test_shipped_bundle():
     for level in ("none", "all"):
         parity.check_known_answers(SHIPPED, m, level, 2)
     assert sum(f.stat().st_size for f in SHIPPED.iterdir()) < 8e6
+
+
+def test_a_folder_that_cannot_be_written_to_is_one_clear_error(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for folder in (file, file / "bundle"):
+        with pytest.raises(SystemExit, match="cannot be written") as e:
+            export.writable(folder)
+        assert str(folder) in str(e.value) and "--out" in str(e.value)
+    assert export.writable(tmp_path / "a" / "b").is_dir()
+    assert list((tmp_path / "a" / "b").iterdir()) == []

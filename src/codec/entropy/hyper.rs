@@ -12,8 +12,7 @@ pub const MAX_HYPER: i32 = 127;
 const CO_CLASSES: usize = 6;
 const NEAR_CLASSES: usize = 5;
 const TRUST: u32 = 4;
-const LIMITS: [u32; 3] = [400, 250, 250];
-const RATE: i32 = 36;
+const LIMITS: [u16; 3] = [400, 250, 250];
 
 type Bins = [Counter; BINS];
 
@@ -100,7 +99,7 @@ impl HyperState {
                         let j = m as usize;
                         let models = [&mut a[j], &mut b[j], &mut d[j]];
                         let more = symbol.unsigned_abs() > m;
-                        if !self.mixers[j.min(2)].code(coder, models, LIMITS, RATE, more) {
+                        if !self.mixers[j.min(2)].code(coder, models, LIMITS, more) {
                             break;
                         }
                         m += 1;

@@ -7,6 +7,7 @@
 //!
 //! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter alike.
 
+mod band;
 pub mod golomb;
 mod hyper;
 mod mix;

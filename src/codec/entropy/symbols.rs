@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use super::EntropyError;
-use super::golomb::UIntModel;
+use super::band::{BandState, Layout, code_band};
 use super::hyper::HyperState;
-use super::mix::{Counter, Mixer};
-use super::range::{BinaryCoder, Decoder, Encoder, bit_cost};
+use super::range::{Decoder, Encoder, bit_cost};
 
 /// Scale indices that a prior network may give; 0 means "not coded, zero".
 pub const SCALES: usize = 64;
@@ -87,6 +86,22 @@ impl SymbolTables {
         self.z_prob.len()
     }
 
+    /// Initial probabilities of the bins at scale index `k`.
+    pub(super) fn y_row(&self, k: usize) -> &[u16; BINS] {
+        &self.y_prob[k]
+    }
+
+    /// Channels in the order of coding.
+    pub(super) fn order(&self) -> &[u16] {
+        &self.y_order
+    }
+
+    /// Expected magnitude (capped at [`BINS`]) at scale index `k`, in 1/256.
+    #[inline(always)]
+    pub(super) fn expected(&self, k: u8) -> u32 {
+        u32::from(self.expected[usize::from(k) & (SCALES - 1)])
+    }
+
     /// Initial probabilities of the bins of hyper channel `c`.
     pub(super) fn z_row(&self, c: usize) -> &[u16; BINS] {
         &self.z_prob[c]
@@ -116,399 +131,6 @@ impl LatentShape {
     }
 }
 
-/// Classes of the scale index in the neighbourhood models.
-const SCALE_CLASSES: usize = 24;
-const NEAR_CLASSES: usize = 9;
-const RATIO_CLASSES: usize = 8;
-const CHANNEL_GROUPS: usize = 4;
-const CO_CLASSES: usize = 5;
-const NEAR_COARSE: usize = 3;
-/// Ranges of channels that model D tells apart where there is no reference.
-const CHANNEL_RANGES: usize = 32;
-const CO_SETS: usize = CHANNEL_RANGES + CO_CLASSES * NEAR_COARSE;
-const MODELS: usize = 4;
-
-/// Symbols with scale indices below this are mostly zero and share a flag with their neighbours in the run.
-const LOW: u8 = 8;
-/// Places in a row that form a run.
-const RUN: usize = 8;
-/// Classes of the sum of probabilities in a run.
-const SUM_CLASSES: usize = 40;
-const HISTORY_CLASSES: usize = 6;
-const CO_COARSE: usize = 3;
-/// Classes of a symbol's share in what is left of its run.
-const SHARE_CLASSES: usize = 16;
-
-type Bins = [Counter; BINS];
-
-#[inline(always)]
-fn scale_class(k: u8) -> usize {
-    usize::from(k >> 1).min(SCALE_CLASSES - 1)
-}
-
-/// Class of a weighted sum of neighbouring magnitudes.
-const NEAR_CLASS: [u8; 64] = {
-    let mut t = [0u8; 64];
-    let mut i = 0;
-    while i < 64 {
-        t[i] = match i {
-            0 => 0,
-            1 => 1,
-            2 => 2,
-            3..=4 => 3,
-            5..=6 => 4,
-            7..=10 => 5,
-            11..=16 => 6,
-            17..=28 => 7,
-            _ => 8,
-        };
-        i += 1;
-    }
-    t
-};
-
-#[inline(always)]
-fn near_class(sum: u32) -> usize {
-    usize::from(NEAR_CLASS[(sum as usize).min(63)])
-}
-
-/// Class of a sum of probabilities (in 1/65536): four per octave.
-#[inline(always)]
-fn sum_class(sum: u32) -> usize {
-    let v = sum.max(64);
-    let octave = 31 - v.leading_zeros();
-    let quarter = (v >> (octave - 2)) & 3;
-    ((octave as usize - 6) * 4 + quarter as usize).min(SUM_CLASSES - 1)
-}
-
-/// Which of the two values is larger, and how much: 8 classes.
-#[inline(always)]
-fn ratio_class(actual: u32, promised: u32) -> usize {
-    let (a, p) = (actual + 64, promised + 64);
-    usize::from(4 * a > p)
-        + usize::from(2 * a > p)
-        + usize::from(4 * a > 3 * p)
-        + usize::from(a > p)
-        + usize::from(3 * a > 4 * p)
-        + usize::from(a > 2 * p)
-        + usize::from(a > 4 * p)
-}
-
-/// The adaptive state of one stream of `y`.
-#[derive(Clone, Debug)]
-struct BandState {
-    /// Model A of magnitudes: per scale index.
-    scale: Vec<Bins>,
-    /// Model B: scale class and magnitudes of the neighbours in the channel.
-    near: Vec<Bins>,
-    /// Model C: scale class, channel group, and how the channels coded so far at this place compare with their scales.
-    ratio: Vec<Bins>,
-    /// Model D: scale class, magnitude at the same place in the reference frame, coarse neighbours.
-    co: Vec<Bins>,
-    mixers: Vec<Mixer<MODELS>>,
-    /// The same four for "some symbol of this run is not zero", by the sum of their probabilities.
-    run: [Vec<Counter>; MODELS],
-    run_mixers: Vec<Mixer<MODELS>>,
-    /// The same for "it is this one", while none has been found, by its share in the sum of what is left.
-    first: [Vec<Counter>; MODELS],
-    first_mixer: Mixer<MODELS>,
-    escape: Vec<UIntModel<0>>,
-}
-
-/// How many bits the tables of the bundle count for, per scale index and in the other models.
-const TRUST_SCALE: u32 = 24;
-const TRUST_OTHER: u32 = 6;
-/// Memory of the four models in bits.
-const LIMITS: [u32; MODELS] = [500, 250, 250, 250];
-const RUN_WEIGHTS: [i16; MODELS] = [5000, 5000, 5000, 3000];
-/// How fast the weights of the models move, see [`Mixer::code`].
-const RATE: i32 = 36;
-/// Initial weights of the four models, 16384 is one.
-const WEIGHTS: [i16; MODELS] = [6000, 6000, 6000, 3000];
-/// Weights are kept per bin, the last for all further ones.
-const MIX_SETS: usize = 4;
-
-impl BandState {
-    fn new(tables: &SymbolTables) -> BandState {
-        let row =
-            |k: usize, trust| tables.y_prob[k.min(SCALES - 1)].map(|p| Counter::new(p, trust));
-        let class_rows = |n: usize| {
-            (0..SCALE_CLASSES)
-                .flat_map(|c| std::iter::repeat_n(row((2 * c).max(1), TRUST_OTHER), n))
-                .collect::<Vec<_>>()
-        };
-        // 1 - exp(-s) is about s / (1 + s / 2) for a small sum s of probabilities.
-        let run = |n: usize| {
-            (0..SUM_CLASSES)
-                .flat_map(|c| {
-                    let s = (64u64 << (c / 4)) * (9 + 2 * (c as u64 % 4)) / 8;
-                    let p = (s * 65536 / (65536 + s / 2)).min(60000) as u16;
-                    std::iter::repeat_n(Counter::new(p, TRUST_OTHER), n)
-                })
-                .collect::<Vec<_>>()
-        };
-        let first = |n: usize| {
-            (0..SHARE_CLASSES)
-                .flat_map(|c| {
-                    std::iter::repeat_n(
-                        Counter::new(
-                            ((2 * c + 1) * 65536 / (2 * SHARE_CLASSES)) as u16,
-                            TRUST_OTHER,
-                        ),
-                        n,
-                    )
-                })
-                .collect::<Vec<_>>()
-        };
-        BandState {
-            scale: (0..SCALES).map(|k| row(k, TRUST_SCALE)).collect(),
-            near: class_rows(NEAR_CLASSES),
-            ratio: class_rows(RATIO_CLASSES * CHANNEL_GROUPS),
-            co: class_rows(CO_SETS),
-            mixers: vec![Mixer::new(WEIGHTS); MIX_SETS],
-            run: [
-                run(1),
-                run(NEAR_CLASSES),
-                run(HISTORY_CLASSES * CHANNEL_GROUPS),
-                run(RATIO_CLASSES * CO_COARSE),
-            ],
-            run_mixers: vec![Mixer::new(RUN_WEIGHTS); 4],
-            first: [
-                first(1),
-                first(NEAR_CLASSES),
-                first(RATIO_CLASSES),
-                first(CO_CLASSES),
-            ],
-            first_mixer: Mixer::new(WEIGHTS),
-            escape: vec![UIntModel::default(); 4],
-        }
-    }
-
-    /// Codes the magnitude of one symbol, which is at least `from`.
-    #[inline(always)]
-    fn magnitude<C: BinaryCoder>(
-        &mut self,
-        coder: &mut C,
-        k: u8,
-        ctx: [usize; 3],
-        from: u32,
-        magnitude: u32,
-    ) -> u32 {
-        let class = scale_class(k);
-        let a = &mut self.scale[usize::from(k) & (SCALES - 1)];
-        let b = &mut self.near[class * NEAR_CLASSES + ctx[0]];
-        let c = &mut self.ratio[class * RATIO_CLASSES * CHANNEL_GROUPS + ctx[1]];
-        let d = &mut self.co[class * CO_SETS + ctx[2]];
-        let mut m = from;
-        while m < BINS as u32 {
-            let j = m as usize;
-            let mixer = &mut self.mixers[j.min(MIX_SETS - 1)];
-            let models = [&mut a[j], &mut b[j], &mut c[j], &mut d[j]];
-            if !mixer.code(coder, models, LIMITS, RATE, magnitude > m) {
-                return m;
-            }
-            m += 1;
-        }
-        m + self.escape[usize::from(k >> 4) & 3].code(coder, magnitude.wrapping_sub(m))
-    }
-}
-
-/// Codes one bit with four single counters.
-#[inline(always)]
-fn flag<C: BinaryCoder>(
-    coder: &mut C,
-    models: &mut [Vec<Counter>; MODELS],
-    mixer: &mut Mixer<MODELS>,
-    at: [usize; MODELS],
-    bit: bool,
-) -> bool {
-    let [a, b, c, d] = models;
-    mixer.code(
-        coder,
-        [&mut a[at[0]], &mut b[at[1]], &mut c[at[2]], &mut d[at[3]]],
-        LIMITS,
-        RATE,
-        bit,
-    )
-}
-
-/// Codes `rows` rows of all channels. An encoder (`ENCODE`) reads `input`; a decoder writes `output` (all zero before).
-#[allow(clippy::too_many_arguments)]
-fn code_band<C: BinaryCoder, const ENCODE: bool>(
-    state: &mut BandState,
-    tables: &SymbolTables,
-    coder: &mut C,
-    shape: LatentShape,
-    rows: std::ops::Range<usize>,
-    scale_idx: &[u8],
-    input: &[i16],
-    output: &mut [i16],
-    reference: Option<&[u8]>,
-    magnitudes: &mut [u8],
-) -> bool {
-    let (w, n) = (shape.width, rows.len());
-    let runs = w.div_ceil(RUN);
-    // Rows end with a border that whole runs reach into.
-    let stride = runs * RUN + 2;
-    // Magnitudes (at most 15) of the channel in progress, with a border of zeros.
-    let mut around = vec![0u8; (n + 1) * stride];
-    // What the channels coded so far at each place summed up to, and what their scales promised.
-    let mut actual = vec![0u16; n * w];
-    let mut promised = vec![0u16; n * w];
-    // For each run of places: whether there was something in it, in the last eight channels that asked.
-    let mut history = vec![0u8; n * runs];
-    let mut sound = true;
-    for (rank, &c) in tables.y_order.iter().enumerate() {
-        let group = rank * CHANNEL_GROUPS / tables.y_order.len();
-        let range = rank * CHANNEL_RANGES / tables.y_order.len();
-        let plane = usize::from(c) * shape.height;
-        around.fill(0);
-        for y in 0..n {
-            let row_at = (plane + rows.start + y) * w;
-            let out_row = (usize::from(c) * n + y) * w;
-            for run in 0..runs {
-                let x0 = run * RUN;
-                let len = RUN.min(w - x0);
-                let scales = &scale_idx[row_at + x0..row_at + x0 + len];
-                let mut ks = [0u8; RUN];
-                if let Some(eight) = scales.first_chunk::<RUN>() {
-                    ks = *eight;
-                } else {
-                    ks[..len].copy_from_slice(scales);
-                }
-                if u64::from_le_bytes(ks) == 0 {
-                    continue;
-                }
-                let symbol = |x: usize| {
-                    if ENCODE {
-                        i32::from(input[row_at + x0 + x])
-                    } else {
-                        0
-                    }
-                };
-                let co_at = |x: usize| reference.map_or(0, |r| u32::from(r[row_at + x0 + x]));
-                // The sum of the probabilities of the low symbols that are still open, and their number.
-                let (mut left, mut open) = (0u32, 0u32);
-                for k in ks {
-                    if (1..LOW).contains(&k) {
-                        left += u32::from(tables.y_prob[usize::from(k)][0]);
-                        open += 1;
-                    }
-                }
-                let corner = (y + 1) * stride + x0;
-                // Whether low symbols are known to be zero; whether one of those left must be another value.
-                let (mut none, mut some) = (false, false);
-                if open >= 2 {
-                    let above: u32 = around[corner - stride..corner - stride + RUN + 2]
-                        .iter()
-                        .map(|&v| u32::from(v))
-                        .sum();
-                    let near = near_class(above + 2 * u32::from(around[corner]));
-                    let seen = &mut history[y * runs + run];
-                    let past = (seen.count_ones() as usize).min(HISTORY_CLASSES - 1);
-                    let co: u32 = (0..len).map(co_at).sum();
-                    let p = y * w + x0;
-                    let sum = |v: &[u16]| v[p..p + len].iter().map(|&v| u32::from(v)).sum::<u32>();
-                    let ratio = ratio_class(sum(&actual), sum(&promised));
-                    let class = sum_class(left);
-                    let at = [
-                        class,
-                        class * NEAR_CLASSES + near,
-                        (class * HISTORY_CLASSES + past) * CHANNEL_GROUPS + group,
-                        (class * RATIO_CLASSES + ratio) * CO_COARSE
-                            + (co as usize).min(CO_COARSE - 1),
-                    ];
-                    let any =
-                        ENCODE && (0..len).any(|x| (1..LOW).contains(&ks[x]) && symbol(x) != 0);
-                    some = flag(
-                        coder,
-                        &mut state.run,
-                        &mut state.run_mixers[class / 10],
-                        at,
-                        any,
-                    );
-                    none = !some;
-                    *seen = *seen << 1 | u8::from(some);
-                }
-                for (x, &k) in ks.iter().enumerate().take(len) {
-                    let low = k < LOW;
-                    if k == 0 || low && none {
-                        continue;
-                    }
-                    let o = corner + x + 1;
-                    let (l, t) = (u32::from(around[o - 1]), u32::from(around[o - stride]));
-                    let (tl, tr) = (
-                        u32::from(around[o - stride - 1]),
-                        u32::from(around[o - stride + 1]),
-                    );
-                    let near = near_class(2 * (l + t) + tl + tr);
-                    let p = y * w + x0 + x;
-                    let (a, e) = (u32::from(actual[p]), u32::from(promised[p]));
-                    let ratio = ratio_class(a, e);
-                    let co = (co_at(x) as usize).min(CO_CLASSES - 1);
-                    let value = symbol(x);
-                    let mut from = 0;
-                    if low && some {
-                        let own = u32::from(tables.y_prob[usize::from(k)][0]);
-                        let share = ((own * SHARE_CLASSES as u32) / left.max(1))
-                            .min(SHARE_CLASSES as u32 - 1)
-                            as usize;
-                        let at = [
-                            share,
-                            share * NEAR_CLASSES + near,
-                            share * RATIO_CLASSES + ratio,
-                            share * CO_CLASSES + co,
-                        ];
-                        let this = open == 1
-                            || flag(
-                                coder,
-                                &mut state.first,
-                                &mut state.first_mixer,
-                                at,
-                                value != 0,
-                            );
-                        left -= own;
-                        open -= 1;
-                        if !this {
-                            continue;
-                        }
-                        some = false;
-                        from = 1;
-                    }
-                    let ctx = [
-                        near,
-                        ratio * CHANNEL_GROUPS + group,
-                        if reference.is_none() {
-                            range
-                        } else {
-                            CHANNEL_RANGES + co * NEAR_COARSE + near.min(4).div_ceil(2)
-                        },
-                    ];
-                    let m = state.magnitude(coder, k, ctx, from, value.unsigned_abs());
-                    let small = m.min(BINS as u32);
-                    if !low {
-                        actual[p] = (a - (a >> 4) + small * 16) as u16;
-                        promised[p] = (e - (e >> 4)
-                            + (u32::from(tables.expected[usize::from(k) & (SCALES - 1)]) >> 4))
-                            as u16;
-                    }
-                    if m > 0 {
-                        around[o] = small as u8;
-                        magnitudes[out_row + x0 + x] = small as u8;
-                        let negative = coder.bypass(u32::from(value < 0), 1) == 1;
-                        if !ENCODE {
-                            sound &= m <= MAX_MAGNITUDE as u32;
-                            let m = m.min(MAX_MAGNITUDE as u32) as i16;
-                            output[out_row + x0 + x] = if negative { -m } else { m };
-                        }
-                    }
-                }
-            }
-        }
-    }
-    sound
-}
-
 /// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to its successors.
 ///
 /// One frame is coded by [`encode_z`](Self::encode_z), then [`encode_y`](Self::encode_y) (or the decoding pair), on a
@@ -523,7 +145,7 @@ pub struct SymbolContexts {
     bands: Vec<BandState>,
     hyper: HyperState,
     /// Of the frame coded last: magnitudes (at most 15) of `y`, and `z`.
-    magnitudes: Option<Arc<[u8]>>,
+    magnitudes: Option<Arc<[Vec<u8>]>>,
     z: Option<Arc<[i8]>>,
 }
 
@@ -585,8 +207,13 @@ impl SymbolContexts {
     }
 
     /// Rows of `y` that stream `i` of `n` holds.
-    fn rows(height: usize, n: usize, i: usize) -> std::ops::Range<usize> {
-        height * i / n..height * (i + 1) / n
+    fn layout(shape: LatentShape, n: usize, i: usize) -> Layout {
+        let first_row = shape.height * i / n;
+        Layout {
+            shape,
+            first_row,
+            rows: shape.height * (i + 1) / n - first_row,
+        }
     }
 
     fn check_scales(&self, scale_idx: &[u8]) -> Result<(), EntropyError> {
@@ -672,25 +299,23 @@ impl SymbolContexts {
         let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
         let n = self.bands.len();
         let mut parts = Self::each_band(&mut self.bands, |i, state| {
-            let rows = Self::rows(shape.height, n, i);
-            let mut mags = vec![0; shape.channels * rows.len() * shape.width];
+            let layout = Self::layout(shape, n, i);
+            let mut mags = vec![0; layout.len()];
             let mut enc = Encoder::new();
-            code_band::<_, true>(
+            code_band(
                 state,
                 tables,
                 &mut enc,
-                shape,
-                rows,
+                layout,
                 scale_idx,
                 symbols,
-                &mut [],
-                reference,
+                reference.map(|r| &r[i][..]),
                 &mut mags,
             );
             (enc.finish(), mags)
         });
         let out = parts.iter_mut().map(|p| std::mem::take(&mut p.0)).collect();
-        self.magnitudes = Some(join(shape, parts.into_iter().map(|p| p.1).collect()).into());
+        self.magnitudes = Some(parts.into_iter().map(|p| p.1).collect());
         Ok(out)
     }
 
@@ -713,20 +338,18 @@ impl SymbolContexts {
         let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
         let n = self.bands.len();
         let parts = Self::each_band(&mut self.bands, |i, state| {
-            let rows = Self::rows(shape.height, n, i);
-            let len = shape.channels * rows.len() * shape.width;
-            let (mut mags, mut out) = (vec![0; len], vec![0; len]);
+            let layout = Self::layout(shape, n, i);
+            let mut mags = vec![0; layout.len()];
+            let mut out = vec![0; shape.channels * layout.rows * shape.width];
             let mut dec = Decoder::new(streams[i]);
-            let sound = code_band::<_, false>(
+            let sound = code_band(
                 state,
                 tables,
                 &mut dec,
-                shape,
-                rows,
+                layout,
                 scale_idx,
-                &[],
-                &mut out,
-                reference,
+                &mut out[..],
+                reference.map(|r| &r[i][..]),
                 &mut mags,
             );
             dec.finish()?;
@@ -741,7 +364,7 @@ impl SymbolContexts {
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .unzip();
-        self.magnitudes = Some(join(shape, mags).into());
+        self.magnitudes = Some(mags.into());
         Ok(join(shape, symbols))
     }
 
