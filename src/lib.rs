@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every machine.
 //!
-//! Data flows one way: element → [`codec`] → [`nn`].
+//! Data flows one way: element → [`codec`] or [`sr`] → [`nn`].
 #![doc(html_no_source)]
 
 pub mod codec;
@@ -10,6 +10,7 @@ pub mod nn;
 mod nnvdec;
 mod nnvenc;
 mod nnvparse;
+pub mod sr;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();
