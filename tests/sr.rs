@@ -325,8 +325,7 @@ fn tiles_join_without_a_seam() {
             let expected = one(&mut whole, &input, 1.0);
             for samples in [0, 3000, 5000] {
                 let memory = samples * network.facts().bytes_per_sample();
-                let mut tiled =
-                    Upscaler::with_memory(layout, network.clone(), 2, memory).unwrap();
+                let mut tiled = Upscaler::with_memory(layout, network.clone(), 2, memory).unwrap();
                 assert!(tiled.tiles() > 1, "{samples}");
                 assert_eq!(one(&mut tiled, &input, 1.0), expected, "{name} {samples}");
                 let half = one(&mut whole, &input, 0.5);
@@ -598,7 +597,8 @@ fn kinds_are_not_confused() {
         .unwrap_err()
         .to_string();
     assert!(
-        error.contains("sr-exact") && error.contains("of kind \"sr\", a \"codec\" bundle is needed"),
+        error.contains("sr-exact")
+            && error.contains("of kind \"sr\", a \"codec\" bundle is needed"),
         "{error}"
     );
     let error = SrBundle::open(&ModelSource::Embedded("no-such-model".into())).unwrap_err();

@@ -264,9 +264,7 @@ impl Entry {
             .channels
             .is_some_and(|c| !(1..=MAX_CHANNELS).contains(&c))
         {
-            return Err(wrong(format!(
-                "channels must be within 1..={MAX_CHANNELS}"
-            )));
+            return Err(wrong(format!("channels must be within 1..={MAX_CHANNELS}")));
         }
         let precision = match &*self.precision {
             "float32" => Precision::Float32,
@@ -415,12 +413,7 @@ impl SrNetwork {
     ///
     /// # Errors
     /// [`NnError::Input`] for another number of samples, or none; [`NnError::Cancelled`]; [`NnError::Run`].
-    pub fn run(
-        &self,
-        x: &[f32],
-        [n, h, w]: [usize; 3],
-        cancel: &Cancel,
-    ) -> Result<Upscaled> {
+    pub fn run(&self, x: &[f32], [n, h, w]: [usize; 3], cancel: &Cancel) -> Result<Upscaled> {
         let samples = [n, h, w].iter().try_fold(1usize, |a, &b| a.checked_mul(b));
         if samples != Some(x.len()) || !(1..=MAX_SAMPLES).contains(&x.len()) {
             return Err(NnError::Input(format!(
@@ -524,7 +517,10 @@ mod tests {
             let opened = SrBundle::open(&ModelSource::Embedded(bundle.folder.into())).unwrap();
             assert_eq!(opened.name(), bundle.folder);
             for network in &opened.networks {
-                opened.files.verified(&network.file, &network.digest).unwrap();
+                opened
+                    .files
+                    .verified(&network.file, &network.digest)
+                    .unwrap();
             }
         }
         assert_eq!(embedded_sr().len(), embedded_of(Kind::Sr).count());

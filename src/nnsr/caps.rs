@@ -146,11 +146,7 @@ fn other_side(
 }
 
 /// Caps of the other side for caps of the pad in `direction`, with the preferred scale first. Everything but the size stays.
-pub fn transform(
-    direction: gst::PadDirection,
-    caps: &gst::CapsRef,
-    scales: &[usize],
-) -> gst::Caps {
+pub fn transform(direction: gst::PadDirection, caps: &gst::CapsRef, scales: &[usize]) -> gst::Caps {
     let mut other = gst::Caps::new_empty();
     for &scale in scales {
         for (structure, features) in caps.iter_with_features() {

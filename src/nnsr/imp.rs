@@ -390,7 +390,11 @@ impl BaseTransformImpl for NnSr {
         filter: Option<&gst::Caps>,
     ) -> Option<gst::Caps> {
         let other = caps::transform(direction, caps, &self.scales());
-        gst::trace!(CAT, imp = self, "{caps} on the {direction:?} side makes {other}");
+        gst::trace!(
+            CAT,
+            imp = self,
+            "{caps} on the {direction:?} side makes {other}"
+        );
         Some(match filter {
             Some(filter) => filter.intersect_with_mode(&other, gst::CapsIntersectMode::First),
             None => other,
@@ -510,7 +514,12 @@ impl BaseTransformImpl for NnSr {
         if let Some((input, output)) = &*lock(&self.infos) {
             let scale = gst_video::video_meta::VideoMetaTransformScale::new(input, output);
             if meta.transform(outbuf, &scale).is_err() {
-                gst::debug!(CAT, imp = self, "{} cannot be scaled and is left out", meta.api());
+                gst::debug!(
+                    CAT,
+                    imp = self,
+                    "{} cannot be scaled and is left out",
+                    meta.api()
+                );
             }
         }
         // It is there by now.
@@ -712,15 +721,17 @@ impl NnSr {
         let unknown = || {
             gst::error_msg!(
                 gst::StreamError::Format,
-                ("the format is {:?}; put a videoconvert element before nnsr", input.format())
+                (
+                    "the format is {:?}; put a videoconvert element before nnsr",
+                    input.format()
+                )
             )
         };
         let layout = caps::layout(&input).ok_or_else(unknown)?.map_err(wrong)?;
         // Caps come from `transform_caps`, where both sides are one scale apart.
         let scale = (output.width() / input.width()) as usize;
         let settings = lock(&self.settings).clone();
-        let failed =
-            |e: NnError| common::error_message(&e.into(), gst::StreamError::Failed);
+        let failed = |e: NnError| common::error_message(&e.into(), gst::StreamError::Failed);
         let network = settings.network(scale).map_err(failed)?;
         for warning in network.warnings() {
             gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
@@ -744,8 +755,7 @@ impl NnSr {
                 u32::try_from(f.denom()).ok().filter(|d| *d > 0)?,
             ))
         };
-        let latency =
-            common::frame_duration(fps(input.fps())) * u64::from(settings.batch_size - 1);
+        let latency = common::frame_duration(fps(input.fps())) * u64::from(settings.batch_size - 1);
         *lock(&self.infos) = Some((input.clone(), output.clone()));
         *lock(&self.state) = Some(State {
             upscaler,
@@ -881,7 +891,11 @@ impl NnSr {
         if time > deadline {
             return false;
         }
-        gst::debug!(CAT, imp = self, "Frame at {time} is late, the deadline is {deadline}");
+        gst::debug!(
+            CAT,
+            imp = self,
+            "Frame at {time} is late, the deadline is {deadline}"
+        );
         let message = gst::message::Qos::builder(false)
             .src(&*obj)
             .running_time(time)

@@ -18,10 +18,5 @@ glib::wrapper! {
 /// # Errors
 /// Where GStreamer refuses the element.
 pub fn register(plugin: &gst::Plugin) -> Result<(), glib::BoolError> {
-    gst::Element::register(
-        Some(plugin),
-        "nnsr",
-        gst::Rank::NONE,
-        NnSr::static_type(),
-    )
+    gst::Element::register(Some(plugin), "nnsr", gst::Rank::NONE, NnSr::static_type())
 }

@@ -116,12 +116,7 @@ impl<'a> RowScaler<'a> {
         self.sum[..start].fill(first);
         self.sum[end..].fill(last);
 
-        for (phase, part) in self
-            .columns
-            .0
-            .iter()
-            .zip(self.parts.chunks_mut(self.width))
-        {
+        for (phase, part) in self.columns.0.iter().zip(self.parts.chunks_mut(self.width)) {
             let from = (REACH as isize + phase.first) as usize;
             rows::weigh_columns(&self.sum[from..], &phase.taps, part);
         }

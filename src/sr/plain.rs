@@ -318,11 +318,7 @@ mod tests {
                 for scale in 1..=4 {
                     let layout = Layout::new(format, width, height).unwrap();
                     let once = scaled(layout, scale, 1, 0);
-                    assert_eq!(
-                        once,
-                        scaled(layout, scale, 3, 5),
-                        "{layout:?} x{scale}"
-                    );
+                    assert_eq!(once, scaled(layout, scale, 3, 5), "{layout:?} x{scale}");
                 }
             }
         }

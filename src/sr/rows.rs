@@ -223,7 +223,12 @@ mod tests {
             let values: Vec<f32> = (0..67).map(|i| (i * 37 % 256) as f32).collect();
             let mut row = vec![0; values.len() * step];
             for component in 0..components {
-                store(sample, step, &values, &mut row[component * sample.bytes()..]);
+                store(
+                    sample,
+                    step,
+                    &values,
+                    &mut row[component * sample.bytes()..],
+                );
             }
             for component in 0..components {
                 let mut read = vec![-1.0; values.len()];

@@ -91,7 +91,11 @@ mod tests {
                         (&tiles.rows, tiles.height, height),
                     ] {
                         assert_eq!(starts[0], 0);
-                        assert!(starts.windows(2).all(|w| w[0] < w[1] && w[1] <= w[0] + side));
+                        assert!(
+                            starts
+                                .windows(2)
+                                .all(|w| w[0] < w[1] && w[1] <= w[0] + side)
+                        );
                         assert_eq!(starts.last().unwrap() + side, length);
                     }
                 }

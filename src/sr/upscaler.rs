@@ -343,7 +343,10 @@ impl Upscaler {
             let (before, from) = jobs.split_at_mut(i);
             match plan {
                 Plan::Reuse(Source::Job(j)) => {
-                    for (to, row) in from[0].output.key_rows_mut().zip(before[*j].output.key_rows())
+                    for (to, row) in from[0]
+                        .output
+                        .key_rows_mut()
+                        .zip(before[*j].output.key_rows())
                     {
                         to.copy_from_slice(row);
                     }

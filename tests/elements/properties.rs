@@ -159,11 +159,18 @@ fn ranks_and_templates_fit_together() {
     assert_eq!(template("nnvparse", "src"), parsed);
     assert_eq!(template("nnvdec", "sink"), parsed);
     assert_eq!(template("nnvparse", "sink").to_string(), "video/x-nnv");
-    for format in ["I420", "NV12", "I420_10LE", "P010_10LE", "Y444", "RGB", "GRAY8"] {
+    for format in [
+        "I420",
+        "NV12",
+        "I420_10LE",
+        "P010_10LE",
+        "Y444",
+        "RGB",
+        "GRAY8",
+    ] {
         for (pad, size) in [("sink", 8192), ("src", 32768)] {
-            let caps = format!(
-                "video/x-raw, format={format}, width={size}, height={size}, framerate=0/1"
-            );
+            let caps =
+                format!("video/x-raw, format={format}, width={size}, height={size}, framerate=0/1");
             let caps = caps.parse::<gst::Caps>().unwrap();
             assert!(caps.is_subset(&template("nnsr", pad)), "{caps}");
         }
