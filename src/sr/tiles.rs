@@ -29,11 +29,12 @@ impl Tiles {
             }
             let rows = height.div_ceil(h);
             let h = height.div_ceil(rows);
-            let work = columns * rows * (w + border) * (h + border);
-            Some((work, w, h))
+            let tiles = columns * rows;
+            // Without a border all cuts are the same work: fewer tiles win then.
+            Some(((tiles * (w + border) * (h + border), tiles), (w, h)))
         });
-        let least = (0, width.min(MIN_SIDE), height.min(MIN_SIDE));
-        let (_, w, h) = candidates.min().unwrap_or(least);
+        let least = (width.min(MIN_SIDE), height.min(MIN_SIDE));
+        let (w, h) = candidates.min().map_or(least, |(_, size)| size);
         let starts = |length: usize, side: usize| {
             (0..length.div_ceil(side))
                 .map(|i| (i * side).min(length - side))
@@ -105,8 +106,10 @@ mod tests {
 
     #[test]
     fn a_picture_that_fits_is_one_tile() {
-        let tiles = Tiles::new(640, 360, 9, 658 * 378);
-        assert_eq!((tiles.width, tiles.height, tiles.len()), (640, 360, 1));
+        for radius in [0, 9] {
+            let tiles = Tiles::new(640, 360, radius, 658 * 378);
+            assert_eq!((tiles.width, tiles.height, tiles.len()), (640, 360, 1));
+        }
         let tiles = Tiles::new(640, 360, 9, 658 * 378 - 1);
         assert!(tiles.len() > 1);
     }
