@@ -76,7 +76,8 @@ impl Lengths {
     /// A `scale`-th as long, where that comes out even. Of ranges with a step of their own, a few lengths too many: what
     /// is agreed on in the end is one length, and exact.
     fn smaller(self, scale: i32) -> Option<Self> {
-        let min = self.min.max(1).div_euclid(scale) + i32::from(self.min.max(1) % scale != 0);
+        // Rounded up.
+        let min = (self.min.max(1) - 1) / scale + 1;
         let max = (self.max / scale).min(LARGEST);
         (min <= max).then_some(Self { min, max, step: 1 })
     }

@@ -183,18 +183,13 @@ impl Upscaler {
         let network = self.enhance(jobs, &plan, cancel)?;
         self.reuse(jobs, &plan);
 
-        let first_chroma = usize::from(!self.input().is_rgb());
-        // Luma (or RGB) is there already, but for the plain kernel's pictures.
-        let first = |plan: Plan| match plan {
-            Plan::Plain => 0,
-            Plan::Enhance | Plan::Reuse(_) if first_chroma == 0 => 1,
-            Plan::Enhance | Plan::Reuse(_) => first_chroma,
-        };
         let tasks = jobs
             .iter_mut()
             .zip(&plan)
             .flat_map(|(job, plan)| {
-                let planes = first(*plan)..self.plain.input().planes();
+                // The first plane, luma or all of RGB, is there already, but for the plain kernel's pictures.
+                let first = usize::from(*plan != Plan::Plain);
+                let planes = first..self.plain.input().planes();
                 self.plain.tasks(&job.input, &mut job.output, planes)
             })
             .collect();
