@@ -467,6 +467,24 @@ fn caps_change_in_a_pipeline() {
     });
 }
 
+/// `videoconvert` offers a pool and takes any stride; a batch must not starve there.
+#[test]
+fn neighbours_may_bring_their_pools() {
+    within(|| {
+        for batch in [1, 5] {
+            let outcome = play(&launch(&format!(
+                "videotestsrc num-buffers=12 ! video/x-raw,format=NV12,width=51,height=29 ! \
+                 videoconvert ! video/x-raw,format=I420 ! nnsr scale=3 batch-size={batch} \
+                 model-path={} ! videoconvert ! video/x-raw,format=NV12 ! fakesink name=out",
+                fixture("sr-exact")
+            )))
+            .sound();
+            assert_eq!(outcome.shown.len(), 12);
+            assert!(outcome.shown.iter().all(|s| s.size == (153, 87)));
+        }
+    });
+}
+
 #[test]
 fn flushing_forgets_what_waits() {
     within(|| {
