@@ -175,7 +175,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         // Different pictures: equal ones would be computed once.
         let inputs: Vec<_> = (0..2 * batch)
-            .map(|n| planes(width, height, &|i| (i * 7919 >> 3) as u8 ^ n as u8))
+            .map(|n| planes(width, height, &|i| ((i * 7919) >> 3) as u8 ^ n as u8))
             .collect();
         let mut outputs: Vec<_> = (0..batch)
             .map(|_| planes(to.width(), to.height(), &|_| 0))
