@@ -21,39 +21,47 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// Writes `EMBEDDED`: every file of each folder under `models/` that holds a `bundle.toml`. Model cards are prose and
-/// stay out of the binary.
+/// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under `models/` and
+/// super-resolution under `models/sr/`. Model cards are prose and stay out of the binary.
 fn embed_bundles() {
     let models =
         PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this")).join("models");
     println!("cargo::rerun-if-changed=build.rs");
     let mut table = String::from("static EMBEDDED: &[EmbeddedBundle] = &[\n");
-    for dir in sorted_entries(&models) {
-        if !dir.join("bundle.toml").is_file() {
-            continue;
-        }
-        // Only bundles are watched: `models/training` changes all the time. A bundle that is new comes with a commit,
-        // and those are watched by the version helper.
-        println!("cargo::rerun-if-changed={}", dir.display());
-        let folder = dir
-            .file_name()
-            .and_then(|n| n.to_str())
-            .expect("bundle folders have UTF-8 names");
-        let _ = writeln!(table, "    EmbeddedBundle {{ folder: {folder:?}, files: &[");
-        for file in sorted_entries(&dir) {
-            let name = file
-                .file_name()
-                .and_then(|n| n.to_str())
-                .expect("bundle files have UTF-8 names");
-            if file.is_file() && !name.ends_with(".md") {
-                let path = file.to_str().expect("the checkout has a UTF-8 path");
-                let _ = writeln!(table, "        ({name:?}, include_bytes!({path:?})),");
+    for (kind, parent) in [("Codec", models.clone()), ("Sr", models.join("sr"))] {
+        for dir in sorted_entries(&parent) {
+            if dir.join("bundle.toml").is_file() {
+                embed(&mut table, kind, &dir);
             }
         }
-        table.push_str("    ] },\n");
     }
     table.push_str("];\n");
     let out =
         PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets this")).join("embedded_bundles.rs");
     fs::write(&out, table).expect("OUT_DIR is writable");
+}
+
+fn embed(table: &mut String, kind: &str, dir: &Path) {
+    // Only bundles are watched: `models/training` changes all the time. A bundle that is new comes with a commit,
+    // and those are watched by the version helper.
+    println!("cargo::rerun-if-changed={}", dir.display());
+    let folder = dir
+        .file_name()
+        .and_then(|n| n.to_str())
+        .expect("bundle folders have UTF-8 names");
+    let _ = writeln!(
+        table,
+        "    EmbeddedBundle {{ kind: Kind::{kind}, folder: {folder:?}, files: &["
+    );
+    for file in sorted_entries(dir) {
+        let name = file
+            .file_name()
+            .and_then(|n| n.to_str())
+            .expect("bundle files have UTF-8 names");
+        if file.is_file() && !name.ends_with(".md") {
+            let path = file.to_str().expect("the checkout has a UTF-8 path");
+            let _ = writeln!(table, "        ({name:?}, include_bytes!({path:?})),");
+        }
+    }
+    table.push_str("    ] },\n");
 }

@@ -507,7 +507,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a codec error becomes on the bus. `coding` is the error of the stream itself.
+/// What an error becomes on the bus. `coding` is the error of the stream itself.
 pub fn error_message(error: &CodecError, coding: gst::StreamError) -> gst::ErrorMessage {
     let text = error.to_string();
     match error {
@@ -526,6 +526,7 @@ pub fn error_message(error: &CodecError, coding: gst::StreamError) -> gst::Error
         CodecError::Config(_) => gst::error_msg!(gst::LibraryError::Settings, ("{text}")),
         _ => match coding {
             gst::StreamError::Encode => gst::error_msg!(gst::StreamError::Encode, ("{text}")),
+            gst::StreamError::Failed => gst::error_msg!(gst::StreamError::Failed, ("{text}")),
             _ => gst::error_msg!(gst::StreamError::Decode, ("{text}")),
         },
     }

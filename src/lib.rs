@@ -1,21 +1,25 @@
 // SPDX-License-Identifier: MPL-2.0
-//! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every machine.
+//! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every machine, and learned
+//! super-resolution for video of any codec.
 //!
-//! Data flows one way: element → [`codec`] → [`nn`].
+//! Data flows one way: element → [`codec`] or [`sr`] → [`nn`].
 #![doc(html_no_source)]
 
 pub mod codec;
 mod common;
 pub mod nn;
+mod nnsr;
 mod nnvdec;
 mod nnvenc;
 mod nnvparse;
+pub mod sr;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();
     nnvparse::register(plugin)?;
     nnvdec::register(plugin)?;
-    nnvenc::register(plugin)
+    nnvenc::register(plugin)?;
+    nnsr::register(plugin)
 }
 
 gst::plugin_define!(

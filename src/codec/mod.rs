@@ -12,7 +12,7 @@ pub mod error;
 pub mod gop;
 pub mod latent;
 pub mod motion;
-mod parallel;
+pub(crate) mod parallel;
 pub mod picture;
 pub mod rate_control;
 mod reference;

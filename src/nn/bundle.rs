@@ -40,14 +40,39 @@ const NORMATIVE_FILES: [&str; 5] = [
 ];
 const OTHER_FILES: [&str; 4] = ["key_enc.onnx", "key_mean.onnx", "inter_enc.onnx", "kat.bin"];
 
-/// A bundle that `build.rs` compiled in: the folder's name and its files.
-struct EmbeddedBundle {
-    folder: &'static str,
+/// What a bundle's networks are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Encoder and decoder.
+    Codec,
+    /// Super-resolution.
+    Sr,
+}
+
+impl Kind {
+    /// The name in `bundle.toml`.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Codec => "codec",
+            Self::Sr => "sr",
+        }
+    }
+}
+
+/// A bundle that `build.rs` compiled in: where it lay, the folder's name and its files.
+pub(super) struct EmbeddedBundle {
+    kind: Kind,
+    pub(super) folder: &'static str,
     files: &'static [(&'static str, &'static [u8])],
 }
 
+/// The bundles of one kind that are compiled in.
+pub(super) fn embedded_of(kind: Kind) -> impl Iterator<Item = &'static EmbeddedBundle> {
+    EMBEDDED.iter().filter(move |bundle| bundle.kind == kind)
+}
+
 impl EmbeddedBundle {
-    fn file(&self, name: &str) -> Option<&'static [u8]> {
+    pub(super) fn file(&self, name: &str) -> Option<&'static [u8]> {
         self.files
             .iter()
             .find(|(n, _)| *n == name)
@@ -58,7 +83,7 @@ impl EmbeddedBundle {
 /// Where a bundle comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
-    /// Built into the plugin, by the name of its folder under `models/`.
+    /// Built into the plugin, by the name of its folder under `models/` (codecs) or `models/sr/`.
     Embedded(String),
     /// A folder that holds `bundle.toml`.
     Folder(PathBuf),
@@ -74,32 +99,27 @@ impl ModelSource {
     }
 }
 
-/// Facts of an embedded bundle, read without verifying it.
+/// Facts of an embedded codec bundle, read without verifying it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EmbeddedInfo {
     /// Name to give to [`ModelSource::Embedded`].
     pub name: &'static str,
-    /// `codec`, or another kind.
-    pub kind: String,
     /// The bundle's hash as `bundle.toml` states it.
     pub hash: [u8; 32],
 }
 
-/// The bundles built into this plugin. Unreadable ones are left out here and explained when loaded by name.
+/// The codec's bundles built into this plugin. Unreadable ones are left out here and explained when loaded by name.
 pub fn embedded() -> Vec<EmbeddedInfo> {
     #[derive(Deserialize)]
     struct Head {
-        kind: String,
         hash: String,
     }
-    EMBEDDED
-        .iter()
+    embedded_of(Kind::Codec)
         .filter_map(|bundle| {
             let text = std::str::from_utf8(bundle.file("bundle.toml")?).ok()?;
             let head: Head = toml::from_str(text).ok()?;
             Some(EmbeddedInfo {
                 name: bundle.folder,
-                kind: head.kind,
                 hash: parse_hex(&head.hash)?,
             })
         })
@@ -108,8 +128,6 @@ pub fn embedded() -> Vec<EmbeddedInfo> {
 
 #[derive(Deserialize)]
 struct Manifest {
-    format: u32,
-    kind: String,
     name: String,
     hash: String,
     latent_channels: usize,
@@ -267,12 +285,91 @@ pub(super) struct Bundle {
 }
 
 #[derive(Debug)]
-enum Files {
+pub(super) enum Files {
     Embedded(&'static [(&'static str, &'static [u8])]),
     Folder(PathBuf),
 }
 
 impl Files {
+    /// Finds a bundle. One of another kind is found, too, so that it can be refused by what it is.
+    pub(super) fn find(source: &ModelSource, kind: Kind) -> Result<Self> {
+        match source {
+            ModelSource::Folder(folder) => Ok(Self::Folder(folder.clone())),
+            ModelSource::Embedded(name) => {
+                let of_any_kind = || EMBEDDED.iter().find(|b| b.folder == name);
+                let bundle = embedded_of(kind).find(|b| b.folder == name);
+                match bundle.or_else(of_any_kind) {
+                    Some(bundle) => Ok(Self::Embedded(bundle.files)),
+                    None => Err(NnError::UnknownModel {
+                        name: name.clone(),
+                        known: known_names(kind),
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Reads `bundle.toml` of a bundle of this kind, and its digest.
+    ///
+    /// Format and kind decide whether the rest can be understood at all, so they are judged first. They stand in the
+    /// table `bundle`, or at the top as in the codec's bundles; without a kind, a bundle is the codec's.
+    pub(super) fn manifest(&self, kind: Kind) -> Result<(String, [u8; 32]), String> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: Option<u32>,
+            kind: Option<String>,
+        }
+        #[derive(Deserialize)]
+        struct Table {
+            bundle: Head,
+        }
+        let bytes = self.read("bundle.toml", MAX_TOML)?;
+        let identity = Sha256::digest(&bytes).into();
+        let text = std::str::from_utf8(&bytes).map_err(|_| "bundle.toml is not UTF-8")?;
+        let head = match toml::from_str::<Table>(text) {
+            Ok(table) => table.bundle,
+            Err(_) => toml::from_str(text).map_err(|e| manifest_error(&e))?,
+        };
+        match head.format {
+            Some(1) => {}
+            Some(other) => {
+                return Err(format!(
+                    "bundle.toml has format {other}, this version reads format 1"
+                ));
+            }
+            None => {
+                return Err("bundle.toml states no format, this version reads format 1".into());
+            }
+        }
+        let found = head.kind.as_deref().unwrap_or(Kind::Codec.as_str());
+        if found != kind.as_str() {
+            return Err(format!(
+                "it is of kind \"{}\", a \"{}\" bundle is needed",
+                found.chars().take(32).collect::<String>(),
+                kind.as_str()
+            ));
+        }
+        Ok((text.to_string(), identity))
+    }
+
+    /// Reads a file and compares its hash.
+    pub(super) fn verified(
+        &self,
+        name: &str,
+        expected: &[u8; 32],
+    ) -> Result<Cow<'static, [u8]>, String> {
+        let bytes = self.read(name, MAX_FILE)?;
+        let got: [u8; 32] = Sha256::digest(&bytes).into();
+        if got != *expected {
+            return Err(format!(
+                "the file {name} is damaged or was changed: its SHA-256 is {}, bundle.toml says {}",
+                hex(&got),
+                hex(expected)
+            ));
+        }
+        Ok(bytes)
+    }
+
     fn read(&self, name: &str, limit: u64) -> Result<Cow<'static, [u8]>, String> {
         match self {
             Self::Embedded(files) => match files.iter().find(|(n, _)| *n == name) {
@@ -319,24 +416,7 @@ impl Files {
 impl Bundle {
     /// Opens a bundle of kind `codec`.
     pub(super) fn open(source: &ModelSource) -> Result<Self> {
-        let files = match source {
-            ModelSource::Embedded(name) => match EMBEDDED.iter().find(|b| b.folder == name) {
-                Some(bundle) => Files::Embedded(bundle.files),
-                None => {
-                    let known: Vec<_> = EMBEDDED.iter().map(|b| b.folder).collect();
-                    let known = if known.is_empty() {
-                        "none".into()
-                    } else {
-                        known.join(", ")
-                    };
-                    return Err(NnError::UnknownModel {
-                        name: name.clone(),
-                        known,
-                    });
-                }
-            },
-            ModelSource::Folder(folder) => Files::Folder(folder.clone()),
-        };
+        let files = Files::find(source, Kind::Codec)?;
         Self::from_files(files).map_err(|what| NnError::Bundle {
             bundle: source.label().into_owned(),
             what,
@@ -344,32 +424,8 @@ impl Bundle {
     }
 
     fn from_files(files: Files) -> Result<Self, String> {
-        let text = files.read("bundle.toml", MAX_TOML)?;
-        let identity = Sha256::digest(&text).into();
-        let text = std::str::from_utf8(&text).map_err(|_| "bundle.toml is not UTF-8")?;
-
-        // Format and kind decide whether the rest can be understood at all, so they are judged first.
-        #[derive(Deserialize)]
-        struct Head {
-            format: u32,
-            kind: String,
-        }
-        let head: Head = toml::from_str(text).map_err(|e| manifest_error(&e))?;
-        if head.format != 1 {
-            return Err(format!(
-                "bundle.toml has format {}, this version reads format 1",
-                head.format
-            ));
-        }
-        if head.kind != "codec" {
-            return Err(format!(
-                "it is of kind \"{}\", a \"codec\" bundle is needed",
-                head.kind
-            ));
-        }
-        let manifest: Manifest = toml::from_str(text).map_err(|e| manifest_error(&e))?;
-        debug_assert_eq!((manifest.format, &*manifest.kind), (1, "codec"));
-
+        let (text, identity) = files.manifest(Kind::Codec)?;
+        let manifest: Manifest = toml::from_str(&text).map_err(|e| manifest_error(&e))?;
         if manifest.latent_channels != LATENT_CHANNELS {
             return Err(format!(
                 "latent_channels is {}, it must be {LATENT_CHANNELS}",
@@ -452,20 +508,11 @@ impl Bundle {
 
     /// Reads a file of the bundle and verifies its hash.
     pub(super) fn read(&self, name: &str) -> Result<Cow<'static, [u8]>, String> {
-        let bytes = self.files.read(name, MAX_FILE)?;
         let expected = self
             .digests
             .get(name)
             .ok_or_else(|| format!("bundle.toml lists no hash of {name}"))?;
-        let got: [u8; 32] = Sha256::digest(&bytes).into();
-        if got != *expected {
-            return Err(format!(
-                "the file {name} is damaged or was changed: its SHA-256 is {}, bundle.toml says {}",
-                hex(&got),
-                hex(expected)
-            ));
-        }
-        Ok(bytes)
+        self.files.verified(name, expected)
     }
 
     pub(super) fn tables(&self, kind: FrameKind) -> &Tables {
@@ -632,7 +679,17 @@ fn known_answer(entry: KnownAnswerEntry, bytes: &[u8]) -> Result<KnownAnswer, St
     })
 }
 
-fn manifest_error(error: &toml::de::Error) -> String {
+/// Names of what is compiled in, for messages.
+pub(super) fn known_names(kind: Kind) -> String {
+    let names: Vec<_> = embedded_of(kind).map(|b| b.folder).collect();
+    if names.is_empty() {
+        "none".into()
+    } else {
+        names.join(", ")
+    }
+}
+
+pub(super) fn manifest_error(error: &toml::de::Error) -> String {
     format!("bundle.toml cannot be understood: {}", error.message())
 }
 
@@ -640,7 +697,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn parse_hex(text: &str) -> Option<[u8; 32]> {
+pub(super) fn parse_hex(text: &str) -> Option<[u8; 32]> {
     // `from_str_radix` alone would take a sign.
     if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
@@ -664,7 +721,7 @@ mod tests {
     /// Tables, hashes and known answers of what ships; the graphs are run by `tests/exactness.rs`.
     #[test]
     fn every_embedded_bundle_is_sound() {
-        for info in embedded().iter().filter(|info| info.kind == "codec") {
+        for info in embedded() {
             let bundle = Bundle::open(&ModelSource::Embedded(info.name.into())).unwrap();
             assert_eq!((&*bundle.name, bundle.hash), (info.name, info.hash));
             for name in NORMATIVE_FILES.iter().chain(&OTHER_FILES) {
@@ -688,7 +745,7 @@ mod tests {
             }
         }
         // Every folder that build.rs took in has a readable head.
-        assert_eq!(embedded().len(), EMBEDDED.len());
+        assert_eq!(embedded().len(), embedded_of(Kind::Codec).count());
     }
 
     #[test]

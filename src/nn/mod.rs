@@ -28,8 +28,10 @@ mod bundle;
 mod cancel;
 mod error;
 mod model;
+mod registry;
 mod runtime;
 mod session;
+mod sr;
 
 use std::path::PathBuf;
 
@@ -44,6 +46,9 @@ pub use model::{
     Refinement,
 };
 pub use runtime::{LogSink, Runtime, set_log_sink};
+pub use sr::{
+    EmbeddedSr, MAX_SCALE, Precision, SrBundle, SrFacts, SrNetwork, Upscaled, embedded_sr,
+};
 
 /// Which networks and tables a frame uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

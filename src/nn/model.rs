@@ -2,8 +2,7 @@
 //! A loaded bundle and its typed, batched runs.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use ort::session::SessionInputValue;
 use ort::value::{DynValue, PrimitiveTensorElementType, TensorElementType, TensorRef};
@@ -12,6 +11,7 @@ use smallvec::SmallVec;
 use super::bundle::{Bundle, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Tables, hex};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
+use super::registry::Registry;
 use super::runtime::Runtime;
 use super::session::{Contract, Graph, Interface, tensor};
 use super::{FrameKind, Provider, RuntimeOptions};
@@ -176,11 +176,8 @@ impl std::fmt::Debug for Model {
     }
 }
 
-type Key = ([u8; 32], RuntimeOptions);
-type Slot = Arc<Mutex<Weak<Model>>>;
-
-/// Models in use, so that elements of a process share them. Loading holds the model's slot only.
-static REGISTRY: Mutex<Option<HashMap<Key, Slot>>> = Mutex::new(None);
+/// Models in use, so that elements of a process share them.
+static REGISTRY: Registry<([u8; 32], RuntimeOptions), Model> = Registry::new();
 
 impl Model {
     /// Loads a bundle and its normative networks, or returns the one already in use with the same bundle and options.
@@ -198,25 +195,9 @@ impl Model {
             threads: options.resolved_threads(),
             ..options.clone()
         };
-        let slot = {
-            let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-            let models = registry.get_or_insert_default();
-            // Slots that nobody loads into or uses any more.
-            models.retain(|_, slot| {
-                Arc::strong_count(slot) > 1 || slot.lock().is_ok_and(|m| m.strong_count() > 0)
-            });
-            models
-                .entry((bundle.identity, options.clone()))
-                .or_default()
-                .clone()
-        };
-        let mut slot = slot.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(model) = slot.upgrade() {
-            return Ok(model);
-        }
-        let model = Arc::new(Self::build(bundle, options)?);
-        *slot = Arc::downgrade(&model);
-        Ok(model)
+        REGISTRY.get_or_load((bundle.identity, options.clone()), || {
+            Self::build(bundle, options)
+        })
     }
 
     fn build(bundle: Bundle, options: RuntimeOptions) -> Result<Self> {

@@ -7,6 +7,7 @@ mod conformance;
 mod damage;
 mod decoder;
 mod encoder;
+mod nnsr;
 mod parser;
 mod playback;
 mod properties;

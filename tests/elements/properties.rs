@@ -44,7 +44,11 @@ fn every_property_is_there_and_explained() {
         "batch-size",
         "frame-checksum",
     ];
-    for (element, own) in [("nnvenc", &encoder[..]), ("nnvdec", &["conceal"])] {
+    for (element, own) in [
+        ("nnvenc", &encoder[..]),
+        ("nnvdec", &["conceal"]),
+        ("nnsr", &["scale", "strength", "batch-size", "qos-mode"]),
+    ] {
         let specs = specs(element);
         let mut names: Vec<_> = specs.iter().map(|s| s.name()).collect();
         let mut expected: Vec<_> = own.iter().chain(&COMMON).copied().collect();
@@ -141,6 +145,8 @@ fn ranks_and_templates_fit_together() {
     for name in ["nnvenc", "nnvdec", "nnvparse"] {
         assert_eq!(factory(name).rank(), gst::Rank::PRIMARY, "{name}");
     }
+    // Nobody gets super-resolution unasked.
+    assert_eq!(factory("nnsr").rank(), gst::Rank::NONE);
     let template = |name, pad| {
         factory(name)
             .static_pad_templates()
@@ -156,6 +162,22 @@ fn ranks_and_templates_fit_together() {
     assert_eq!(template("nnvparse", "src"), parsed);
     assert_eq!(template("nnvdec", "sink"), parsed);
     assert_eq!(template("nnvparse", "sink").to_string(), "video/x-nnv");
+    for format in [
+        "I420",
+        "NV12",
+        "I420_10LE",
+        "P010_10LE",
+        "Y444",
+        "RGB",
+        "GRAY8",
+    ] {
+        for (pad, size) in [("sink", 8192), ("src", 32768)] {
+            let caps =
+                format!("video/x-raw, format={format}, width={size}, height={size}, framerate=0/1");
+            let caps = caps.parse::<gst::Caps>().unwrap();
+            assert!(caps.is_subset(&template("nnsr", pad)), "{caps}");
+        }
+    }
     let raw = template("nnvenc", "sink");
     assert_eq!(raw, template("nnvdec", "src"));
     for format in ["I420", "NV12", "I420_10LE", "P010_10LE"] {

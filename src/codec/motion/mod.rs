@@ -10,7 +10,7 @@ pub mod compensate;
 pub mod field;
 mod kernels;
 pub mod search;
-mod simd;
+pub(crate) mod simd;
 
 pub use coding::{MotionContexts, decode_field, encode_field, field_bits};
 pub use compensate::{Difference, Prediction, predict};

@@ -3,7 +3,8 @@
 
 /// Defines a function that runs `$body`, compiled for AVX2 where the processor has it.
 ///
-/// `$body` must be `#[inline(always)]`. It is integer code, so both ways give one result.
+/// `$body` must be `#[inline(always)]`. Both ways give one result: integers are exact, and the compiler neither reorders
+/// nor fuses operations on floats.
 macro_rules! with_avx2 {
     ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $(#[$meta])*
