@@ -84,6 +84,7 @@ class Planes:
         self.paired = entries[0]["small"] >= 0
         groups = Counter(e["group"] for e in entries)
         self.weights = torch.tensor([groups[e["group"]] ** -0.5 for e in entries], dtype=torch.float64)
+        self.shortest = torch.tensor([min(e["h"], e["w"]) for e in entries])
         self.table = torch.tensor([[e["offset"], e["small"], e["h"], e["w"]] for e in entries], device=data.device)
 
     def subset(self, keep) -> "Planes":
@@ -105,7 +106,7 @@ class Planes:
         s, device = self.scale, self.data.device
         margin = 0 if self.paired else down_margin(s)
         need = size * s + 2 * margin
-        usable = (self.table[:, 2:].amin(1) >= need).cpu()
+        usable = self.shortest >= need
         if not usable.any():
             raise ValueError(f"no plane holds {need}x{need} samples: take a smaller --size")
         pick = torch.multinomial(self.weights * usable, batch, True, generator=rng).to(device)
