@@ -18,10 +18,10 @@ from .graph import build
 from .model import SrNet, load_sr
 
 # Largest difference, in 8-bit code values, between the graph and PyTorch. Float32 differs by the order of its sums; with 8 bits a value on the edge
-# between two steps may fall to either side, and its neighbours in later layers with it.
+# between two steps may, rarely, fall to either side, and its neighbours in later layers with it.
 TOLERANCE = {"float32": 0.01, "int8": 4.0}
-# And the mean square of that difference.
-TOLERANCE_MSE = {"float32": 1e-6, "int8": 0.05}
+# And the share of samples that differ by more than a hundredth.
+TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.01}
 
 
 @torch.no_grad()
@@ -59,8 +59,9 @@ def check(net: SrNet, graph: bytes) -> float:
             raise ValueError(f"the graph's output has the shape {got.shape}")
         d = np.abs(want - padded)[..., k:-k, k:-k] * 255
         worst = max(worst, float(d.max()))
-        if d.max() > TOLERANCE[kind] or (d**2).mean() > TOLERANCE_MSE[kind]:
-            raise ValueError(f"{kind} graph and PyTorch differ by {d.max():.3f} code values (mean square {(d**2).mean():.2g})")
+        share = (d > 0.01).mean()
+        if d.max() > TOLERANCE[kind] or share > TOLERANCE_SHARE[kind]:
+            raise ValueError(f"{kind} graph and PyTorch differ by up to {d.max():.3f} code values, at {share:.1%} of the samples")
     return worst
 
 

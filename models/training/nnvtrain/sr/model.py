@@ -80,10 +80,12 @@ def round_ste(x):
     return x + (torch.round(x) - x).detach()
 
 
-def fake_weight(w):
-    """Rounds a kernel to s8 within ±WEIGHT_MAX, one scale per output channel; gradients pass."""
+def fake_layer(w, b, step):
+    """Rounds a kernel to s8 within ±WEIGHT_MAX, one scale per output channel, and the bias to the unit of the sums (that scale times the
+    `step` of the input); gradients pass."""
     scale = (w.detach().abs().amax((1, 2, 3), keepdim=True) / WEIGHT_MAX).clamp_min(1e-8)
-    return round_ste(w / scale) * scale
+    unit = scale.flatten() * step.detach()
+    return round_ste(w / scale) * scale, round_ste(b / unit) * unit
 
 
 class Rounding(nn.Module):
@@ -127,23 +129,23 @@ class SrNet(nn.Module):
         return [(c.kernel(), c.bias) for c in (self.head, *self.body, self.tail)]
 
     def forward(self, x, calibrate: bool = False):
-        layers = self.layers()
+        layers, int8 = self.layers(), self.cfg.int8
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
         h = x - 0.5
-        for i, (w, b) in enumerate(layers[:-1]):
-            h = F.relu(F.conv2d(h, fake_weight(w) if self.cfg.int8 and i else w, b, padding=1))
-            if self.cfg.int8:
+        for i, (w, b) in enumerate(layers):
+            if int8 and i:
+                w, b = fake_layer(w, b, self.acts[i - 1].step())
+            h = F.conv2d(h, w, b, padding=1)
+            last = i == len(layers) - 1
+            if not last:
+                h = F.relu(h)
+            if int8:
+                rounding = self.residual if last else self.acts[i]
                 if calibrate:
-                    self.acts[i].calibrate(h)
-                h = self.acts[i](h)
-        w, b = layers[-1]
-        r = F.conv2d(h, fake_weight(w) if self.cfg.int8 else w, b, padding=1)
-        if self.cfg.int8:
-            if calibrate:
-                self.residual.calibrate(r)
-            r = self.residual(r)
+                    rounding.calibrate(h)
+                h = rounding(h)
         with torch.autocast(x.device.type, enabled=False):
-            y = r.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
+            y = h.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(y, self.cfg.scale)
 
     def parameters_deployed(self) -> int:
