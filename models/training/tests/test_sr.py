@@ -171,6 +171,17 @@ def test_pictures_are_stored_at_several_sizes(pictures, tmp_path):
     assert torch.equal(planes.data, again.data)
 
 
+def test_packs_of_pictures_give_the_same_planes(pictures, tmp_path):
+    from nnvtrain import pack
+    paths = pack.write_packs(pictures, tmp_path / "packs", quality=100, only="pictures", log=lambda line: None)
+    packed = data.open_planes(paths[0].parent, tmp_path / "cache", "bicubic", 2)
+    plain = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2)
+    shape = lambda e: (e["group"], e["h"], e["w"])
+    assert sorted(map(shape, packed.entries)) == sorted(map(shape, plain.entries))
+    with pytest.raises(RuntimeError, match="nothing to pack"):
+        pack.write_packs(pictures, tmp_path / "none", only="videos", log=lambda line: None)
+
+
 def test_missing_pairs_say_what_to_do(pictures, tmp_path):
     with pytest.raises(FileNotFoundError, match="sr-pairs"):
         data.open_planes(pictures, tmp_path / "cache", "repair", 1)

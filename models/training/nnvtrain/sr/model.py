@@ -156,13 +156,9 @@ class SrNet(nn.Module):
         return sum(w.numel() for w, _ in self.layers()) + self.skip.numel()
 
 
-def load_sr(path, device="cpu", which="ema", int8: bool | None = None) -> SrNet:
-    """The network of a checkpoint. `int8` adds (or drops) the rounding steps, which then need calibration."""
+def load_sr(path, device="cpu", which="ema") -> SrNet:
+    """The network of a checkpoint, by default with its averaged weights."""
     c = torch.load(path, map_location=device, weights_only=True)
-    cfg = SrConfig(**c["cfg"])
-    if int8 is not None:
-        cfg = SrConfig(**{**cfg.dict(), "int8": int8})
-    net = SrNet(cfg).to(device)
-    wanted, state = net.state_dict(), {k: v.float() for k, v in c[which].items()}
-    net.load_state_dict({k: state.get(k, v) for k, v in wanted.items()})
+    net = SrNet(SrConfig(**c["cfg"])).to(device)
+    net.load_state_dict(c[which])
     return net

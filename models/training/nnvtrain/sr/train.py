@@ -35,6 +35,7 @@ def arguments(p):
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     p.add_argument("--lr", type=float, default=1e-3)
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
+    p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-every", type=int, default=250)
@@ -47,6 +48,11 @@ class SrRun(Run):
     def description(self):
         a = self.args
         return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model}
+
+    def rate(self):
+        if self.args.anneal:
+            return max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes))
+        return super().rate()
 
 
 def psnr(mse: float) -> float:
