@@ -65,6 +65,16 @@ def check(net: SrNet, graph: bytes) -> float:
     return worst
 
 
+def number(text: str):
+    """What a checkpoint keeps as text, as a number where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def toml_value(value) -> str:
     """Strings, numbers and booleans as TOML (JSON writes them the same way)."""
     return json.dumps(value)
@@ -85,7 +95,7 @@ def write_bundle(out: Path, name: str, description: str, checkpoints: list, fact
         c = torch.load(path, map_location="cpu", weights_only=True)
         args = c["log_args"]
         training = {"task": c["task"], "steps": c["step"], "hours": round(c["seconds"] / 3600, 2)}
-        training |= {k: args[k] for k in ("batch", "size", "lr", "loss", "amp", "device") if k in args}
+        training |= {k: number(args[k]) for k in ("batch", "size", "lr", "loss", "amp", "device") if k in args}
         networks.append({"scale": scale, "file": f"x{scale}.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "radius": net.cfg.radius,
                          "parameters": net.parameters_deployed(), "macs_per_pixel": net.macs_per_pixel(), "precision": precision(net),
                          "bytes": len(graph), "largest_difference": round(worst, 4), "training": training | facts.get(f"x{scale}", {})})
