@@ -243,6 +243,23 @@ def test_maker_draws_matching_sizes(task, scale):
     assert task == "compressed" or 0 < spoilt < 24 * pairs.KEPT
 
 
+def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
+    calls = []
+
+    def coder(frames, options):
+        calls.append(options)
+        if len(calls) > 2:
+            raise pairs.CodecFailed("no such codec")
+        return frames
+
+    writer = pairs.PairWriter(tmp_path, "compressed", 2, 10**7)
+    with pytest.raises(pairs.CodecFailed):
+        pairs.fill(writer, pairs.Maker(Clips(), "compressed", 2, coder=coder), 1e9)
+    writer.close()
+    items = list(data.read_pairs(writer.paths[0]))
+    assert items[0] == ("compressed", 2) and len(items) == 1 + 2 * pairs.KEPT
+
+
 def test_camera_noise_is_stronger_in_light():
     rng = np.random.default_rng(0)
     flat = np.full((200, 200), 40, np.uint8)

@@ -194,8 +194,19 @@ def run(args):
     scale = args.scale or (2 if args.task == "compressed" else 1)
     maker = Maker(store, args.task, scale, args.seed)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
+    try:
+        fill(writer, maker, args.total_mb * 1e6)
+    finally:
+        # A run that is stopped leaves packs that can be read.
+        writer.close()
+    for path in writer.paths:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def fill(writer: PairWriter, maker: Maker, total: float):
+    """Adds pairs until the packs hold `total` bytes."""
     clips = failures = 0
-    while writer.total < args.total_mb * 1e6:
+    while writer.total < total:
         try:
             group, pairs = maker.pairs()
         except CodecFailed as error:
@@ -209,6 +220,3 @@ def run(args):
         clips += 1
         if clips % 20 == 0:
             print(f"{clips} clips, {writer.total / 1e6:.1f} MB", flush=True)
-    writer.close()
-    for path in writer.paths:
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
