@@ -97,14 +97,14 @@ def read_pack(path):
             yield clip["name"], clip["group"], frames
 
 
-def write_packs(source, out, pack_mb=40.0, total_mb=None, video_frames=17, quality=92, log=print):
-    """Packs a folder of pictures and videos; returns the paths of the packs.
+def write_packs(source, out, pack_mb=40.0, total_mb=None, video_frames=17, quality=92, only=None, log=print):
+    """Packs a folder of pictures and videos (`only`: one of the two); returns the paths of the packs.
 
     With `total_mb` the share of clips is cut evenly (every group keeps its part) until about that size is reached.
     """
     pictures, videos, _ = data.list_source(source)
     writer = PackWriter(out, "train", int(pack_mb * 1e6))
-    clips = [(p, "picture") for p in pictures] + [(p, "video") for p in videos]
+    clips = [(p, kind) for kind, paths in (("picture", pictures), ("video", videos)) if only in (None, kind + "s") for p in paths]
     # A fixed shuffle: each pack, and each truncated set, is a fair sample of everything.
     order = np.random.default_rng(0).permutation(len(clips))
     written = 0
@@ -136,6 +136,7 @@ def arguments(parser: argparse.ArgumentParser):
     parser.add_argument("--out", required=True, help="folder for the packs")
     parser.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
     parser.add_argument("--total-mb", type=float, help="largest size of all packs: a fair sample is taken (default: everything)")
+    parser.add_argument("--only", choices=["pictures", "videos"], help="leave the others out")
     parser.add_argument("--video-frames", type=int, default=17, help="frames kept of each video (default 17)")
     parser.add_argument("--quality", type=int, default=92, help="JPEG and WebP quality (default 92)")
 
@@ -143,7 +144,7 @@ def arguments(parser: argparse.ArgumentParser):
 def run(args):
     if not args.data:
         raise SystemExit("pack: give --data or set NNV_DATA")
-    write_packs(args.data, args.out, args.pack_mb, args.total_mb, args.video_frames, args.quality)
+    write_packs(args.data, args.out, args.pack_mb, args.total_mb, args.video_frames, args.quality, args.only)
 
 
 def main(argv=None):

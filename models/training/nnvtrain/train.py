@@ -137,10 +137,14 @@ class Run:
         print(f"resumed at step {self.step}", flush=True)
         return True
 
+    def description(self):
+        """What a checkpoint says about its network."""
+        return {"cfg": self.net.cfg.dict(), "inter": self.net.inter}
+
     def save(self, name="last.pt", small=False):
         c = {"ema": self.ema.state_dict(), "net": self.net.state_dict(), "opt": self.opt.state_dict(),
              "step": self.step, "seconds": self.seconds + time.time() - self.start,
-             "cfg": self.net.cfg.dict(), "inter": self.net.inter, "log_args": {k: str(v) for k, v in vars(self.args).items()}}
+             "log_args": {k: str(v) for k, v in vars(self.args).items()}} | self.description()
         if small:
             c["opt"], c["net"] = None, c["ema"]
         tmp = self.out / (name + ".tmp")

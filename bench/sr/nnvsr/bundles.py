@@ -1,0 +1,67 @@
+"""Bundles as the element runs them: the picture's edge is repeated by the network's radius, and cropped away afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+
+@dataclass
+class Network:
+    """One scale of a bundle. `id` tells its results from those of another file of the same name."""
+
+    bundle: str
+    scale: int
+    path: Path
+    id: str
+    radius: int
+    parameters: int
+    macs_per_pixel: int
+    precision: str
+    training: dict
+    _sessions: dict = field(default_factory=dict)
+
+    def session(self, threads: int) -> ort.InferenceSession:
+        if threads not in self._sessions:
+            o = ort.SessionOptions()
+            o.intra_op_num_threads, o.inter_op_num_threads = threads, 1
+            o.log_severity_level = 3
+            o.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            self._sessions[threads] = ort.InferenceSession(str(self.path), o, providers=["CPUExecutionProvider"])
+        return self._sessions[threads]
+
+    def __call__(self, plane: np.ndarray, threads: int = 1) -> np.ndarray:
+        """u8 luma [h,w], limited range -> u8 luma [scale*h, scale*w]."""
+        x = np.pad(plane.astype(np.float32) / 255, self.radius, "edge")[None, None]
+        y = self.session(threads).run(None, {"x": x})[0][0, 0]
+        m = self.radius * self.scale
+        return np.clip(np.rint(y[m : y.shape[0] - m, m : y.shape[1] - m] * 255), 0, 255).astype(np.uint8)
+
+
+def load(folder: Path) -> list[Network]:
+    """The networks of one bundle; SystemExit with the reason where it is none."""
+    try:
+        manifest = tomllib.loads((folder / "bundle.toml").read_text())
+        head = manifest["bundle"]
+        if head.get("kind") != "sr" or head["format"] != 1:
+            raise SystemExit(f"bench/sr: {folder} is a bundle of kind {head.get('kind', 'codec')}, format {head['format']}, not sr, 1")
+        out = []
+        for n in manifest["network"]:
+            path = folder / n["file"]
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            if digest != n["sha256"]:
+                raise SystemExit(f"bench/sr: {path} is not the file that {folder}/bundle.toml describes")
+            out.append(Network(head["name"], n["scale"], path, f"{head['name']}@{digest[:12]}", n["radius"], n["parameters"],
+                               n["macs_per_pixel"], n["precision"], manifest.get("training", {}).get(f"x{n['scale']}", {})))
+        return out
+    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
+        raise SystemExit(f"bench/sr: {folder}: {error!r}") from error
+
+
+def shipped(folder: Path) -> list[Network]:
+    return [n for path in sorted(folder.glob("*/bundle.toml")) for n in load(path.parent)]

@@ -1,0 +1,143 @@
+"""What is measured: pictures, coded clips, repair, speed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from nnvrd.clips import RawClip, find_clips, prepare
+from nnvrd.metrics import frame_bytes, psnr, ssim_pair
+
+from .bundles import Network
+from .planes import KERNELS, compare, read_luma, resize, ssimulacra2
+from .store import Clip, Picture, Speed, Table
+
+DATASETS = ("set5", "set14", "bsd100")
+UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 32)
+SSIM_STRIDE, SSIMULACRA2_STRIDE = 3, 16
+
+
+def pictures(table: Table, networks: list[Network], quick: bool):
+    """The usual convention: luma, bicubic down, `scale` samples of border left out."""
+    for dataset in DATASETS:
+        for item in find_clips(dataset, quick and dataset == "bsd100"):
+            full = None
+            for scale in (2, 3, 4):
+                methods = {k: None for k in KERNELS} | {n.id: n for n in networks if n.scale == scale}
+                missing = {m: n for m, n in methods.items() if (dataset, item.name, scale, m) not in table}
+                if not missing:
+                    continue
+                full = read_luma(item.source) if full is None else full
+                h, w = (n // scale * scale for n in full.shape)
+                wanted = full[:h, :w]
+                small = resize(wanted, h // scale, w // scale)
+                for method, network in missing.items():
+                    got = network(small) if network else resize(small, h, w, method)
+                    table.add(Picture(dataset, item.name, scale, method, *compare(wanted, got, scale)))
+        print(f"bench/sr: {dataset} done", flush=True)
+
+
+def ffmpeg(*arguments) -> None:
+    done = subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"ffmpeg {' '.join(map(str, arguments))}: {done.stderr.strip()[-1000:]}")
+
+
+def raw(width: int, height: int, fps, path: Path) -> list:
+    return ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{width}x{height}", "-r", str(fps), "-i", path]
+
+
+def lumas(path: Path, width: int, height: int):
+    """Yields the luma of each frame of an I420 file, cropped views of one mapped array."""
+    data = np.memmap(path, np.uint8, "r").reshape(-1, frame_bytes(width, height))
+    for frame in data:
+        yield frame[: width * height].reshape(height, width)
+
+
+class Coded:
+    """A clip coded with x264 (medium) at 1/`scale` of its size, cropped so that sizes are even; decoded frames in `path`."""
+
+    def __init__(self, clip: RawClip, scale: int, crf: int, folder: Path):
+        self.scale = scale
+        self.width, self.height = (n // (2 * scale) * 2 for n in (clip.width, clip.height))
+        self.full = self.width * scale, self.height * scale
+        size = f"crop={self.full[0]}:{self.full[1]}:0:0"
+        if scale > 1:
+            size += f",scale={self.width}:{self.height}:flags=bicubic+accurate_rnd+full_chroma_int"
+        coded, self.path = folder / "clip.mkv", folder / "decoded.yuv"
+        ffmpeg(*raw(clip.width, clip.height, clip.fps, clip.yuv), "-vf", size, "-c:v", "libx264", "-preset", "medium", "-crf", crf, "-threads", 1, coded)
+        ffmpeg("-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", self.path)
+        self.kbps = coded.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
+
+    def lanczos(self, clip: RawClip, folder: Path) -> Path:
+        """The decoded clip enlarged by ffmpeg's Lanczos scaler."""
+        out = folder / "lanczos.yuv"
+        if not out.exists():
+            ffmpeg(*raw(self.width, self.height, clip.fps, self.path), "-vf",
+                   f"scale={self.full[0]}:{self.full[1]}:flags=lanczos+accurate_rnd+full_chroma_int", "-f", "rawvideo", "-pix_fmt", "yuv420p", out)
+        return out
+
+
+def quality(wanted, got) -> tuple[float, float, float | None]:
+    """(PSNR, SSIM, SSIMULACRA2) of two iterators of luma; the last two on some of the frames."""
+    squares, ssims, perceived, count = 0.0, [], [], 0
+    for t, (a, b) in enumerate(zip(wanted, got, strict=True)):
+        squares += float(np.mean((a.astype(np.float32) - b) ** 2))
+        count += 1
+        if t % SSIM_STRIDE == 0:
+            ssims.append(ssim_pair(a, b)[0])
+        if t % SSIMULACRA2_STRIDE == 0:
+            value = ssimulacra2(a, b)
+            if value is not None:
+                perceived.append(value)
+    return psnr(squares / count), float(np.mean(ssims)), float(np.mean(perceived)) if perceived else None
+
+
+def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache: Path):
+    """x2 of clips coded at half size, by every x2 network and two plain kernels; x1 of clips coded at full size."""
+    work = [(2, crf) for crf in UPSCALE_CRF] + [(1, crf) for crf in REPAIR_CRF]
+    for item in find_clips("video", quick):
+        clip = None
+        for scale, crf in work:
+            plain = ("bicubic", "lanczos") if scale > 1 else ("decoded",)
+            methods = {m: None for m in plain} | {n.id: n for n in networks if n.scale == scale}
+            missing = {m: n for m, n in methods.items() if (item.name, frames, crf, scale, m) not in table}
+            if not missing or (scale == 1 and len(methods) == 1):
+                continue
+            clip = clip or prepare(item, frames, cache)
+            with tempfile.TemporaryDirectory() as name:
+                folder = Path(name)
+                coded = Coded(clip, scale, crf, folder)
+                w, h = coded.full
+                for method, network in missing.items():
+                    wanted = (y[:h, :w] for y in lumas(clip.yuv, clip.width, clip.height))
+                    small = lumas(coded.path, coded.width, coded.height)
+                    if network:
+                        got = (network(y) for y in small)
+                    elif method == "lanczos":
+                        got = lumas(coded.lanczos(clip, folder), w, h)
+                    else:
+                        got = small if method == "decoded" else (resize(y, h, w) for y in small)
+                    table.add(Clip(item.name, frames, crf, scale, method, coded.kbps, *quality(wanted, got)))
+        print(f"bench/sr: {item.name} done", flush=True)
+
+
+def speed(table: Table, networks: list[Network], threads: int, seconds: float):
+    rng = np.random.default_rng(0)
+    for network in networks:
+        for width, height in ((640, 360), (960, 540)):
+            if (network.id, width, height, threads) in table:
+                continue
+            plane = rng.integers(16, 236, (height, width)).astype(np.uint8)
+            network(plane, threads)
+            times, cpu, end = [], [], time.perf_counter() + seconds
+            while time.perf_counter() < end or len(times) < 5:
+                a, c = time.perf_counter(), time.process_time()
+                network(plane, threads)
+                times.append((time.perf_counter() - a) * 1e3)
+                cpu.append((time.process_time() - c) * 1e3)
+            table.add(Speed(network.id, width, height, threads, min(times), float(np.median(times)), float(np.median(cpu)), os.getloadavg()[0]))

@@ -1,0 +1,57 @@
+"""Luma planes: reading, shrinking and enlarging by plain kernels, and what is measured on them."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+from nnvrd.metrics import psnr, ssim_pair
+from PIL import Image
+
+KERNELS = {"bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
+
+
+def to_u8(plane: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
+
+
+def read_luma(path: Path) -> np.ndarray:
+    """BT.601 limited-range luma as u8, as MATLAB's `rgb2ycbcr` gives it."""
+    with Image.open(path) as image:
+        rgb = np.asarray(image.convert("RGB"), np.float64)
+    return to_u8(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255))
+
+
+def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic") -> np.ndarray:
+    """u8 -> u8, antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
+    reach = 3 if kernel == "lanczos" else 2
+    my, mx = (min(n, 1 + math.ceil(reach * max(1.0, n / m))) for n, m in zip(plane.shape, (h, w)))
+    padded = np.pad(plane.astype(np.float32), ((my, my), (mx, mx)), "symmetric")
+    box = (mx, my, mx + plane.shape[1], my + plane.shape[0])
+    return to_u8(np.asarray(Image.fromarray(padded).resize((w, h), KERNELS[kernel], box=box)))
+
+
+def shave(plane: np.ndarray, border: int) -> np.ndarray:
+    return plane[border : plane.shape[0] - border, border : plane.shape[1] - border]
+
+
+def compare(wanted: np.ndarray, got: np.ndarray, border: int) -> tuple[float, float]:
+    """(PSNR, SSIM) of u8 planes without `border` samples on each side."""
+    a, b = shave(wanted, border), shave(got, border)
+    return psnr(float(np.mean((a.astype(np.float64) - b) ** 2))), ssim_pair(a, b)[0]
+
+
+def ssimulacra2(wanted: np.ndarray, got: np.ndarray) -> float | None:
+    """Of two u8 lumas shown as grey pictures; None where the package is missing."""
+    try:
+        from ssimulacra2 import compute_ssimulacra2
+    except ImportError:
+        return None
+    files = []
+    for plane in (wanted, got):
+        grey = to_u8((plane.astype(np.float32) - 16) * (255 / 219))
+        files.append(io.BytesIO())
+        Image.fromarray(grey).convert("RGB").save(files[-1], "BMP")
+    return float(compute_ssimulacra2(*files))

@@ -1,0 +1,152 @@
+"""Tables for docs/results.md, and pictures side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from nnvrd.clips import find_clips
+from nnvrd.png import write_png
+from nnvrd.report import markdown_table
+
+from .bundles import Network
+from .measure import DATASETS, REPAIR_CRF, UPSCALE_CRF
+from .planes import KERNELS, read_luma, resize
+from .store import Table
+
+BEGIN, END = "<!-- sr:begin -->", "<!-- sr:end -->"
+# Set14 and Set5 places with print, stripes and edges: (data set, picture, top, left) of crops of CROP samples.
+CROPS = (("set14", "img_014_SRF_4_HR", 160, 180), ("set14", "img_002_SRF_4_HR", 200, 260), ("set5", "img_003_SRF_4_HR", 100, 60))
+CROP = 96
+# Published or asked for, x2: what this project wants to reach (PSNR of Set5, Set14, BSD100).
+TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality": (37.8, 33.3, 32.0)}
+
+METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 bits, PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
+border, means over the pictures. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); luma against the original; PSNR of the mean
+squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
+clips: ffmpeg). Networks as the element runs them: edges repeated, output rounded to 8 bits."""
+
+
+def short(method: str) -> str:
+    return method.split("@")[0]
+
+
+def current(networks: list[Network], scale: int, plain: tuple) -> list[str]:
+    return [*plain, *(n.id for n in networks if n.scale == scale)]
+
+
+def picture_tables(table: Table, networks: list[Network]) -> list[str]:
+    lines = []
+    for scale in (2, 3, 4):
+        body = []
+        for method in current(networks, scale, tuple(KERNELS)):
+            cells = []
+            for dataset in DATASETS:
+                rows = table.select(dataset=dataset, scale=scale, method=method)
+                cells.append(f"{np.mean([r.psnr for r in rows]):.2f} / {np.mean([r.ssim for r in rows]):.4f} ({len(rows)})" if rows else "")
+            if any(cells):
+                body.append([short(method), *cells])
+                wanted = TARGETS.get(short(method)) if scale == 2 else None
+                if wanted:
+                    body.append([f"{short(method)}, wanted", *(f"{v:.2f}" for v in wanted)])
+        if body:
+            lines += [f"### Pictures, x{scale}: PSNR (dB) / SSIM (number of pictures)", "",
+                      *markdown_table(["", "Set5", "Set14", "BSD100"], body), ""]
+    return lines
+
+
+def clip_tables(table: Table, networks: list[Network]) -> list[str]:
+    lines = []
+    for scale, crfs, plain in ((2, UPSCALE_CRF, ("bicubic", "lanczos")), (1, REPAIR_CRF, ("decoded",))):
+        methods = current(networks, scale, plain)
+        if len(methods) == len(plain):
+            continue
+        body, seen = [], set()
+        for crf in crfs:
+            rows = {m: {(r.clip, r.frames): r for r in table.select(crf=crf, scale=scale, method=m)} for m in methods}
+            rows = {m: r for m, r in rows.items() if r}
+            common = set.intersection(*map(set, rows.values())) if len(rows) > 1 else set()
+            if not common:
+                continue
+            seen |= {f"{clip} ({frames})" for clip, frames in common}
+            for m, r in rows.items():
+                means = [np.mean([getattr(r[c], k) for c in common]) for k in ("psnr", "ssim")]
+                perceived = [r[c].ssimulacra2 for c in common]
+                body.append([f"CRF {crf} {short(m)}", str(len(common)), f"{means[0]:.2f}", f"{means[1]:.4f}",
+                             "" if None in perceived else f"{np.mean(perceived):.1f}"])
+        if body:
+            title = "Clips coded at half size, x2" if scale == 2 else "Repair of clips coded at full size"
+            lines += [f"### {title}", "", *markdown_table(["", "clips", "PSNR Y", "SSIM Y", "SSIMULACRA2"], body), "",
+                      "Clips (frames): " + ", ".join(sorted(seen)) + ".", ""]
+    return lines
+
+
+def speed_table(table: Table, networks: list[Network]) -> list[str]:
+    body = []
+    for n in networks:
+        for r in sorted(table.select(method=n.id), key=lambda r: r.width):
+            body.append([f"{n.bundle} x{n.scale}, {n.precision}", f"{r.width}x{r.height}", str(n.parameters), str(n.macs_per_pixel), str(r.threads),
+                         f"{r.best_ms:.1f}", f"{r.median_ms:.1f}", f"{r.cpu_ms:.1f}", f"{1000 / r.best_ms:.1f}", f"{1000 / r.cpu_ms:.1f}", f"{r.load:.1f}"])
+    head = ["", "input", "parameters", "MAC/pixel", "threads", "best ms", "median ms", "CPU ms", "frames/s (best)", "per core by CPU time", "load"]
+    note = "Under a load above the number of cores the wall-clock columns measure the other work; processor time, which other work only lengthens, says what a free core can do at least."
+    return ["### Speed", "", note, "", *markdown_table(head, body), ""] if body else []
+
+
+def training(networks: list[Network]) -> list[str]:
+    body = [[f"{n.bundle} x{n.scale}", str(n.training.get("task", "")), str(n.training.get("steps", "")), str(n.training.get("batch", "")),
+             str(n.training.get("before", "")), str(n.training.get("device", ""))] for n in networks]
+    return ["### Training behind these figures", "", *markdown_table(["", "task", "steps", "batch", "before", "device"], body), ""] if body else []
+
+
+def crops(networks: list[Network], folder: Path) -> list[str]:
+    """Writes original | bicubic | each x2 network, luma, twice enlarged without smoothing; returns Markdown."""
+    chosen = [n for n in networks if n.scale == 2]
+    lines = []
+    for dataset, name, top, left in CROPS if chosen else ():
+        source = next((c.source for c in find_clips(dataset, False) if c.name == name), None)
+        if source is None:
+            continue
+        full = read_luma(source)
+        full = full[: full.shape[0] // 2 * 2, : full.shape[1] // 2 * 2]
+        small = resize(full, full.shape[0] // 2, full.shape[1] // 2)
+        shown = [full, resize(small, *full.shape), *(n(small) for n in chosen)]
+        strip = np.concatenate([np.pad(p[top : top + CROP, left : left + CROP], ((0, 0), (0, 4)), constant_values=235) for p in shown], 1)
+        grey = np.clip((strip.astype(np.float32) - 16) * (255 / 219), 0, 255).astype(np.uint8).repeat(2, 0).repeat(2, 1)
+        file = folder / f"{dataset}-{name.split('_SRF')[0]}.png"
+        write_png(file, np.stack([grey] * 3, -1))
+        lines += [f"![{name}]({folder.name}/{file.name})", ""]
+    titles = " | ".join(["original", "bicubic", *(n.bundle for n in chosen)])
+    return [f"### Side by side, x2: {titles}", "", *lines] if lines else []
+
+
+def missed(tables: dict, networks: list[Network]) -> list[str]:
+    """What is missing, in words: targets that a bundle was measured on and does not reach, bundles, measurements."""
+    lines, table = [], tables["pictures"]
+    for n in networks:
+        for dataset, wanted in zip(DATASETS, TARGETS.get(n.bundle, ()) if n.scale == 2 else ()):
+            rows = table.select(dataset=dataset, scale=2, method=n.id)
+            got = np.mean([r.psnr for r in rows]) if rows else None
+            if got is not None and got < wanted:
+                lines.append(f"- `{n.bundle}` x2, {dataset}: {got:.2f} dB, {wanted - got:.2f} below what is wanted.")
+    absent = [b for b in TARGETS if b not in {n.bundle for n in networks}] + [b for b in ("compressed", "repair", "gan") if b not in {n.bundle for n in networks}]
+    if absent:
+        lines.append(f"- Not trained yet: {', '.join(f'`{b}`' for b in absent)}.")
+    unmeasured = [n for n in networks if n.scale in (1, 2) and not tables["clips"].select(method=n.id)]
+    if unmeasured:
+        lines.append(f"- Not measured on coded clips yet: {', '.join(f'`{n.bundle}` x{n.scale}' for n in unmeasured)}.")
+    return ["### Not reached", "", *lines, ""] if lines else []
+
+
+def section(tables: dict, networks: list[Network], command: str, side_by_side: list[str]) -> str:
+    return "\n".join(["## Super-resolution and repair", "", f"Command: `{command}`.", "", METHOD, "",
+                      *picture_tables(tables["pictures"], networks), *clip_tables(tables["clips"], networks),
+                      *speed_table(tables["speed"], networks), *training(networks), *missed(tables, networks), *side_by_side])
+
+
+def insert(text: str, body: str) -> str:
+    """Replaces what stands between the marks, or appends it: the rest of the page belongs to others."""
+    block = f"{BEGIN}\n{body.rstrip()}\n{END}\n"
+    if BEGIN in text and END in text:
+        head, rest = text.split(BEGIN, 1)
+        return head + block + rest.split(END, 1)[1].removeprefix("\n")
+    return (text.rstrip("\n") + "\n\n" if text.strip() else "# Results\n\n") + block

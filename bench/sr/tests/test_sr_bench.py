@@ -1,0 +1,76 @@
+"""The benchmark's own parts: measures, results on disk, the report's place in the page."""
+
+import hashlib
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from nnvsr import bundles, planes, report, store  # noqa: E402
+from onnx import TensorProto, helper  # noqa: E402
+
+
+def write_bundle(folder, kind="sr"):
+    """A network that repeats each sample twice in both directions."""
+    value = lambda n, h, w: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, h, w])
+    sizes = helper.make_tensor("s", TensorProto.FLOAT, [4], [1.0, 1.0, 2.0, 2.0])
+    node = helper.make_node("Resize", ["x", "", "s"], ["y"], mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")
+    graph = helper.make_graph([node], "g", [value("x", "h", "w")], [value("y", "a", "b")], [sizes])
+    content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    folder.mkdir()
+    (folder / "x2.onnx").write_bytes(content)
+    (folder / "bundle.toml").write_text(
+        f'[bundle]\nformat = 1\nkind = "{kind}"\nname = "t"\n[[network]]\nscale = 2\nfile = "x2.onnx"\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
+        'radius = 3\nparameters = 0\nmacs_per_pixel = 0\nprecision = "float32"\n')
+    return folder
+
+
+def test_network_crops_its_surroundings_away(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (network,) = bundles.load(write_bundle(tmp_path / "b"))
+    plane = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
+    assert np.array_equal(network(plane), plane.repeat(2, 0).repeat(2, 1))
+    assert network.id.startswith("t@")
+
+
+def test_changed_file_and_other_kind_are_refused(tmp_path):
+    folder = write_bundle(tmp_path / "b")
+    (folder / "x2.onnx").write_bytes(b"other")
+    with pytest.raises(SystemExit, match="not the file"):
+        bundles.load(folder)
+    with pytest.raises(SystemExit, match="kind codec"):
+        bundles.load(write_bundle(tmp_path / "c", "codec"))
+
+
+def test_compare_leaves_the_border_out():
+    wanted = np.random.default_rng(0).integers(16, 236, (40, 50)).astype(np.uint8)
+    got = wanted.copy()
+    got[:2] = 0
+    got[:, -2:] = 255
+    assert planes.compare(wanted, got, 2) == (100.0, pytest.approx(1.0))
+    got[20, 20] ^= 16
+    assert planes.compare(wanted, got, 2)[0] == pytest.approx(10 * np.log10(255**2 * 36 * 46 / 256))
+
+
+def test_resize_keeps_flat_pictures_and_ramps():
+    assert (planes.resize(np.full((8, 8), 77, np.uint8), 4, 16) == 77).all()
+    ramp = np.tile(np.arange(0, 200, 4, dtype=np.uint8), (10, 1))
+    assert np.abs(np.diff(planes.resize(ramp, 10, 100)[5].astype(int))[10:-10] - 2).max() <= 1
+
+
+def test_table_finds_rows_again_and_reports_broken_ones(tmp_path):
+    path = tmp_path / "clips.csv"
+    row = store.Clip("c", 4, 23, 2, "bicubic", 10.5, 30.25, 0.9, None)
+    store.Table(path, store.Clip).add(row)
+    table = store.Table(path, store.Clip)
+    assert ("c", 4, 23, 2, "bicubic") in table and table.select(crf=23) == [row]
+    path.write_text(path.read_text() + "c,4,x\n")
+    with pytest.raises(SystemExit, match="cannot be read"):
+        store.Table(path, store.Clip)
+
+
+def test_section_takes_its_place_and_leaves_the_rest():
+    page = "# Results\n\nabove\n" + f"\n{report.BEGIN}\nold\n{report.END}\n\nbelow\n"
+    assert report.insert(page, "new") == f"# Results\n\nabove\n\n{report.BEGIN}\nnew\n{report.END}\n\nbelow\n"
+    assert report.insert("# Results\n", "new") == f"# Results\n\n{report.BEGIN}\nnew\n{report.END}\n"

@@ -1,0 +1,1 @@
+"""Super-resolution and repair networks of the element `nnsr`: data, training, export."""

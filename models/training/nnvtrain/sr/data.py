@@ -1,0 +1,218 @@
+"""Luma planes for super-resolution, all in one flat u8 tensor on the training device, from which crops are gathered there.
+
+Two kinds of material make the same tensor: pictures, whose small versions are computed for each crop, and pairs (`pairs.py`), whose
+input was coded or made noisy beforehand.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..data import group_of, list_source
+from .resample import down_margin, downscale, luma, resize, to_u8
+
+VERSION = 1
+# Sizes at which a picture is kept: shrinking hides the artefacts of lossy originals and sharpens them.
+SIZES = (1.0, 0.75, 0.5)
+SMALLEST = 96
+PAIR_SUFFIX = ".nnvpairs"
+
+
+def picture_planes(file) -> list:
+    """u8 luma of a picture at each of `SIZES` that leaves a usable plane."""
+    with Image.open(file) as image:
+        full = luma(np.asarray(image.convert("RGB")))
+    planes = []
+    for size in SIZES:
+        h, w = (int(round(n * size)) for n in full.shape)
+        if min(h, w) >= SMALLEST:
+            planes.append(to_u8(full if size == 1.0 else resize(full, h, w)))
+    return planes
+
+
+class PlaneWriter:
+    """Appends entries to `<path>.bin`; `close` writes `<path>.json` last, so a half-written store is never opened."""
+
+    def __init__(self, path: Path):
+        self.path, self.entries, self.offset = Path(path), [], 0
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.tmp = self.path.with_suffix(f".tmp{os.getpid()}")
+        self.file = open(self.tmp, "wb")
+
+    def add(self, group: str, plane: np.ndarray, small: np.ndarray | None = None):
+        h, w = plane.shape
+        entry = dict(group=group, h=h, w=w, offset=self._put(plane), small=-1)
+        if small is not None:
+            entry["small"] = self._put(small)
+        self.entries.append(entry)
+
+    def _put(self, plane):
+        at = self.offset
+        self.file.write(np.ascontiguousarray(plane).tobytes())
+        self.offset += plane.size
+        return at
+
+    def close(self, **facts):
+        self.file.close()
+        os.replace(self.tmp, self.path.with_suffix(".bin"))
+        tmp = self.path.with_suffix(f".jtmp{os.getpid()}")
+        tmp.write_text(json.dumps(dict(entries=self.entries, **facts)))
+        os.replace(tmp, self.path.with_suffix(".json"))
+
+
+class Planes:
+    """Planes on a device, and random crops of them.
+
+    Entries are drawn with weight sqrt(size of their group), evenly inside it. `scale` is the pairs'; planes
+    without a small partner serve every scale.
+    """
+
+    def __init__(self, data: torch.Tensor, entries: list, scale: int):
+        if not entries:
+            raise ValueError("no planes to draw crops from")
+        self.data, self.entries, self.scale = data, entries, scale
+        self.paired = entries[0]["small"] >= 0
+        groups = Counter(e["group"] for e in entries)
+        self.weights = torch.tensor([groups[e["group"]] ** -0.5 for e in entries], dtype=torch.float64)
+        self.shortest = torch.tensor([min(e["h"], e["w"]) for e in entries])
+        self.table = torch.tensor([[e["offset"], e["small"], e["h"], e["w"]] for e in entries], device=data.device)
+
+    def subset(self, keep) -> "Planes":
+        return Planes(self.data, [e for i, e in enumerate(self.entries) if keep(i)], self.scale)
+
+    def _gather(self, offset, width, top, left, size, turn):
+        """Crops [B,1,size,size]: flips and transposes are a matter of indices."""
+        axis = torch.arange(size, device=self.data.device)
+        i, j = (torch.where(turn[k][:, None], size - 1 - axis, axis) for k in (0, 1))
+        row, column = top[:, None, None] + i[:, :, None], left[:, None, None] + j[:, None, :]
+        other = top[:, None, None] + j[:, None, :], left[:, None, None] + i[:, :, None]
+        swap = turn[2][:, None, None]
+        row, column = torch.where(swap, other[0], row), torch.where(swap, other[1], column)
+        index = offset[:, None, None] + row * width[:, None, None] + column
+        return self.data[index][:, None]
+
+    def draw(self, batch: int, size: int, rng: torch.Generator):
+        """Float crops in code values: input [B,1,size,size] (whole numbers) and wanted [B,1,scale*size,scale*size]."""
+        s, device = self.scale, self.data.device
+        margin = 0 if self.paired else down_margin(s)
+        need = size * s + 2 * margin
+        usable = self.shortest >= need
+        if not usable.any():
+            raise ValueError(f"no plane holds {need}x{need} samples: take a smaller --size")
+        pick = torch.multinomial(self.weights * usable, batch, True, generator=rng).to(device)
+        offset, small, h, w = self.table[pick].T
+        random = torch.rand(2, batch, generator=rng).to(device)
+        top, left = ((random[k] * ((n - need) // s + 1)).long() * s for k, n in enumerate((h, w)))
+        turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
+        wanted = self._gather(offset, w, top, left, need, turn).float()
+        if self.paired:
+            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted
+        given = downscale(wanted, s).round().clamp(0, 255) if s > 1 else wanted[..., margin:-margin, margin:-margin]
+        return given, wanted[..., margin : need - margin, margin : need - margin]
+
+    def whole(self, index: int, largest: int = 384):
+        """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side."""
+        e, s = self.entries[index], self.scale
+        h, w = (min(n, largest) // s * s for n in (e["h"], e["w"]))
+        top, left = ((n - k) // (2 * s) * s for n, k in ((e["h"], h), (e["w"], w)))
+        plane = self.data[e["offset"] : e["offset"] + e["h"] * e["w"]].view(e["h"], e["w"])
+        wanted = plane[top : top + h, left : left + w].float()[None, None]
+        if self.paired:
+            ws = e["w"] // s
+            small = self.data[e["small"] : e["small"] + e["h"] // s * ws].view(-1, ws)
+            return small[top // s : (top + h) // s, left // s : (left + w) // s].float()[None, None], wanted
+        if s == 1:
+            return wanted, wanted
+        m = down_margin(s)
+        surrounded = np.pad(wanted[0, 0].cpu().numpy(), m, "symmetric")
+        given = downscale(torch.from_numpy(surrounded)[None, None].to(plane.device), s).round().clamp(0, 255)
+        return given, wanted
+
+
+def read_pairs(path):
+    """Yields (group, wanted u8 [h,w], given u8 [h/scale,w/scale]) of a pack of pairs, and first its (task, scale)."""
+    with zipfile.ZipFile(path) as archive:
+        index = json.loads(archive.read("index.json"))
+        if index.get("version") != VERSION:
+            raise ValueError(f"{path}: version {index.get('version')} of packs of pairs, this program reads {VERSION}")
+        yield index["task"], index["scale"]
+        for number, group in enumerate(index["groups"]):
+            yield group, *(np.asarray(Image.open(io.BytesIO(archive.read(f"{number:05d}/{k}"))).convert("L"))
+                           for k in ("wanted", "given"))
+
+
+def _key(files, *facts):
+    key = hashlib.sha256(json.dumps([VERSION, *facts]).encode())
+    for path in files:
+        stat = path.stat()
+        key.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+    return key.hexdigest()[:16]
+
+
+def open_planes(source, cache, task: str, scale: int, device="cpu", log=print) -> Planes:
+    """The material of a task, decoded once into `cache`: pictures for `bicubic`, packs of pairs for the others."""
+    if not source or not cache:
+        raise RuntimeError("training data: give a source folder (NNV_DATA) and a cache folder (NNV_CACHE)")
+    if task == "bicubic":
+        pictures, _, packs = list_source(source)
+        path = Path(cache) / f"luma-{_key(pictures + packs, SIZES)}"
+        if not path.with_suffix(".json").exists():
+            log(f"decoding {len(pictures)} pictures and {len(packs)} packs into {path}.bin")
+            _store_pictures(path, pictures, packs, log)
+    else:
+        packs = sorted(Path(source).rglob("*" + PAIR_SUFFIX))
+        if not packs:
+            raise FileNotFoundError(f"{source}: holds no packs of pairs (*{PAIR_SUFFIX}); make some with `nnvtrain sr-pairs`")
+        path = Path(cache) / f"pairs-{_key(packs, task, scale)}"
+        if not path.with_suffix(".json").exists():
+            _store_pairs(path, packs, task, scale, log)
+    entries = json.loads(path.with_suffix(".json").read_text())["entries"]
+    data = torch.from_numpy(np.memmap(path.with_suffix(".bin"), np.uint8, "c"))
+    return Planes(data.to(device), entries, scale)
+
+
+def _store_pictures(path, pictures, packs, log):
+    writer = PlaneWriter(path)
+
+    def add(name, file):
+        try:
+            planes = picture_planes(file)
+        except (OSError, ValueError) as error:
+            log(f"skipped: {name}: {error}")
+            return
+        for plane in planes:
+            writer.add(group_of(str(name)), plane)
+
+    for file in pictures:
+        add(file, file)
+    for pack in packs:
+        with zipfile.ZipFile(pack) as archive:
+            for number, clip in enumerate(json.loads(archive.read("index.json"))["clips"]):
+                if clip["kind"] == "picture":
+                    add(clip["name"], io.BytesIO(archive.read(f"{number:05d}/000")))
+    if not writer.entries:
+        raise RuntimeError("no picture among the training data")
+    writer.close()
+
+
+def _store_pairs(path, packs, task, scale, log):
+    writer = PlaneWriter(path)
+    for pack in packs:
+        items = read_pairs(pack)
+        if next(items) == (task, scale):
+            for group, wanted, given in items:
+                writer.add(group, wanted, given)
+    if not writer.entries:
+        raise RuntimeError(f"no pack of pairs for task {task} at scale {scale}")
+    log(f"{len(writer.entries)} pairs in {path}.bin")
+    writer.close()

@@ -1,0 +1,164 @@
+"""The networks: plain 3x3 convolutions with ReLU at the input's size, a depth-to-space tail and a bicubic skip.
+
+Two ideas keep them fast on CPUs. All arithmetic happens in one kind of layer, 3x3 convolutions of equal width, which runtimes run
+best; and what training gains from branches (X. Zhang, H. Zeng, L. Zhang, Edge-oriented convolution block for real-time super resolution
+on mobile devices, ACM Multimedia 2021) is folded into their kernels. Here it is folded before each training step, not once at the end
+(as in M. Hu et al., Online convolutional re-parameterization, CVPR 2022, arXiv 2204.00826): the branches shape the gradient of one kernel, a step costs
+what the deployed network costs, and rounding to 8 bits is trained on the very kernel that ships.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .resample import up_kernel
+
+# u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
+WEIGHT_MAX = 63
+NAMES = {"fast": (16, 6), "balanced": (32, 10), "quality": (64, 13)}
+
+
+@dataclass(frozen=True)
+class SrConfig:
+    """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does."""
+
+    scale: int = 2
+    width: int = 16
+    depth: int = 6
+    int8: bool = False
+
+    def __post_init__(self):
+        if self.scale not in (1, 2, 3, 4):
+            raise ValueError(f"scale {self.scale} is not 1, 2, 3 or 4")
+
+    def dict(self):
+        return asdict(self)
+
+    @property
+    def radius(self) -> int:
+        """Input pixels that an output pixel sees on each side."""
+        return self.depth + 2
+
+
+def edge_filters() -> torch.Tensor:
+    """Sobel in both directions and the Laplacian, [3,3,3]."""
+    sobel = torch.tensor([[1.0, 0, -1], [2, 0, -2], [1, 0, -1]])
+    return torch.stack([sobel, sobel.T, torch.tensor([[0.0, 1, 0], [1, -4, 1], [0, 1, 0]])])
+
+
+class RepConv(nn.Module):
+    """A 3x3 convolution whose kernel is the sum of several branches: plain, 1x1 then 3x3 through twice the width,
+    1x1 then edge filters, and the identity where input and output have the same width."""
+
+    def __init__(self, cin: int, cout: int, gain: float):
+        super().__init__()
+        wide = 2 * max(cin, cout)
+        self.plain = nn.Parameter(torch.randn(cout, cin, 3, 3) * gain * (9 * cin) ** -0.5)
+        self.expand = nn.Parameter(torch.randn(wide, cin) * cin**-0.5)
+        self.squeeze = nn.Parameter(torch.randn(cout, wide, 3, 3) * gain * (9 * wide) ** -0.5)
+        self.mix = nn.Parameter(torch.randn(3, cout, cin) * cin**-0.5)
+        self.edge = nn.Parameter(torch.randn(3, cout) * gain * 0.05)
+        self.bias = nn.Parameter(torch.zeros(cout))
+        self.register_buffer("filters", edge_filters(), persistent=False)
+        identity = torch.zeros(cout, cin, 3, 3)
+        if cin == cout:
+            identity[range(cin), range(cin), 1, 1] = 1
+        self.register_buffer("identity", identity, persistent=False)
+
+    def kernel(self) -> torch.Tensor:
+        through = torch.einsum("omij,mc->ocij", self.squeeze, self.expand)
+        edges = torch.einsum("kij,ko,koc->ocij", self.filters, self.edge, self.mix)
+        return (self.plain + through + edges + self.identity).contiguous(memory_format=torch.channels_last)
+
+
+def round_ste(x):
+    return x + (torch.round(x) - x).detach()
+
+
+def fake_layer(w, b, step):
+    """Rounds a kernel to s8 within ±WEIGHT_MAX, one scale per output channel, and the bias to the unit of the sums (that scale times the
+    `step` of the input); gradients pass."""
+    scale = (w.detach().abs().amax((1, 2, 3), keepdim=True) / WEIGHT_MAX).clamp_min(1e-8)
+    unit = scale.flatten() * step.detach()
+    return round_ste(w / scale) * scale, round_ste(b / unit) * unit
+
+
+class Rounding(nn.Module):
+    """Rounds a tensor to 8 bits with a learned step (S. Esser et al., Learned step size quantization, arXiv 1902.08153)."""
+
+    def __init__(self, low: int, high: int):
+        super().__init__()
+        self.low, self.high = low, high
+        self.log_step = nn.Parameter(torch.tensor(math.log(1 / 255)))
+
+    def step(self):
+        return self.log_step.exp()
+
+    def forward(self, x):
+        step = self.step()
+        return round_ste((x.float() / step).clamp(self.low, self.high)) * step
+
+    @torch.no_grad()
+    def calibrate(self, x):
+        """Covers all but one value in ten thousand; training moves on from there."""
+        values = x.float().abs().flatten()
+        peak = values.kthvalue(max(1, int(values.numel() * 0.9999))).values
+        self.log_step.copy_((peak / self.high).clamp_min(1e-6).log())
+
+
+class SrNet(nn.Module):
+    """x [N,1,H,W], limited-range luma / 255 -> [N,1,scale*H,scale*W]; the skip is inside, nothing is clipped."""
+
+    def __init__(self, cfg: SrConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.head = RepConv(1, cfg.width, 1.4)
+        self.body = nn.ModuleList(RepConv(cfg.width, cfg.width, 0.3) for _ in range(cfg.depth))
+        self.tail = RepConv(cfg.width, cfg.scale**2, 0.02)
+        self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
+        self.residual = Rounding(-127, 127) if cfg.int8 else None
+        self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
+
+    def layers(self):
+        """(kernel, bias) of head, body and tail, as deployed but for the rounding; the head sees x - 1/2."""
+        return [(c.kernel(), c.bias) for c in (self.head, *self.body, self.tail)]
+
+    def forward(self, x, calibrate: bool = False):
+        layers, int8 = self.layers(), self.cfg.int8
+        # Half grey in place of black beyond the border disturbs the least where a crop ends.
+        h = x - 0.5
+        for i, (w, b) in enumerate(layers):
+            if int8 and i:
+                w, b = fake_layer(w, b, self.acts[i - 1].step())
+            h = F.conv2d(h, w, b, padding=1)
+            last = i == len(layers) - 1
+            if not last:
+                h = F.relu(h)
+            if int8:
+                rounding = self.residual if last else self.acts[i]
+                if calibrate:
+                    rounding.calibrate(h)
+                h = rounding(h)
+        with torch.autocast(x.device.type, enabled=False):
+            y = h.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
+            return F.pixel_shuffle(y, self.cfg.scale)
+
+    def parameters_deployed(self) -> int:
+        return sum(w.numel() + b.numel() for w, b in self.layers())
+
+    def macs_per_pixel(self) -> int:
+        """Multiplications per input pixel, the skip's included."""
+        return sum(w.numel() for w, _ in self.layers()) + self.skip.numel()
+
+
+def load_sr(path, device="cpu", which="ema") -> SrNet:
+    """The network of a checkpoint, by default with its averaged weights."""
+    c = torch.load(path, map_location=device, weights_only=True)
+    net = SrNet(SrConfig(**c["cfg"])).to(device)
+    net.load_state_dict(c[which])
+    return net

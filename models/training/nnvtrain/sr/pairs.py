@@ -1,0 +1,222 @@
+"""Pairs for `compressed` and `repair`: ``python -m nnvtrain sr-pairs``.
+
+Clips (real ones, and motion synthesised from stills) are shrunk by `--scale`, coded with x264, x265 or SVT-AV1 through ffmpeg at a random quality, decoded,
+and some frames kept beside the originals; for `repair` some get a camera's noise instead, or before coding. Packs of pairs
+(`*.nnvpairs`) are zip files like those of `pack.py`: the wanted picture as WebP of high quality, the given one without loss. Pillow reads them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data import GroupSampler, open_store
+from ..synth import Synthesiser, log_uniform
+from .data import PAIR_SUFFIX, VERSION
+from .resample import resize, to_u8
+
+FRAMES = 10  # of a clip that is coded
+KEPT = 3     # of those
+SYNTHETIC_SIDE = 384
+LARGEST_SIDE = 640  # a longer frame gives its middle
+WANTED_QUALITY = 96
+PRESETS = {"libx264": ("ultrafast", "veryfast", "medium"), "libx265": ("ultrafast", "veryfast", "medium"), "libsvtav1": ("10", "8", "6")}
+# Qualities that look alike: CRF 18 to 40 of x264, and what comes near it in the others.
+CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
+
+
+class CodecFailed(RuntimeError):
+    """ffmpeg could not code a clip; one failure may be forgiven, many not."""
+
+
+def codec_options(rng) -> list:
+    codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
+    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(int(rng.integers(CRF[codec][0], CRF[codec][1] + 1)))]
+    if codec == "libx264":
+        options += ["-tune", str(rng.choice(["film", "zerolatency", "psnr"])), "-threads", "1"]
+    elif codec == "libx265":
+        options += ["-x265-params", "log-level=error:pools=none:frame-threads=1"]
+    return options
+
+
+def code(frames: list, options: list) -> list:
+    """Codes and decodes frames (y, u, v) of even size; the same number of frames comes back."""
+    ffmpeg = shutil.which("ffmpeg")
+    if not ffmpeg:
+        raise RuntimeError("making coded pairs needs ffmpeg with libx264, libx265 and libsvtav1 on the path")
+    h, w = frames[0][0].shape
+    raw = b"".join(np.ascontiguousarray(p).tobytes() for f in frames for p in f)
+    with tempfile.TemporaryDirectory() as folder:
+        coded = str(Path(folder) / "clip.mkv")
+        quiet = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False, env={**os.environ, "SVT_LOG": "1"})
+        into = subprocess.run([ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{w}x{h}", "-r", "25", "-i", "-",
+                               *options, "-pix_fmt", "yuv420p", coded], input=raw, **quiet)
+        if into.returncode:
+            raise CodecFailed(f"ffmpeg {' '.join(options)}: {into.stderr.decode(errors='replace').strip()[-300:]}")
+        back = subprocess.run([ffmpeg, "-v", "error", "-threads", "1", "-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"], stdin=subprocess.DEVNULL, **quiet)
+    size = h * w * 3 // 2
+    if back.returncode or len(back.stdout) != size * len(frames):
+        raise CodecFailed(f"ffmpeg {' '.join(options)}: {len(back.stdout)} bytes came back, not {size * len(frames)}")
+    flat = np.frombuffer(back.stdout, np.uint8).reshape(len(frames), size)
+    return [(f[: h * w].reshape(h, w), f[h * w : h * w * 5 // 4].reshape(h // 2, w // 2), f[h * w * 5 // 4 :].reshape(h // 2, w // 2)) for f in flat]
+
+
+def camera_noise(rng, luma: np.ndarray) -> np.ndarray:
+    """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it."""
+    gauss, poisson = log_uniform(rng, 0.5, 10), log_uniform(rng, 0.02, 0.8)
+    noise = rng.normal(0, 1, luma.shape)
+    blur = rng.uniform(0, 0.5)
+    for axis in (0, 1):
+        noise = (1 - blur) * noise + blur / 2 * (np.roll(noise, 1, axis) + np.roll(noise, -1, axis))
+    noise /= noise.std() + 1e-9
+    signal = np.clip(luma.astype(np.float64) - 16, 0, None)
+    return to_u8(luma + noise * np.sqrt(gauss**2 + poisson * signal))
+
+
+def middle(planes, multiple: int):
+    """The middle of (y, u, v), at most LARGEST_SIDE on a side, sides multiples of `multiple`."""
+    h, w = (min(n, LARGEST_SIDE) // multiple * multiple for n in planes[0].shape)
+    top, left = ((n - k) // 4 * 2 for n, k in zip(planes[0].shape, (h, w)))
+    return tuple(p[top // c : (top + h) // c, left // c : (left + w) // c] for p, c in zip(planes, (1, 2, 2)))
+
+
+def shrink(planes, scale: int, kernel: int):
+    """(y, u, v) shrunk by `scale` with one of the kernels that scalers use."""
+    if scale == 1:
+        return planes
+    out = []
+    for p in planes:
+        h, w = (n // scale for n in p.shape)
+        if kernel == 0:
+            out.append(to_u8(resize(p, h, w)))
+        else:
+            out.append(np.asarray(Image.fromarray(np.ascontiguousarray(p)).resize((w, h), (Image.LANCZOS, Image.BILINEAR)[kernel - 1])))
+    return tuple(out)
+
+
+class Maker:
+    """Draws clips from a store and spoils them. `task`: compressed or repair."""
+
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code):
+        self.store, self.task, self.scale, self.coder = store, task, scale, coder
+        self.rng = np.random.default_rng(seed)
+        self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= FRAMES]) if store.videos() else None
+        self.synth = Synthesiser(store) if store.stills() else None
+
+    def clip(self):
+        """(group, frames of (y, u, v))."""
+        rng = self.rng
+        if self.synth and (not self.videos or rng.random() < 0.5):
+            y, u, v = self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE)
+            return "synthetic", [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in (y, u, v)) for t in range(FRAMES)]
+        clip = self.videos.draw(rng)
+        start = int(rng.integers(clip["frames"] - FRAMES + 1))
+        planes = self.store.planes(clip)
+        return clip["group"], [tuple(p[start + t] for p in planes) for t in range(FRAMES)]
+
+    def pairs(self):
+        """One clip's pairs: (group, [(wanted u8, given u8), ...])."""
+        rng = self.rng
+        group, frames = self.clip()
+        frames = [middle(f, 2 * self.scale) for f in frames]
+        kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
+        given = [shrink(f, self.scale, kernel) for f in frames]
+        # Of clips to be repaired a third is noisy, most of those are then coded too; one in twenty is left as it is and must come back untouched.
+        fate = rng.random()
+        repair = self.task == "repair"
+        if repair and fate < 0.35:
+            given = [(camera_noise(rng, y), u, v) for y, u, v in given]
+        if not repair or 0.15 <= fate < 0.95:
+            given = self.coder(given, codec_options(rng))
+        picks = rng.choice(FRAMES, KEPT, replace=False)
+        return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
+
+
+def webp(plane: np.ndarray, **options) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(plane)).save(out, "WEBP", method=4, **options)
+    return out.getvalue()
+
+
+class PairWriter:
+    """Writes `<stem>-00.nnvpairs`, ... none larger than `limit` bytes."""
+
+    def __init__(self, folder, task: str, scale: int, limit: int):
+        self.folder, self.task, self.scale, self.limit = Path(folder), task, scale, limit
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.paths, self.zip, self.groups, self.size, self.total = [], None, [], 0, 0
+
+    def add(self, group: str, wanted: np.ndarray, given: np.ndarray):
+        # WebP is stored in colour: grey pixels survive its lossless mode exactly, and its lossy mode keeps luma in the same steps.
+        files = {"wanted": webp(wanted, quality=WANTED_QUALITY), "given": webp(given, lossless=True)}
+        size = sum(len(f) + 200 for f in files.values()) + 100
+        if self.zip and self.size + size > self.limit:
+            self.close()
+        if not self.zip:
+            path = self.folder / f"{self.task}-x{self.scale}-{len(self.paths):02d}{PAIR_SUFFIX}"
+            self.paths.append(path)
+            self.zip, self.groups, self.size = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED), [], 0
+        for name, content in files.items():
+            self.zip.writestr(f"{len(self.groups):05d}/{name}", content)
+        self.groups.append(group)
+        self.size += size
+        self.total += size
+
+    def close(self):
+        if self.zip:
+            self.zip.writestr("index.json", json.dumps(dict(version=VERSION, task=self.task, scale=self.scale, groups=self.groups)))
+            self.zip.close()
+            self.zip = None
+
+
+def arguments(p):
+    p.add_argument("--data", default=os.environ.get("NNV_DATA"), help="folder of pictures and videos")
+    p.add_argument("--cache", default=os.environ.get("NNV_CACHE"), help="folder for decoded data")
+    p.add_argument("--out", required=True, help="folder for the packs of pairs")
+    p.add_argument("--task", choices=("compressed", "repair"), required=True)
+    p.add_argument("--scale", type=int, help="default: 2 for compressed, 1 for repair")
+    p.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
+    p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
+    p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
+
+
+def run(args):
+    store = open_store(args.data, args.cache)
+    scale = args.scale or (2 if args.task == "compressed" else 1)
+    maker = Maker(store, args.task, scale, args.seed)
+    writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
+    try:
+        fill(writer, maker, args.total_mb * 1e6)
+    finally:
+        # A run that is stopped leaves packs that can be read.
+        writer.close()
+    for path in writer.paths:
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def fill(writer: PairWriter, maker: Maker, total: float):
+    """Adds pairs until the packs hold `total` bytes."""
+    clips = failures = 0
+    while writer.total < total:
+        try:
+            group, pairs = maker.pairs()
+        except CodecFailed as error:
+            failures += 1
+            if failures > 5 + clips // 10:
+                raise
+            print(f"skipped: {error}", flush=True)
+            continue
+        for wanted, given in pairs:
+            writer.add(group, wanted, given)
+        clips += 1
+        if clips % 20 == 0:
+            print(f"{clips} clips, {writer.total / 1e6:.1f} MB", flush=True)

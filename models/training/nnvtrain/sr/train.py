@@ -1,0 +1,156 @@
+"""Training of super-resolution and repair: ``python -m nnvtrain sr``. See ``models/training/README.md``."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+
+import torch
+
+from .. import train
+from ..train import Run
+from .data import open_planes
+from .model import NAMES, SrConfig, SrNet, load_sr
+
+HELD_EVERY = 20
+BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
+
+
+def arguments(p):
+    p.add_argument("--data", default=os.environ.get("NNV_DATA"), help="folder of pictures (task bicubic) or of packs")
+    p.add_argument("--cache", default=os.environ.get("NNV_CACHE"), help="folder for decoded data")
+    p.add_argument("--out", required=True, help="folder for checkpoints and the log")
+    p.add_argument("--model", choices=list(NAMES), default="fast")
+    p.add_argument("--scale", type=int, default=2, choices=(1, 2, 3, 4))
+    p.add_argument("--task", choices=("bicubic", "compressed", "repair"), default="bicubic")
+    p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
+    p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
+    p.add_argument("--loss", choices=("l1", "mse"), default="l1", help="mse suits the last steps: it is what PSNR measures")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--batch", type=int, default=16)
+    p.add_argument("--size", type=int, default=48, help="side of the input crops")
+    p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
+    p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
+    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
+    p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
+    p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--save-every", type=int, default=250)
+    p.add_argument("--eval-every", type=int, default=1000)
+    p.add_argument("--held", type=int, default=24, help="pictures of an evaluation")
+    p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
+
+
+class SrRun(Run):
+    def description(self):
+        a = self.args
+        return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model}
+
+    def rate(self):
+        if self.args.anneal:
+            return max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes))
+        return super().rate()
+
+
+def psnr(mse: float) -> float:
+    return 10 * math.log10(255**2 / max(mse, 1e-9))
+
+
+@torch.no_grad()
+def evaluate(net, held, count, label="eval"):
+    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement."""
+    ours = plain = 0.0
+    step = max(1, len(held.entries) // count)
+    picks = range(0, len(held.entries), step)
+    s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
+    zero = SrNet(SrConfig(net.cfg.scale, 1, 0)).to(held.data.device)
+    for parameter in zero.parameters():
+        parameter.zero_()
+    for i in picks:
+        given, wanted = held.whole(i)
+        for model in (net, zero):
+            got = model(given / 255).mul(255).round().clamp(0, 255)
+            value = psnr(float((got - wanted)[..., m:-m, m:-m].square().mean()))
+            if model is net:
+                ours += value / len(picks)
+            else:
+                plain += value / len(picks)
+    print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}", flush=True)
+    return ours
+
+
+def start_of(args) -> SrNet:
+    """A fresh network, or one that takes over what fits from `--init`."""
+    width, depth = NAMES[args.model]
+    net = SrNet(SrConfig(args.scale, width, depth, args.int8))
+    if args.init:
+        own, other = net.state_dict(), load_sr(args.init).state_dict()
+        taken = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
+        if not any(k.startswith("body.") for k in taken):
+            raise ValueError(f"{args.init}: holds another architecture than {args.model}")
+        net.load_state_dict({**own, **taken})
+    return net.to(args.device)
+
+
+def split(planes):
+    """Training and held-out entries. The versions of one picture follow each other and stay on one side."""
+    from .data import SIZES
+    run = 1 if planes.paired else len(SIZES)
+    return planes.subset(lambda i: i // run % HELD_EVERY), planes.subset(lambda i: i // run % HELD_EVERY == 0)
+
+
+def crops(planes, args, step):
+    """Endless batches; another start of the run draws other ones."""
+    rng = torch.Generator().manual_seed(args.seed + 7919 * step + int(time.time()) % 100000)
+    while True:
+        given, wanted = planes.draw(args.batch, args.size, rng)
+        yield given / 255, wanted / 255
+
+
+def distance(kind, got, wanted, scale):
+    b = BORDER * scale
+    d = (got - wanted)[..., b:-b, b:-b]
+    # In units of 8-bit codes, so that the printed figures mean something.
+    return (d * 255).square().mean() if kind == "mse" else (d.square() + 1e-6).sqrt().mean() * 255
+
+
+def run(args):
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    if args.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    net = start_of(args)
+    train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
+    state = SrRun(args, net, [{"params": list(net.parameters()), "lr": args.lr}])
+    batches = None
+    if not state.resume():
+        batches = crops(train_set, args, 0)
+        if args.int8:
+            with torch.no_grad():
+                net(next(batches)[0], calibrate=True)
+            state.ema.load_state_dict(net.state_dict())
+    batches = batches or crops(train_set, args, state.step)
+    print(f"{args.model} x{args.scale} {args.task}: {net.parameters_deployed()} parameters, {net.macs_per_pixel()} MAC per input pixel, "
+          f"{len(train_set.entries)} planes", flush=True)
+    evaluate(state.ema, held, args.held)
+    amp = torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=train.amp_of(args) is not None)
+    forward = torch.compile(net) if args.compile else net
+    since, first = time.time(), state.step
+    while not state.done():
+        given, wanted = next(batches)
+        with amp:
+            got = forward(given)
+        loss = distance(args.loss, got.float(), wanted, args.scale)
+        norm = state.update(loss)
+        state.log(200, loss=loss.detach(), norm=norm, rate=(state.step - first) / (time.time() - since))
+        if state.step % args.save_every == 0:
+            state.save()
+        if state.step % args.eval_every == 0:
+            evaluate(state.ema, held, args.held)
+    state.save()
+    state.save("small.pt", small=True)
+    evaluate(state.ema, held, args.held)

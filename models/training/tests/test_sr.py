@@ -1,0 +1,339 @@
+"""Super-resolution: resampling against a slow reference, networks against their branches, graphs against PyTorch, whole runs on made-up pictures."""
+
+import argparse
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from nnvtrain.sr import data, export, gan, pairs, resample, train
+from nnvtrain.sr.model import RepConv, SrConfig, SrNet, load_sr
+
+
+def slow_resize(row, size):
+    """One row by the definition of `imresize`: mirrored borders, kernel widened when it shrinks."""
+    n, k = len(row), size / len(row)
+    wide = max(1.0, 1 / k)
+    out = []
+    for o in range(size):
+        u, total, weights = (o + 0.5) / k - 0.5, 0.0, 0.0
+        for x in range(int(u - 2 * wide) - 2, int(u + 2 * wide) + 3):
+            weight = float(resample.cubic(np.array((u - x) / wide)))
+            mirrored = x % (2 * n)
+            total += weight * row[min(mirrored, 2 * n - 1 - mirrored)]
+            weights += weight
+        out.append(total / weights)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("size", [8, 12, 17, 36, 48])
+def test_resize_is_imresize(size):
+    row = np.random.default_rng(size).uniform(0, 255, 24)
+    got = resample.resize(np.tile(row, (5, 1)), 5, size)
+    assert np.abs(got - slow_resize(row, size)).max() < 1e-3
+
+
+def test_cubic_kernel_values():
+    assert resample.cubic(np.array([0, 0.5, 1, 1.5, 2])).tolist() == [1, 0.5625, 0, -0.0625, 0]
+
+
+def test_luma_of_black_white_and_green():
+    rgb = np.array([[[0, 0, 0], [255, 255, 255], [0, 255, 0]]], np.uint8)
+    assert np.allclose(resample.luma(rgb), [[16, 235, 144.553]], atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_torch_resampling_agrees(scale):
+    plane = np.random.default_rng(0).integers(0, 256, (24, 36)).astype(np.float32)
+    m = resample.down_margin(scale)
+    small = resample.downscale(torch.from_numpy(np.pad(plane, m, "symmetric"))[None, None], scale)[0, 0].numpy()
+    assert np.abs(small - resample.resize(plane, 24 // scale, 36 // scale)).max() < 1e-3
+    x = torch.from_numpy(np.pad(plane, 2, "symmetric"))[None, None]
+    large = F.pixel_shuffle(F.conv2d(x, resample.up_kernel(scale)), scale)[0, 0].numpy()
+    assert np.abs(large - resample.resize(plane, 24 * scale, 36 * scale)).max() < 1e-3
+
+
+# ------------------------------------------------------------------ networks
+
+
+def noisy_net(scale=2, width=16, depth=2, int8=False):
+    torch.manual_seed(1)
+    net = SrNet(SrConfig(scale, width, depth, int8))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.dim() > 0:
+                parameter += 0.02 * torch.randn_like(parameter)
+    if int8:
+        net(torch.rand(2, 1, 24, 24), calibrate=True)
+    return net.eval()
+
+
+def test_folded_kernel_is_the_sum_of_the_branches():
+    torch.manual_seed(0)
+    conv, x = RepConv(6, 6, 1.0), torch.rand(1, 6, 9, 9)
+    want = x[:, :, 1:-1, 1:-1] + F.conv2d(x, conv.plain)
+    want = want + F.conv2d(F.conv2d(x, conv.expand[:, :, None, None]), conv.squeeze)
+    for k in range(3):
+        mixed = F.conv2d(x, conv.mix[k][:, :, None, None])
+        want = want + conv.edge[k][:, None, None] * F.conv2d(mixed, conv.filters[k].expand(6, 1, 3, 3), groups=6)
+    assert torch.allclose(F.conv2d(x, conv.kernel()), want, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+@torch.no_grad()
+def test_radius_is_the_receptive_field(scale):
+    net, c = noisy_net(scale, 8, 3), 12
+    x = torch.rand(1, 1, 25, 25)
+    def changes(distance):
+        y = x.clone()
+        y[0, 0, c, c + distance] += 5
+        return bool((net(x) - net(y))[0, 0, c * scale : (c + 1) * scale, c * scale : (c + 1) * scale].abs().max() > 0)
+    assert changes(0) and not changes(net.cfg.radius + 1)
+
+
+@torch.no_grad()
+def test_a_silent_network_is_the_bicubic_kernel():
+    net = SrNet(SrConfig(2, 8, 1))
+    for parameter in net.parameters():
+        parameter.zero_()
+    plane = np.random.default_rng(0).integers(16, 236, (10, 14)).astype(np.float32)
+    y = net(torch.from_numpy(plane)[None, None] / 255)[0, 0].numpy() * 255
+    assert np.abs(y - resample.resize(plane, 20, 28))[4:-4, 4:-4].max() < 1e-2
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_graph_agrees_with_pytorch(scale, int8):
+    pytest.importorskip("onnxruntime")
+    net = noisy_net(scale, int8=int8)
+    graph = export.graph_of(net)
+    export.check(net, graph)
+    assert graph == export.graph_of(net)
+
+
+def test_check_finds_another_network():
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(ValueError, match="differ"):
+        export.check(noisy_net(depth=1), export.graph_of(noisy_net(depth=2)))
+
+
+# ------------------------------------------------------------------ material
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(3)
+    for i in range(4):
+        coarse = Image.fromarray(rng.integers(0, 256, (20, 26, 3), np.uint8)).resize((260, 200), Image.BICUBIC)
+        coarse.save(folder / f"g{i % 2}__{i}.png")
+    return folder
+
+
+def test_pairs_keep_their_place_in_every_orientation():
+    small = np.random.default_rng(0).integers(0, 256, (30, 40)).astype(np.uint8)
+    large = small.repeat(2, 0).repeat(2, 1)
+    flat = torch.from_numpy(np.concatenate([large.ravel(), small.ravel()]))
+    planes = data.Planes(flat, [dict(group="a", h=60, w=80, offset=0, small=4800)], 2)
+    given, wanted = planes.draw(64, 12, torch.Generator().manual_seed(0))
+    assert given.shape == (64, 1, 12, 12) and torch.equal(given, wanted[..., ::2, ::2])
+    assert len({tuple(g.flatten().tolist()) for g in given}) > 50
+    crops = {small[i : i + 12, j : j + 12].tobytes() for i in range(19) for j in range(29)}
+    upright = sum(g[0].numpy().astype(np.uint8).tobytes() in crops for g in given)
+    assert 1 <= upright < 30  # one orientation in eight
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
+    plane = np.random.default_rng(0).integers(0, 256, (96, 120)).astype(np.uint8)
+    planes = data.Planes(torch.from_numpy(plane.ravel()), [dict(group="a", h=96, w=120, offset=0, small=-1)], scale)
+    whole_given, whole_wanted = planes.whole(0)
+    reference = np.clip(np.rint(resample.resize(plane, 96 // scale, 120 // scale)), 0, 255)
+    assert np.abs(whole_given[0, 0].numpy() - reference).max() <= 1 and (whole_given[0, 0].numpy() != reference).mean() < 0.01
+    assert np.array_equal(whole_wanted[0, 0].numpy(), plane)
+    given, wanted = planes.draw(8, 12, torch.Generator().manual_seed(0))
+    assert wanted.shape == (8, 1, 12 * scale, 12 * scale)
+    # The small crop is the mean of the large one but for the kernel's tails.
+    assert (given.mean((1, 2, 3)) - wanted.mean((1, 2, 3))).abs().max() < 6
+    assert torch.equal(given, given.round())
+
+
+def test_pictures_are_stored_at_several_sizes(pictures, tmp_path):
+    planes = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2)
+    assert [(e["h"], e["w"]) for e in planes.entries[:3]] == [(200, 260), (150, 195), (100, 130)]
+    assert {e["group"] for e in planes.entries} == {"g0", "g1"}
+    again = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2, log=pytest.fail)
+    assert torch.equal(planes.data, again.data)
+
+
+def test_packs_of_pictures_give_the_same_planes(pictures, tmp_path):
+    from nnvtrain import pack
+    paths = pack.write_packs(pictures, tmp_path / "packs", quality=100, only="pictures", log=lambda line: None)
+    packed = data.open_planes(paths[0].parent, tmp_path / "cache", "bicubic", 2)
+    plain = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2)
+    shape = lambda e: (e["group"], e["h"], e["w"])
+    assert sorted(map(shape, packed.entries)) == sorted(map(shape, plain.entries))
+    with pytest.raises(RuntimeError, match="nothing to pack"):
+        pack.write_packs(pictures, tmp_path / "none", only="videos", log=lambda line: None)
+
+
+def test_missing_pairs_say_what_to_do(pictures, tmp_path):
+    with pytest.raises(FileNotFoundError, match="sr-pairs"):
+        data.open_planes(pictures, tmp_path / "cache", "repair", 1)
+
+
+def test_pairs_go_through_a_pack_unharmed(tmp_path):
+    rng = np.random.default_rng(0)
+    smooth = np.asarray(Image.fromarray(rng.integers(60, 180, (12, 16), np.uint8)).resize((160, 120), Image.BICUBIC))
+    given = rng.integers(0, 256, (60, 80)).astype(np.uint8)
+    writer = pairs.PairWriter(tmp_path, "compressed", 2, 10**6)
+    for _ in range(3):
+        writer.add("g", smooth, given)
+    writer.close()
+    planes = data.open_planes(tmp_path, tmp_path / "cache", "compressed", 2)
+    e = planes.entries[1]
+    assert planes.paired and len(planes.entries) == 3
+    assert np.array_equal(planes.data[e["small"] : e["small"] + 4800].numpy().reshape(60, 80), given)
+    wanted = planes.data[e["offset"] : e["offset"] + 19200].numpy().reshape(120, 160)
+    assert np.abs(wanted.astype(int) - smooth).mean() < 1.0
+    with pytest.raises(RuntimeError, match="repair"):
+        data.open_planes(tmp_path, tmp_path / "cache", "repair", 1)
+
+
+class Clips:
+    """A store of one clip for `Maker`."""
+
+    def __init__(self):
+        rng = np.random.default_rng(0)
+        self.y = rng.integers(16, 236, (12, 64, 96)).astype(np.uint8)
+        self.uv = rng.integers(16, 236, (12, 32, 48)).astype(np.uint8)
+
+    def videos(self):
+        return [dict(group="g", frames=12, h=64, w=96)]
+
+    def stills(self):
+        return []
+
+    def planes(self, clip):
+        return self.y, self.uv, self.uv
+
+
+@pytest.mark.parametrize("task, scale", [("compressed", 2), ("repair", 1)])
+def test_maker_draws_matching_sizes(task, scale):
+    coded = []
+
+    def coder(frames, options):
+        coded.append(options)
+        return frames
+
+    maker = pairs.Maker(Clips(), task, scale, coder=coder)
+    spoilt = 0
+    for _ in range(24):
+        group, made = maker.pairs()
+        assert group == "g" and len(made) == pairs.KEPT
+        for wanted, given in made:
+            assert wanted.shape == (given.shape[0] * scale, given.shape[1] * scale)
+            spoilt += scale == 1 and not np.array_equal(wanted, given)
+    assert len(coded) == 24 if task == "compressed" else 0 < len(coded) < 24
+    assert task == "compressed" or 0 < spoilt < 24 * pairs.KEPT
+
+
+def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
+    calls = []
+
+    def coder(frames, options):
+        calls.append(options)
+        if len(calls) > 2:
+            raise pairs.CodecFailed("no such codec")
+        return frames
+
+    writer = pairs.PairWriter(tmp_path, "compressed", 2, 10**7)
+    with pytest.raises(pairs.CodecFailed):
+        pairs.fill(writer, pairs.Maker(Clips(), "compressed", 2, coder=coder), 1e9)
+    writer.close()
+    items = list(data.read_pairs(writer.paths[0]))
+    assert items[0] == ("compressed", 2) and len(items) == 1 + 2 * pairs.KEPT
+
+
+def test_camera_noise_is_stronger_in_light():
+    rng = np.random.default_rng(0)
+    flat = np.full((200, 200), 40, np.uint8)
+    flat[:, 100:] = 200
+    d = pairs.camera_noise(rng, flat).astype(float) - flat
+    assert d[:, :100].std() < d[:, 100:].std() and abs(d.mean()) < 0.5
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="NOT TESTED: no ffmpeg")
+def test_coding_returns_every_frame():
+    clip = Clips()
+    frames = [(clip.y[t], clip.uv[t], clip.uv[t]) for t in range(3)]
+    coded = pairs.code(frames, ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-threads", "1"])
+    assert len(coded) == 3 and coded[0][0].shape == (64, 96)
+    error = np.abs(coded[1][0].astype(float) - clip.y[1]).mean()
+    assert 0 < error < np.abs(clip.y[0].astype(float) - clip.y[1]).mean()
+    with pytest.raises(pairs.CodecFailed, match="libx264"):
+        pairs.code(frames, ["-c:v", "libx264", "-crf", "nonsense"])
+
+
+# ------------------------------------------------------------------ runs
+
+
+def options(pictures, tmp_path, out, *more, command=train.arguments):
+    parser = argparse.ArgumentParser()
+    command(parser)
+    return parser.parse_args(["--data", str(pictures), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / out),
+                              "--batch", "2", "--size", "16", "--held", "2", "--amp", "none", *more])
+
+
+def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
+    train.run(options(pictures, tmp_path, "a", "--steps", "3"))
+    train.run(options(pictures, tmp_path, "a", "--steps", "5"))
+    assert "resumed at step 3" in capsys.readouterr().out
+    last = tmp_path / "a" / "last.pt"
+    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--int8", "--init", str(last), "--loss", "mse"))
+    train.run(options(pictures, tmp_path, "c", "--steps", "1", "--scale", "3", "--init", str(last)))
+    small = tmp_path / "small.pt"
+    export.small_run(argparse.Namespace(checkpoint=str(tmp_path / "b" / "last.pt"), out=str(small)))
+    assert small.stat().st_size < last.stat().st_size / 3
+    bundle = tmp_path / "bundle"
+    export.write_bundle(bundle, "test", "for a test", [small, tmp_path / "c" / "last.pt"], {"x3": {"note": "none"}})
+    manifest = tomllib.loads((bundle / "bundle.toml").read_text())
+    assert manifest["bundle"] == dict(format=1, kind="sr", name="test", description="for a test")
+    assert [(n["scale"], n["precision"], n["radius"]) for n in manifest["network"]] == [(2, "int8", 3), (3, "float32", 3)]
+    assert manifest["training"]["x2"]["steps"] == 2 and manifest["training"]["x3"]["note"] == "none"
+    assert manifest["network"][0]["parameters"] == load_sr(small).parameters_deployed()
+    with pytest.raises(ValueError, match="second network"):
+        export.write_bundle(bundle, "test", "", [small, small], {})
+
+
+def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
+    monkeypatch.setitem(train.NAMES, "balanced", (8, 1))
+    train.run(options(pictures, tmp_path, "a", "--steps", "1"))
+    with pytest.raises(ValueError, match="architecture"):
+        train.run(options(pictures, tmp_path, "b", "--model", "balanced", "--init", str(tmp_path / "a" / "last.pt")))
+
+
+def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
+    train.run(options(pictures, tmp_path, "a", "--steps", "1"))
+    start = str(tmp_path / "a" / "last.pt")
+    args = options(pictures, tmp_path, "g", "--steps", "2", "--model", "fast", "--init", start, command=gan.gan_arguments)
+    gan.run(args)
+    before, after = load_sr(start), load_sr(tmp_path / "g" / "last.pt", which="net")
+    assert not torch.equal(before.tail.plain, after.tail.plain)
+    judge = torch.load(tmp_path / "g" / "judge.pt", weights_only=True)["judge"]
+    torch.manual_seed(args.seed)
+    assert any(v.abs().max() > 0 for k, v in judge.items() if k.endswith("tail.bias"))
+    args.steps = 3
+    gan.run(args)
