@@ -378,18 +378,7 @@ impl Files {
             },
             Self::Folder(folder) => {
                 let path = folder.join(name);
-                let fail = |e: std::io::Error| match e.kind() {
-                    std::io::ErrorKind::NotFound => {
-                        format!(
-                            "the file {} is missing; model-path must name the folder of a whole bundle",
-                            path.display()
-                        )
-                    }
-                    _ => format!(
-                        "the file {} cannot be read: {e}; make it readable, or give another bundle's folder with model-path",
-                        path.display()
-                    ),
-                };
+                let fail = |e| unreadable(&path, &e);
                 let file = std::fs::File::open(&path).map_err(fail)?;
                 let mut bytes = Vec::new();
                 // One byte more than allowed tells a file that is too long from one that just fits.
@@ -405,11 +394,31 @@ impl Files {
         }
     }
 
-    fn exists(&self, name: &str) -> bool {
+    /// Checks that a file is there and can be read.
+    fn probe(&self, name: &str) -> Result<(), String> {
         match self {
-            Self::Embedded(files) => files.iter().any(|(n, _)| *n == name),
-            Self::Folder(folder) => folder.join(name).is_file(),
+            Self::Embedded(files) if files.iter().any(|(n, _)| *n == name) => Ok(()),
+            Self::Embedded(_) => Err(format!("the file {name} is missing")),
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                std::fs::File::open(&path)
+                    .map(drop)
+                    .map_err(|e| unreadable(&path, &e))
+            }
         }
+    }
+}
+
+fn unreadable(path: &Path, e: &std::io::Error) -> String {
+    match e.kind() {
+        std::io::ErrorKind::NotFound => format!(
+            "the file {} is missing; model-path must name the folder of a whole bundle",
+            path.display()
+        ),
+        _ => format!(
+            "the file {} cannot be read: {e}; make it readable, or give another bundle's folder with model-path",
+            path.display()
+        ),
     }
 }
 
@@ -453,14 +462,7 @@ impl Bundle {
                 .ok_or_else(|| format!("bundle.toml lists no hash of {name}"))?;
             let digest = parse_hex(digest)
                 .ok_or_else(|| format!("the hash of {name} is not 64 hexadecimal digits"))?;
-            if !files.exists(name) {
-                return Err(match &files {
-                    Files::Embedded(_) => format!("the file {name} is missing"),
-                    Files::Folder(folder) => {
-                        format!("the file {} is missing", folder.join(name).display())
-                    }
-                });
-            }
+            files.probe(name)?;
             digests.insert((*name).to_string(), digest);
         }
         let hash: [u8; 32] = NORMATIVE_FILES
