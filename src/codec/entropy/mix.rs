@@ -331,7 +331,7 @@ mod tests {
         let mut coder = BitCounter::default();
         for _ in 0..5000 {
             let bit = next(&mut rng) % 2 == 1;
-            let noisy = next(&mut rng) % 20 == 0;
+            let noisy = next(&mut rng).is_multiple_of(20);
             let models = [&mut good[usize::from(bit != noisy)], &mut bad];
             mixer.code(&mut coder, models, [250; 2], bit);
         }
