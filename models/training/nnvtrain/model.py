@@ -135,12 +135,14 @@ class Block(nn.Module):
             self.d.weight.mul_(0.3)
             self.d.weight[:, :, 1, 1] += 0.7
 
-    def run(self, ops, x):
+    def run(self, ops, x, relu=False):
+        """With ``relu`` the result is u8. An s8 result turned into u8 afterwards would be two roundings in a row, which
+        ONNX Runtime merges into one of another scale."""
         t = ops.u8(ops.conv(self.a, x), ACT_K)
         t = ops.u8(ops.conv(self.d, t), ACT_K)
         x = ops.s8(ops.add(x, ops.s8(ops.conv(self.b, t), ACT_K)), ACT_K)
         t = ops.u8(ops.conv(self.e, x), ACT_K)
-        return ops.s8(ops.add(x, ops.s8(ops.conv(self.f, t), ACT_K)), ACT_K)
+        return (ops.u8 if relu else ops.s8)(ops.add(x, ops.s8(ops.conv(self.f, t), ACT_K)), ACT_K)
 
 
 class PerQuantizer(nn.Module):
@@ -238,11 +240,10 @@ class Means(nn.Module):
         t = ops.s8(ops.conv(self.anchors, t), ACT_K)
         t = ops.s8(ops.conv(self.spread, t), ACT_K)
         t = ops.add(t, ops.s8(ops.conv(self.feat, feat), ACT_K))
-        if len(self.blocks):
-            t = ops.s8(t, ACT_K)
-        for b in self.blocks:
-            t = b.run(ops, t)
-        return ops.add(mean_first, ops.round(ops.conv(self.second, ops.u8(t, ACT_K))))
+        t = (ops.s8 if len(self.blocks) else ops.u8)(t, ACT_K)
+        for i, b in enumerate(self.blocks):
+            t = b.run(ops, t, relu=i + 1 == len(self.blocks))
+        return ops.add(mean_first, ops.round(ops.conv(self.second, t)))
 
 
 class Synthesis(nn.Module):
