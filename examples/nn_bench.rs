@@ -123,7 +123,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!(
         "ONNX Runtime {} from {}",
         runtime.version(),
-        runtime.library().display()
+        runtime.path().display()
     );
     println!("memory without a model: {} MiB", memory().0);
     let source = ModelSource::Folder(arguments.bundle.clone());

@@ -18,7 +18,7 @@ use super::error::{NnError, Result};
 #[derive(Debug)]
 pub struct Runtime {
     environment: Environment,
-    library: PathBuf,
+    path: PathBuf,
     version: String,
 }
 
@@ -43,8 +43,8 @@ impl Runtime {
     }
 
     /// Absolute path of the library.
-    pub fn library(&self) -> &Path {
-        &self.library
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     pub(super) fn environment(&self) -> &Environment {
@@ -187,7 +187,7 @@ fn load() -> Result<Runtime> {
                 Ok((version, environment)) => {
                     return Ok(Runtime {
                         environment,
-                        library: candidate,
+                        path: candidate,
                         version,
                     });
                 }

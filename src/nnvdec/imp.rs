@@ -109,8 +109,8 @@ impl ObjectImpl for NnvDec {
                 None,
                 "Name of the built-in bundle to decode with (unset: the one that the stream \
                  names); a stream made with another bundle is an error",
-                "Facts since the last start: frames, concealed, dropped, verified-checksums \
-                 (uint64), fps and time per frame of each stage in ms (double)",
+                "Facts since the last start: frames, concealed, dropped, verified-checksums, \
+                 batches (uint64), fps and time per frame of each stage in ms (double)",
             ));
             specs
         });

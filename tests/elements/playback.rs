@@ -170,40 +170,51 @@ fn key_unit_seeks_land_on_key_frames() {
     });
 }
 
+/// Plays the frames from `start` to `stop` of a file at `rate`, by an accurate seek, and returns what a sink is shown.
+fn play_segment(
+    file: &TempFile,
+    rate: f64,
+    start: gst::ClockTime,
+    stop: gst::ClockTime,
+) -> Vec<Shown> {
+    let pipeline = launch(&format!(
+        "filesrc location={} ! nnvparse ! nnvdec ! fakesink name=out sync=false",
+        file.path()
+    ));
+    let sink = pipeline
+        .downcast_ref::<gst::Bin>()
+        .unwrap()
+        .by_name("out")
+        .unwrap();
+    let seen = record(&sink);
+    pipeline.set_state(gst::State::Paused).unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+    pipeline
+        .seek(
+            rate,
+            gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
+            gst::SeekType::Set,
+            start,
+            gst::SeekType::Set,
+            stop,
+        )
+        .unwrap();
+    pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let mut outcome = Outcome::default();
+    wait(&pipeline, &mut outcome);
+    pipeline.set_state(gst::State::Null).unwrap();
+    outcome.sound();
+    seen.lock().unwrap().0.clone()
+}
+
 #[test]
 fn a_segment_ends_where_the_seek_says() {
     within(|| {
         let file = file("3");
         let linear = decode(file.path(), "").sound();
-        let pipeline = launch(&format!(
-            "filesrc location={} ! nnvparse ! nnvdec ! fakesink name=out sync=false",
-            file.path()
-        ));
-        let sink = pipeline
-            .downcast_ref::<gst::Bin>()
-            .unwrap()
-            .by_name("out")
-            .unwrap();
-        let seen = record(&sink);
-        pipeline.set_state(gst::State::Paused).unwrap();
-        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
-        pipeline
-            .seek(
-                1.0,
-                gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
-                gst::SeekType::Set,
-                ms(40 * 15),
-                gst::SeekType::Set,
-                ms(40 * 20),
-            )
-            .unwrap();
-        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
-        pipeline.set_state(gst::State::Playing).unwrap();
-        let mut outcome = Outcome::default();
-        wait(&pipeline, &mut outcome);
-        pipeline.set_state(gst::State::Null).unwrap();
-        outcome.sound();
-        let sums: Vec<_> = seen.lock().unwrap().0.iter().map(|s| s.checksum).collect();
+        let shown = play_segment(&file, 1.0, ms(40 * 15), ms(40 * 20));
+        let sums: Vec<_> = shown.iter().map(|s| s.checksum).collect();
         assert_eq!(sums, linear.checksums()[15..20]);
     });
 }
@@ -215,35 +226,7 @@ fn playing_backwards_shows_every_frame() {
             let file = file(bframes);
             let mut expected = decode(file.path(), "").sound().checksums();
             expected.reverse();
-            let pipeline = launch(&format!(
-                "filesrc location={} ! nnvparse ! nnvdec ! fakesink name=out sync=false",
-                file.path()
-            ));
-            let sink = pipeline
-                .downcast_ref::<gst::Bin>()
-                .unwrap()
-                .by_name("out")
-                .unwrap();
-            let seen = record(&sink);
-            pipeline.set_state(gst::State::Paused).unwrap();
-            pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
-            pipeline
-                .seek(
-                    -1.0,
-                    gst::SeekFlags::FLUSH | gst::SeekFlags::ACCURATE,
-                    gst::SeekType::Set,
-                    gst::ClockTime::ZERO,
-                    gst::SeekType::Set,
-                    ms(40 * 50),
-                )
-                .unwrap();
-            pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
-            pipeline.set_state(gst::State::Playing).unwrap();
-            let mut outcome = Outcome::default();
-            wait(&pipeline, &mut outcome);
-            pipeline.set_state(gst::State::Null).unwrap();
-            outcome.sound();
-            let shown = seen.lock().unwrap().0.clone();
+            let shown = play_segment(&file, -1.0, gst::ClockTime::ZERO, ms(40 * 50));
             let sums: Vec<_> = shown.iter().map(|s| s.checksum).collect();
             assert_eq!(sums, expected, "bframes {bframes}");
             assert!(shown.is_sorted_by(|a, b| a.pts > b.pts));

@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 @functools.cache
-def library():
+def compiled():
     """The compiled operators, or None."""
     if os.environ.get("NNV_FUSED", "1") == "0":
         return None
@@ -31,4 +31,4 @@ def usable(*tensors):
     import torch
     if any(t.device.type != "cpu" or t.dtype not in (torch.float32, torch.bfloat16) for t in tensors):
         return None
-    return library()
+    return compiled()

@@ -9,7 +9,7 @@ from nnvtrain import fused, model as M, ops
 @pytest.fixture
 def both(monkeypatch):
     """Runs a function with and without the compiled operators."""
-    if fused.library() is None:
+    if fused.compiled() is None:
         pytest.skip("no C++ compiler: the compiled operators cannot be built")
 
     def run(function):
