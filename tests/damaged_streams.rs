@@ -45,11 +45,28 @@ fn scales() -> Vec<u8> {
     (0..CHANNELS * 60).map(|i| (i * 7 % 23) as u8).collect()
 }
 
+/// Gives the first symbol of each place the sign that is not coded where magnitudes hide it; all channels share one.
+fn fit_signs(scales: &[u8], symbols: &mut [i16]) {
+    let places = scales.len() / CHANNELS;
+    for p in 0..places {
+        let coded: Vec<usize> = (0..CHANNELS)
+            .map(|c| c * places + p)
+            .filter(|&at| scales[at] > 0 && symbols[at] != 0)
+            .collect();
+        let sum: i16 = coded.iter().map(|&at| symbols[at].abs()).sum();
+        if let Some(&first) = coded.first()
+            && sum >= 2
+        {
+            symbols[first] = symbols[first].abs() * if sum % 2 == 1 { -1 } else { 1 };
+        }
+    }
+}
+
 /// Access units of a stream with a key frame and a header every eighth frame. Each unit's time names it.
 fn stream(frames: u32) -> Vec<Vec<u8>> {
     let mut rng = Rng(0xabcdef);
-    let (mut sequence, scales) = (SequenceHeader::new("test", [9; 32], 160, 96, 8), scales());
-    sequence.y_streams = STREAMS;
+    let (mut sequence, scales) = (SequenceHeader::new("test", [9; 8], 160, 96, 8), scales());
+    (sequence.key_streams, sequence.inter_streams) = (STREAMS, STREAMS);
     let mut state = contexts();
     (0..frames)
         .map(|i| {
@@ -76,7 +93,7 @@ fn stream(frames: u32) -> Vec<Vec<u8>> {
             let z: Vec<i8> = (0..state.z_shape().len())
                 .map(|_| rng.below(5) as i8 - 2)
                 .collect();
-            let symbols: Vec<i16> = scales
+            let mut symbols: Vec<i16> = scales
                 .iter()
                 .map(|&k| {
                     if k > 0 && rng.below(9) < 2 {
@@ -86,6 +103,7 @@ fn stream(frames: u32) -> Vec<Vec<u8>> {
                     }
                 })
                 .collect();
+            fit_signs(&scales, &mut symbols);
             let z = state.encode_z(&z).unwrap();
             let y = state.encode_y(&scales, &symbols).unwrap();
             let side: &[u8] = if poc == 0 { &[] } else { b"motion" };

@@ -10,7 +10,7 @@ use super::encoder::{Clock, StageTimes, temporal_distances};
 use super::entropy::SymbolContexts;
 use super::error::{CodecError, Result};
 use super::gop::{FrameKind, MAX_LEVEL, References, Reorder, level_sizes};
-use super::latent::dequantise;
+use super::latent::dequantise_sparse;
 use super::motion::{MotionContexts, MotionField, decode_field, predict};
 use super::parallel;
 use super::picture::Picture;
@@ -161,6 +161,31 @@ struct Opened<'a> {
     times: StageTimes,
 }
 
+/// Tensors of one size that are used again: fresh memory would cost more than what is written to it.
+#[derive(Default)]
+struct Tensors(Mutex<Vec<Vec<i16>>>);
+
+impl Tensors {
+    /// At most so many wait to be used again: those of a batch of four inter frames.
+    const KEPT: usize = 12;
+
+    /// A tensor of `len` elements with any values.
+    fn take(&self, len: usize) -> Vec<i16> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // The picture's size may have changed.
+        kept.pop()
+            .filter(|t| t.len() == len)
+            .unwrap_or_else(|| vec![0; len])
+    }
+
+    fn give_back(&self, tensor: Vec<i16>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !tensor.is_empty() && kept.len() < Self::KEPT {
+            kept.push(tensor);
+        }
+    }
+}
+
 /// Decodes access units. Not bound to a thread; one thread at a time.
 pub struct Decoder {
     provider: Box<dyn ModelProvider>,
@@ -180,6 +205,7 @@ pub struct Decoder {
     /// Lost references were already reported for this group of pictures.
     reported: bool,
     last: Option<(Arc<Picture>, u32)>,
+    tensors: Tensors,
     stats: DecoderStats,
     cancel: Cancel,
 }
@@ -210,6 +236,7 @@ impl Decoder {
             joined: false,
             reported: false,
             last: None,
+            tensors: Tensors::default(),
             stats: DecoderStats::default(),
             cancel: Cancel::new(),
         }
@@ -429,11 +456,6 @@ impl Decoder {
         self.references.clear();
         self.gop = None;
         self.joined = false;
-        let hash: String = header
-            .bundle_hash
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
         let pixels = u64::from(header.width) * u64::from(header.height);
         if pixels > self.config.max_pixels {
             return Err(CodecError::TooLarge {
@@ -446,29 +468,28 @@ impl Decoder {
             .sequence
             .take()
             .map(|s| s.model)
-            .filter(|m| m.hash() == header.bundle_hash);
+            .filter(|m| m.hash().starts_with(&header.bundle_hash));
         let model = match same {
             Some(model) => model,
             None => self
                 .provider
                 .model(&header.bundle_name, &header.bundle_hash)?,
         };
-        if model.hash() != header.bundle_hash {
-            let got: String = model.hash().iter().map(|b| format!("{b:02x}")).collect();
+        if !model.hash().starts_with(&header.bundle_hash) {
             return Err(CodecError::Model {
                 name: header.bundle_name.clone(),
-                hash: hash[..16].into(),
+                hash: hex(&header.bundle_hash),
                 what: format!(
                     "the model \"{}\" at hand has the hash {}; give the right one with model-path",
                     model.name(),
-                    &got[..16]
+                    hex(&model.hash()[..header.bundle_hash.len()])
                 ),
             });
         }
         let grid = Grid::for_picture(header.width as usize, header.height as usize)?;
         self.sequence = Some(Sequence {
             info: Arc::new(StreamInfo::from_header(&header)),
-            coding: Coding::new(&model, grid, usize::from(header.y_streams))?,
+            coding: Coding::new(&model, grid, &header)?,
             levels: level_sizes(usize::from(header.gop.mini_gop)),
             model,
             header,
@@ -648,7 +669,7 @@ impl Decoder {
         };
         let inner = self.threads.div_ceil(frames.len());
         let opened = parallel::map(self.threads, frames.len(), |i| {
-            open(sequence, &self.references, &frames[i], inner)
+            open(sequence, &self.references, &frames[i], &self.tensors, inner)
         });
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(frames.len());
         let mut good: Vec<(usize, Opened)> = Vec::new();
@@ -681,6 +702,7 @@ impl Decoder {
                 sequence,
                 frames,
                 good,
+                &self.tensors,
                 self.threads,
                 &self.cancel,
                 &mut self.stats.times,
@@ -695,6 +717,10 @@ impl Decoder {
             .map(|o| o.unwrap_or_else(missing))
             .collect())
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Why a frame cannot be decoded.
@@ -715,11 +741,13 @@ fn open<'a>(
     sequence: &Sequence,
     references: &References<Reference>,
     frame: &'a Pending,
+    tensors: &Tensors,
     threads: usize,
 ) -> std::result::Result<Opened<'a>, Trouble> {
     let header = &frame.header;
     let coding = &sequence.coding;
-    let payload = FramePayload::parse(&frame.payload, sequence.header.y_streams)?;
+    let payload =
+        FramePayload::parse(&frame.payload, sequence.header.y_streams(header.frame_type))?;
     let mut times = StageTimes::default();
     let mut clock = Clock::start();
     let (mut p, mut d) = (Vec::new(), Vec::new());
@@ -756,7 +784,7 @@ fn open<'a>(
         let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
         clock.lap(&mut times.predict);
         let len = coding.grid.picture_len();
-        (p, d) = (vec![0; len], vec![0; len]);
+        (p, d) = (tensors.take(len), tensors.take(len));
         prediction.pack(&mut p, &mut d)?;
         clock.lap(&mut times.pack);
         (symbols, Some((contexts, field)))
@@ -779,6 +807,7 @@ fn decode_opened(
     sequence: &Sequence,
     frames: &[Pending],
     mut opened: Vec<(usize, Opened)>,
+    tensors: &Tensors,
     threads: usize,
     cancel: &Cancel,
     times: &mut StageTimes,
@@ -811,7 +840,7 @@ fn decode_opened(
     clock.lap(&mut times.prior);
     let tables = model.tables(batch.kind());
     let decoded = parallel::map(threads, opened.len(), |n| {
-        let (i, o) = &opened[n];
+        let (_, o) = &opened[n];
         // Each state is taken by one worker.
         let mut state = states[n]
             .lock()
@@ -821,10 +850,18 @@ fn decode_opened(
         let symbols = state
             .decode_y(&o.payload.y, prior.scale_idx(n))
             .map_err(|e| e.to_string())?;
-        let r = dequantise(&symbols, tables.step(quantizer(*i)));
-        Ok::<_, String>((r, state))
+        Ok::<_, String>((symbols, state))
     });
     clock.lap(&mut times.entropy);
+    let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&opened))
+        .map(|(decoded, (i, _))| {
+            let (symbols, state) = decoded?;
+            let mut r = tensors.take(grid.y_len());
+            dequantise_sparse(&symbols, tables.step(quantizer(*i)), &mut r);
+            Ok((r, state))
+        })
+        .collect();
+    clock.lap(&mut times.quantise);
     // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away afterwards.
     let nothing = if decoded.iter().any(Result::is_err) {
         vec![0; grid.y_len()]
@@ -851,8 +888,11 @@ fn decode_opened(
         .zip(unpacked)
         .map(|(((i, o), decoded), picture)| {
             let picture = picture?;
+            tensors.give_back(o.p);
+            tensors.give_back(o.d);
             let outcome = decoded
-                .map(|(_, symbols)| {
+                .map(|(r, symbols)| {
+                    tensors.give_back(r);
                     let (contexts, field) = o
                         .motion
                         .map(|(motion, field)| {

@@ -27,7 +27,7 @@ use super::error::{CodecError, Result};
 use super::gop::{
     FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
 };
-use super::latent::{Rounding, dequantise, quantise, refined};
+use super::latent::{Rounding, dequantise, hide_signs, quantise, refined};
 use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
@@ -242,11 +242,11 @@ impl Encoder {
         model.prepare_encoder()?;
         let info = &config.info;
         let grid = Grid::for_picture(info.width as usize, info.height as usize)?;
-        let streams = y_streams(grid);
         let bframes = config.effective_bframes();
+        let hash = model.hash();
         let header = SequenceHeader {
             bundle_name: model.name().to_string(),
-            bundle_hash: model.hash(),
+            bundle_hash: std::array::from_fn(|i| hash[i]),
             width: info.width,
             height: info.height,
             crop: info.crop,
@@ -267,7 +267,8 @@ impl Encoder {
                 },
                 key_interval: config.key_int_max.min(i32::MAX as u32),
             },
-            y_streams: streams as u8,
+            key_streams: key_streams(grid),
+            inter_streams: inter_streams(grid),
             checksums: config.frame_checksum,
         };
         let payload = header
@@ -277,7 +278,7 @@ impl Encoder {
         write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
         let batch = config.effective_batch().min(nn::MAX_BATCH);
         Ok(Self {
-            coding: Coding::new(&model, grid, streams)?,
+            coding: Coding::new(&model, grid, &header)?,
             planner: GopPlanner::new(bframes, config.key_int_max, batch, config.tuning),
             scene: SceneCut::default(),
             rate: RateController::new(&config),
@@ -749,18 +750,27 @@ impl Encoder {
         let tuning = self.config.tuning;
         let rdo = self.config.speed != SpeedPreset::Fast;
         let tables = self.model.tables(batch.kind());
-        let round = |i: usize, y: &[f32]| {
+        let width = self.coding.grid.w16();
+        let round = |i: usize, y: &[f32], first_half: Option<&[i16]>| {
             let costs = rdo.then(|| starts[i].symbols.costs());
             let rounding = costs
                 .as_ref()
                 .map_or(Rounding::DeadZone(tuning.round_up), |costs| {
                     Rounding::RateDistortion(costs, tuning.lambda)
                 });
-            let symbols = quantise(y, prior.scale_idx(i), rounding);
+            let mut symbols = quantise(y, prior.scale_idx(i), width, rounding, first_half);
+            hide_signs(
+                &mut symbols,
+                y,
+                prior.scale_idx(i),
+                width,
+                tables.y_order(),
+                rounding,
+            );
             let r = dequantise(&symbols, tables.step(quantizers[i]));
             (symbols, r)
         };
-        let mut quantised = parallel::map(threads, n, |i| round(i, analysis.y(i)));
+        let mut quantised = parallel::map(threads, n, |i| round(i, analysis.y(i), None));
         clock.lap(&mut self.stats.times.quantise);
         if batch.kind() == nn::FrameKind::Key {
             // The second half's means depend on the symbols of the first, as they were chosen in the end.
@@ -769,7 +779,8 @@ impl Encoder {
             clock.lap(&mut self.stats.times.analyse);
             quantised = parallel::map(threads, n, |i| {
                 let step = tables.step(quantizers[i]);
-                round(i, &refined(analysis.y(i), refinement.delta(i), step))
+                let y = refined(analysis.y(i), refinement.delta(i), step);
+                round(i, &y, Some(&quantised[i].0))
             });
             clock.lap(&mut self.stats.times.quantise);
         }
@@ -862,13 +873,14 @@ impl Encoder {
         header.omit_times(self.header.frame_rate, self.key_pts);
         let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
         let latent_bytes = y.iter().map(|y| y.len()).sum();
+        let streams = self.header.y_streams(header.frame_type);
         let payload = FramePayload {
             header,
             side: &coded.side,
             z: &coded.z,
             y,
         }
-        .to_payload(self.header.y_streams)?;
+        .to_payload(streams)?;
         let mut data = if key {
             self.sequence_unit.clone()
         } else {
@@ -966,15 +978,21 @@ impl Clock {
     }
 }
 
-/// Independent streams of `y`: enough for decoders with many cores, few enough not to cost rate.
-fn y_streams(grid: Grid) -> usize {
-    match grid.h16() * grid.w16() {
+/// Independent streams of `y` in inter frames: enough for decoders with many cores, few enough not to cost rate.
+fn inter_streams(grid: Grid) -> u8 {
+    let streams: usize = match grid.h16() * grid.w16() {
         0..600 => 1,
         600..3000 => 2,
         3000..9000 => 4,
         _ => 8,
-    }
-    .min(grid.h16())
+    };
+    streams.min(grid.h16()) as u8
+}
+
+/// Independent streams of `y` in key frames. Each learns its probabilities anew, and key frames are few, or whole ones
+/// are decoded side by side.
+fn key_streams(grid: Grid) -> u8 {
+    inter_streams(grid).div_ceil(2)
 }
 
 /// Time of a frame less that of its references, which motion vectors are scaled with.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What encoder and decoder keep of a decoded frame for those that refer to it.
 
+use super::bitstream::SequenceHeader;
 use super::entropy::{SymbolContexts, SymbolTables};
 use super::error::{CodecError, Result};
 use super::motion::{MotionContexts, MotionField};
@@ -28,17 +29,16 @@ pub(super) struct Reference {
     pub field: Option<Arc<MotionField>>,
 }
 
-/// Entropy tables of a model, and the size they are used for.
+/// Entropy tables of a model with the number of streams of each kind of frame, and the size they are used for.
 #[derive(Debug, Clone)]
 pub(super) struct Coding {
     pub grid: Grid,
-    pub streams: usize,
-    key: Arc<SymbolTables>,
-    inter: Arc<SymbolTables>,
+    key: (Arc<SymbolTables>, u8),
+    inter: (Arc<SymbolTables>, u8),
 }
 
 impl Coding {
-    pub fn new(model: &Model, grid: Grid, streams: usize) -> Result<Self> {
+    pub fn new(model: &Model, grid: Grid, header: &SequenceHeader) -> Result<Self> {
         let tables = |kind| {
             let t = model.tables(kind);
             SymbolTables::new(
@@ -51,15 +51,14 @@ impl Coding {
         };
         Ok(Self {
             grid,
-            streams,
-            key: tables(FrameKind::Key)?,
-            inter: tables(FrameKind::Inter)?,
+            key: (tables(FrameKind::Key)?, header.key_streams),
+            inter: (tables(FrameKind::Inter)?, header.inter_streams),
         })
     }
 
     /// The state in which a frame without a past begins.
     pub fn fresh(&self, kind: FrameKind) -> Result<SymbolContexts> {
-        let tables = match kind {
+        let (tables, streams) = match kind {
             FrameKind::Key => &self.key,
             FrameKind::Inter => &self.inter,
         };
@@ -67,7 +66,7 @@ impl Coding {
             tables.clone(),
             self.grid.h16(),
             self.grid.w16(),
-            self.streams,
+            usize::from(*streams),
         )?;
         Ok(contexts)
     }

@@ -277,7 +277,7 @@ mod tests {
     fn header(rate: (u32, u32)) -> SequenceHeader {
         SequenceHeader {
             frame_rate: Rational::new(rate.0, rate.1),
-            ..SequenceHeader::new("realtime", [7; 32], 64, 48, 8)
+            ..SequenceHeader::new("realtime", [7; 8], 64, 48, 8)
         }
     }
 

@@ -137,7 +137,7 @@ fn garbage_alone_is_one_error() {
 fn streams_of_unknown_models_say_which() {
     within(|| {
         let units = units();
-        let other = |name: &str, hash: [u8; 32]| {
+        let other = |name: &str, hash: [u8; 8]| {
             let header = SequenceHeader::new(name, hash, 64, 48, 8);
             let mut unit = Vec::new();
             write_unit(&mut unit, UnitType::Sequence, &header.to_payload().unwrap()).unwrap();
@@ -150,8 +150,8 @@ fn streams_of_unknown_models_say_which() {
             unit
         };
         for (name, hash, words) in [
-            ("somebodys", [7; 32], "not built into this plugin"),
-            ("realtime", [7; 32], "another one"),
+            ("somebodys", [7; 8], "not built into this plugin"),
+            ("realtime", [7; 8], "another one"),
         ] {
             let file = TempFile::with("other.nnv", &other(name, hash));
             let outcome = decode(file.path(), "");
@@ -169,7 +169,7 @@ fn streams_of_unknown_models_say_which() {
             assert!(auto.errors.join("\n").contains(words), "{:?}", auto.errors);
         }
         // The user's own choice does not fit the stream.
-        let file = TempFile::with("other.nnv", &other("somebodys", [7; 32]));
+        let file = TempFile::with("other.nnv", &other("somebodys", [7; 8]));
         let outcome = decode(file.path(), "model=realtime");
         assert!(
             outcome.errors.join("\n").contains("0707070707070707"),

@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn header() -> Vec<u8> {
-        SequenceHeader::new("b", [7; 32], 64, 48, 8)
+        SequenceHeader::new("b", [7; 8], 64, 48, 8)
             .to_payload()
             .unwrap()
     }

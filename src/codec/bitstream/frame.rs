@@ -439,7 +439,7 @@ impl<'a> FramePayload<'a> {
         }
     }
 
-    /// Writes the payload of a frame unit. `y_streams`: what the sequence header says.
+    /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of its type.
     ///
     /// # Errors
     /// When a field is beyond its limits, or parts are there that frames of this type do not have.
@@ -487,7 +487,7 @@ impl<'a> FramePayload<'a> {
         Ok(o)
     }
 
-    /// Takes the payload of a frame unit apart. `y_streams`: what the sequence header says.
+    /// Takes the payload of a frame unit apart. `y_streams`: what the sequence header says for frames of its type.
     ///
     /// # Errors
     /// [`BitstreamError`] says what is missing or beyond its limits.

@@ -2,6 +2,7 @@
 //! The sequence header: all that a decoder must know before the first frame.
 
 use super::BitstreamError;
+use super::frame::FrameType;
 use super::io::{Reader, put_varint};
 
 /// First bytes of a sequence header.
@@ -18,6 +19,9 @@ pub const MAX_REFERENCES: u8 = 8;
 pub const MAX_MINI_GOP: u8 = 8;
 /// Largest number of `y` streams per frame.
 pub const MAX_Y_STREAMS: u8 = 8;
+
+/// The first eight bytes of a bundle's hash: enough to tell bundles apart; who wants to be sure of the rest compares files.
+pub type BundleHash = [u8; 8];
 
 const HEADER: &str = "sequence header";
 
@@ -149,8 +153,8 @@ pub struct GopFacts {
 pub struct SequenceHeader {
     /// Name of the bundle, `[a-z0-9._-]`, 1 to 64 bytes.
     pub bundle_name: String,
-    /// The `hash` of the bundle.
-    pub bundle_hash: [u8; 32],
+    /// The beginning of the bundle's hash.
+    pub bundle_hash: BundleHash,
     /// Width of the coded picture in luma samples, 1..=16384, before padding to a multiple of 16.
     pub width: u32,
     /// Height of the coded picture in luma samples.
@@ -173,8 +177,10 @@ pub struct SequenceHeader {
     pub content_light: Option<ContentLight>,
     /// Structure of the stream.
     pub gop: GopFacts,
-    /// Independent entropy streams of `y` in each frame, 1..=8.
-    pub y_streams: u8,
+    /// Independent entropy streams of `y` in each key frame, 1..=8.
+    pub key_streams: u8,
+    /// Independent entropy streams of `y` in each inter frame, 1..=8.
+    pub inter_streams: u8,
     /// Every frame carries a checksum.
     pub checksums: bool,
 }
@@ -183,7 +189,7 @@ impl SequenceHeader {
     /// A header for pictures of this size with everything else at its default.
     pub fn new(
         bundle_name: &str,
-        bundle_hash: [u8; 32],
+        bundle_hash: BundleHash,
         width: u32,
         height: u32,
         bit_depth: u8,
@@ -207,8 +213,17 @@ impl SequenceHeader {
                 max_references: 2,
                 key_interval: 0,
             },
-            y_streams: 1,
+            key_streams: 1,
+            inter_streams: 1,
             checksums: false,
+        }
+    }
+
+    /// Entropy streams of `y` in frames of this type.
+    pub fn y_streams(&self, kind: FrameType) -> u8 {
+        match kind {
+            FrameType::Key => self.key_streams,
+            FrameType::Inter | FrameType::Repeat => self.inter_streams,
         }
     }
 
@@ -359,12 +374,11 @@ impl SequenceHeader {
             g.key_interval.into(),
             "numbers below 2^31, 0 for no limit",
         )?;
-        check(
-            (1..=MAX_Y_STREAMS).contains(&self.y_streams),
-            "y streams",
-            self.y_streams.into(),
-            "1 to 8",
-        )
+        for streams in [self.key_streams, self.inter_streams] {
+            let sound = (1..=MAX_Y_STREAMS).contains(&streams);
+            check(sound, "y streams", streams.into(), "1 to 8")?;
+        }
+        Ok(())
     }
 
     /// The payload of a sequence header unit.
@@ -430,7 +444,7 @@ impl SequenceHeader {
         let g = self.gop;
         o.extend([g.max_reorder, g.mini_gop, g.max_references]);
         put_varint(&mut o, g.key_interval.into());
-        o.push(self.y_streams);
+        o.push((self.key_streams - 1) << 3 | (self.inter_streams - 1));
         Ok(o)
     }
 
@@ -454,8 +468,8 @@ impl SequenceHeader {
         }
         // Anything but ASCII is refused by `validate`; a replacement character is not ASCII.
         let bundle_name = String::from_utf8_lossy(r.bytes(len.into(), "bundle name")?).into_owned();
-        let mut bundle_hash = [0; 32];
-        bundle_hash.copy_from_slice(r.bytes(32, "bundle hash")?);
+        let mut bundle_hash = BundleHash::default();
+        bundle_hash.copy_from_slice(r.bytes(size_of::<BundleHash>(), "bundle hash")?);
         let flags = r.u8("flags")?;
         if flags & !FLAGS != 0 {
             return r.fail("flags", flags.into(), "0 to 7");
@@ -528,7 +542,15 @@ impl SequenceHeader {
             max_references: r.u8("max references")?,
             key_interval: int(&mut r, "key interval")?,
         };
-        let y_streams = r.u8("y streams")?;
+        let streams = r.u8("y streams")?;
+        if streams >= 64 {
+            return Err(BitstreamError::Field {
+                header: HEADER,
+                field: "y streams",
+                value: streams.into(),
+                allowed: "0 to 63",
+            });
+        }
         if r.left() > 0 {
             return Err(BitstreamError::Trailing {
                 header: HEADER,
@@ -555,7 +577,8 @@ impl SequenceHeader {
             mastering_display,
             content_light,
             gop,
-            y_streams,
+            key_streams: (streams >> 3) + 1,
+            inter_streams: (streams & 7) + 1,
             checksums: flags & FLAG_CHECKSUMS != 0,
         };
         header.validate()?;
@@ -600,9 +623,10 @@ mod tests {
                 max_references: 6,
                 key_interval: 250,
             },
-            y_streams: 4,
+            key_streams: 2,
+            inter_streams: 4,
             checksums: true,
-            ..SequenceHeader::new("realtime", [0xab; 32], 1920, 1080, 10)
+            ..SequenceHeader::new("realtime", [0xab; 8], 1920, 1080, 10)
         }
     }
 
@@ -610,8 +634,8 @@ mod tests {
     fn headers_round_trip() {
         for h in [
             full(),
-            SequenceHeader::new("a", [0; 32], 1, 1, 8),
-            SequenceHeader::new("x.y-z_9", [1; 32], 16384, 16384, 8),
+            SequenceHeader::new("a", [0; 8], 1, 1, 8),
+            SequenceHeader::new("x.y-z_9", [1; 8], 16384, 16384, 8),
         ] {
             assert_eq!(SequenceHeader::parse(&h.to_payload().unwrap()), Ok(h));
         }
@@ -627,7 +651,7 @@ mod tests {
         let p = full().to_payload().unwrap();
         assert_eq!(
             crc32c::crc32c(&p),
-            0xf2d3_7760,
+            0xf6ac_e241,
             "changed bytes are a change of the format: {:08x}",
             crc32c::crc32c(&p)
         );
@@ -635,7 +659,7 @@ mod tests {
 
     #[test]
     fn limits_hold_when_writing() {
-        let bad: [fn(&mut SequenceHeader); 20] = [
+        let bad: [fn(&mut SequenceHeader); 21] = [
             |h| h.bundle_name.clear(),
             |h| h.bundle_name = "Upper".into(),
             |h| h.bundle_name = "../evil".into(),
@@ -655,7 +679,8 @@ mod tests {
             |h| h.gop.max_reorder = 8,
             |h| h.gop.mini_gop = 0,
             |h| h.gop.max_references = 9,
-            |h| h.y_streams = 0,
+            |h| h.key_streams = 0,
+            |h| h.inter_streams = 9,
         ];
         for (i, f) in bad.iter().enumerate() {
             let mut h = full();

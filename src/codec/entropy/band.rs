@@ -4,16 +4,20 @@
 use super::golomb::UIntModel;
 use super::mix::{Counter, Mixer};
 use super::range::BinaryCoder;
-use super::symbols::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, SymbolTables};
+use super::symbols::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
 
 /// Places in a row that form a run.
 const RUN: usize = 8;
 /// Channels whose runs at one place form a group.
 const GROUP: usize = 16;
+/// Channels, in the order of coding, that share one hidden sign at each place: whole groups.
+pub const HIDING_CHANNELS: usize = 2 * GROUP;
+/// Their magnitudes must sum up to this or more, else the sign is coded.
+pub const HIDING_SUM: u32 = 2;
 
 /// Classes of the scale index in the neighbourhood models.
 const SCALE_CLASSES: usize = 24;
-const NEAR_CLASSES: usize = 9;
+pub(super) const NEAR_CLASSES: usize = 9;
 const RATIO_CLASSES: usize = 8;
 const CHANNEL_GROUPS: usize = 4;
 const CO_CLASSES: usize = 5;
@@ -61,7 +65,7 @@ fn load(bytes: &[u8], at: usize) -> u64 {
 }
 
 #[inline(always)]
-fn scale_class(k: u8) -> usize {
+pub(super) fn scale_class(k: u8) -> usize {
     usize::from(k >> 1).min(SCALE_CLASSES - 1)
 }
 
@@ -87,7 +91,7 @@ const NEAR_CLASS: [u8; 64] = {
 };
 
 #[inline(always)]
-fn near_class(sum: u32) -> usize {
+pub fn near_class(sum: u32) -> usize {
     usize::from(NEAR_CLASS[(sum as usize).min(63)])
 }
 
@@ -125,7 +129,7 @@ pub(super) struct BandState {
     /// Model A of magnitudes: per scale index.
     pub(super) scale: Vec<Bins>,
     /// Model B: scale class and magnitudes of the neighbours in the channel.
-    near: Vec<Bins>,
+    pub(super) near: Vec<Bins>,
     /// Model C: scale class, channel group, and how the channels coded so far at this place compare with their scales.
     ratio: Vec<Bins>,
     /// Model D: scale class, magnitude at the same place in the reference frame, coarse neighbours.
@@ -315,12 +319,16 @@ impl Layout {
     }
 }
 
-/// The symbols of a band: what an encoder reads and a decoder writes.
+/// The symbols of a frame: what an encoder reads and a decoder writes.
 pub(super) trait Symbols {
-    /// The symbol, 0 in a decoder. `at` counts in the whole latent.
+    /// The symbol at this place of the latent, 0 in a decoder.
     fn get(&self, at: usize) -> i32;
-    /// A symbol other than zero was coded. `at` counts in the band.
-    fn put(&mut self, at: usize, symbol: i16);
+    /// A symbol other than zero was coded at this place of the latent; returns what it can be found again by.
+    fn put(&mut self, at: usize, channel: u16, value: i16) -> usize;
+    /// Whether a symbol is negative, for an encoder to write.
+    fn is_negative(&self, handle: usize) -> bool;
+    /// Whether a symbol that was put without its sign is negative. Returns whether that can be.
+    fn set_sign(&mut self, handle: usize, negative: bool) -> bool;
 }
 
 /// The whole latent of an encoder.
@@ -331,19 +339,50 @@ impl Symbols for &[i16] {
     }
 
     #[inline(always)]
-    fn put(&mut self, _at: usize, _symbol: i16) {}
+    fn put(&mut self, at: usize, _channel: u16, _value: i16) -> usize {
+        at
+    }
+
+    #[inline(always)]
+    fn set_sign(&mut self, handle: usize, negative: bool) -> bool {
+        (self[handle] < 0) == negative
+    }
+
+    #[inline(always)]
+    fn is_negative(&self, handle: usize) -> bool {
+        self[handle] < 0
+    }
 }
 
-/// The band of a decoder, all zero at first.
-impl Symbols for &mut [i16] {
+/// What a decoder finds.
+impl Symbols for &mut Vec<Symbol> {
     #[inline(always)]
     fn get(&self, _at: usize) -> i32 {
         0
     }
 
     #[inline(always)]
-    fn put(&mut self, at: usize, symbol: i16) {
-        self[at] = symbol;
+    fn put(&mut self, at: usize, channel: u16, value: i16) -> usize {
+        self.push(Symbol {
+            at: at as u32,
+            channel,
+            value,
+        });
+        self.len() - 1
+    }
+
+    #[inline(always)]
+    fn set_sign(&mut self, handle: usize, negative: bool) -> bool {
+        if negative {
+            let value = &mut self[handle].value;
+            *value = -*value;
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn is_negative(&self, _handle: usize) -> bool {
+        false
     }
 }
 
@@ -358,6 +397,15 @@ struct Place {
     sum: u32,
     /// A low symbol other than zero was found.
     found: bool,
+}
+
+/// The first symbol other than zero that [`HIDING_CHANNELS`] have at one place. Its sign comes last.
+#[derive(Clone, Copy, Default)]
+struct First {
+    /// By which it is found again.
+    handle: usize,
+    /// Their magnitudes at this place.
+    sum: u32,
 }
 
 /// Scale indices of a run, and in the high bits of further bytes which of its symbols are coded for themselves and which
@@ -392,6 +440,8 @@ struct Band<'a, C, S> {
     /// What the channels coded so far at each place summed up to, and what their scales promised.
     actual: Vec<u16>,
     promised: Vec<u16>,
+    /// Per place; `sum` is 0 where all is zero so far.
+    firsts: Vec<First>,
     /// Added to a scale index this gives a byte above 127 where the index is not low.
     not_low: u64,
     /// Whether any magnitude was above the limit.
@@ -423,6 +473,7 @@ pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
         magnitudes,
         actual: vec![0; places * RUN],
         promised: vec![0; places * RUN],
+        firsts: vec![First::default(); places * RUN],
         not_low: u64::from(128 - LOW[usize::from(reference.is_none())]) * ONES,
         sound: true,
     };
@@ -438,7 +489,11 @@ pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
                 }
             }
         }
+        if ((g + 1) * GROUP).is_multiple_of(HIDING_CHANNELS) {
+            band.last_signs();
+        }
     }
+    band.last_signs();
     band.sound
 }
 
@@ -545,6 +600,23 @@ impl<C: BinaryCoder, S: Symbols> Band<'_, C, S> {
         }
     }
 
+    /// The signs that were left out: hidden in the parity of the magnitudes at their places, or coded where those are small.
+    fn last_signs(&mut self) {
+        for first in &mut self.firsts {
+            let sum = std::mem::take(&mut first.sum);
+            if sum == 0 {
+                continue;
+            }
+            let negative = if sum < HIDING_SUM {
+                let negative = self.symbols.is_negative(first.handle);
+                self.coder.bypass(negative.into(), 1) == 1
+            } else {
+                sum % 2 == 1
+            };
+            self.sound &= self.symbols.set_sign(first.handle, negative);
+        }
+    }
+
     /// Codes the run of channel `c`, which is channel `i` of its group, at a place.
     #[inline(always)]
     fn run(&mut self, c: u16, rank: usize, i: usize, at: usize, place: &mut Place) {
@@ -644,11 +716,15 @@ impl<C: BinaryCoder, S: Symbols> Band<'_, C, S> {
             if m > 0 {
                 self.magnitudes[o] = small as u8;
                 self.sound &= m <= MAX_MAGNITUDE as u32;
-                let m = m.min(MAX_MAGNITUDE as u32) as i16;
-                let negative = self.coder.bypass(u32::from(value < 0), 1) == 1;
-                let shape = self.layout.shape;
-                let to = (usize::from(c) * self.layout.rows + y) * shape.width + x + j;
-                self.symbols.put(to, if negative { -m } else { m });
+                let magnitude = m.min(MAX_MAGNITUDE as u32) as i16;
+                if self.firsts[p].sum == 0 {
+                    self.firsts[p].handle = self.symbols.put(symbols + j, c, magnitude);
+                } else {
+                    let negative = self.coder.bypass(u32::from(value < 0), 1) == 1;
+                    let value = if negative { -magnitude } else { magnitude };
+                    self.symbols.put(symbols + j, c, value);
+                }
+                self.firsts[p].sum += m;
             }
         }
     }

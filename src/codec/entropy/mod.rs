@@ -14,9 +14,10 @@ mod mix;
 pub mod range;
 pub mod symbols;
 
+pub use band::{HIDING_CHANNELS, HIDING_SUM, near_class};
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
-pub use symbols::{LatentShape, SymbolContexts, SymbolCosts, SymbolTables};
+pub use symbols::{LatentShape, SparseSymbols, Symbol, SymbolContexts, SymbolCosts, SymbolTables};
 
 /// What can be wrong with entropy-coded data or with what is to be coded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,9 @@ pub enum EntropyError {
         "a symbol exceeds its limit (2047 in y, 127 in z); when decoding: the stream is damaged"
     )]
     SymbolRange,
+    /// Symbols that an encoder may not choose.
+    #[error("a first symbol has another sign than the parity of the magnitudes says")]
+    Parity,
     /// A scale index above 63: no network of a bundle gives one.
     #[error("the prior network gave a scale index above 63: the bundle is broken")]
     ScaleIndex,

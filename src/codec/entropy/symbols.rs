@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::EntropyError;
-use super::band::{BandState, Layout, code_band};
+use super::band::{BandState, Layout, NEAR_CLASSES, code_band, scale_class};
 use super::hyper::HyperState;
 use super::range::{Decoder, Encoder, bit_cost};
 
@@ -279,9 +279,13 @@ impl SymbolContexts {
 
     /// Writes the latent: one byte string per stream. Symbols where `scale_idx` is 0 are not looked at.
     ///
+    /// Of each place and [`HIDING_CHANNELS`](super::HIDING_CHANNELS) in the order of coding, the sign of the first symbol
+    /// other than zero is not written where the magnitudes sum up to [`HIDING_SUM`](super::HIDING_SUM) or more: it must be
+    /// negative where that sum is odd.
+    ///
     /// # Errors
     /// [`EntropyError::Shape`] when a length does not fit; [`EntropyError::SymbolRange`] when a symbol's magnitude is
-    /// above 2047.
+    /// above 2047; [`EntropyError::Parity`] when a sign does not fit its place's magnitudes.
     pub fn encode_y(
         &mut self,
         scale_idx: &[u8],
@@ -298,11 +302,11 @@ impl SymbolContexts {
         }
         let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
         let n = self.bands.len();
-        let mut parts = Self::each_band(&mut self.bands, |i, state| {
+        let parts = Self::each_band(&mut self.bands, |i, state| {
             let layout = Self::layout(shape, n, i);
             let mut mags = vec![0; layout.len()];
             let mut enc = Encoder::new();
-            code_band(
+            let sound = code_band(
                 state,
                 tables,
                 &mut enc,
@@ -312,10 +316,16 @@ impl SymbolContexts {
                 reference.map(|r| &r[i][..]),
                 &mut mags,
             );
-            (enc.finish(), mags)
+            // Magnitudes were checked before.
+            let data = sound.then(|| enc.finish());
+            Ok((data.ok_or(EntropyError::Parity)?, mags))
         });
-        let out = parts.iter_mut().map(|p| std::mem::take(&mut p.0)).collect();
-        self.magnitudes = Some(parts.into_iter().map(|p| p.1).collect());
+        let (out, mags): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
+        self.magnitudes = Some(mags.into());
         Ok(out)
     }
 
@@ -328,7 +338,7 @@ impl SymbolContexts {
         &mut self,
         streams: &[&[u8]],
         scale_idx: &[u8],
-    ) -> Result<Vec<i16>, EntropyError> {
+    ) -> Result<SparseSymbols, EntropyError> {
         self.check_scales(scale_idx)?;
         if streams.len() != self.bands.len() {
             return Err(EntropyError::Shape {
@@ -340,7 +350,7 @@ impl SymbolContexts {
         let parts = Self::each_band(&mut self.bands, |i, state| {
             let layout = Self::layout(shape, n, i);
             let mut mags = vec![0; layout.len()];
-            let mut out = vec![0; shape.channels * layout.rows * shape.width];
+            let mut out = Vec::with_capacity(streams[i].len().min(1 << 16));
             let mut dec = Decoder::new(streams[i]);
             let sound = code_band(
                 state,
@@ -348,7 +358,7 @@ impl SymbolContexts {
                 &mut dec,
                 layout,
                 scale_idx,
-                &mut out[..],
+                &mut out,
                 reference.map(|r| &r[i][..]),
                 &mut mags,
             );
@@ -359,13 +369,13 @@ impl SymbolContexts {
                 Err(EntropyError::SymbolRange)
             }
         });
-        let (symbols, mags): (Vec<_>, Vec<_>) = parts
+        let (bands, mags): (Vec<_>, Vec<_>) = parts
             .into_iter()
             .collect::<Result<Vec<_>, _>>()?
             .into_iter()
             .unzip();
         self.magnitudes = Some(mags.into());
-        Ok(join(shape, symbols))
+        Ok(SparseSymbols { shape, bands })
     }
 
     /// Runs `f` for each band, each on its own thread when there are several.
@@ -396,8 +406,8 @@ impl SymbolContexts {
 
     /// What symbols cost in this state, for an encoder that weighs rate against distortion.
     pub fn costs(&self) -> SymbolCosts {
-        let mut cost = vec![[0u16; BINS + 1]; SCALES];
-        for (row, bins) in cost.iter_mut().zip(&self.bands[0].scale).skip(1) {
+        let row = |bins: &[super::mix::Counter; BINS]| {
+            let mut row = [0u16; BINS + 1];
             let mut sum = 0;
             for m in 0..BINS {
                 let p = bins[m].p1().max(super::range::MIN_P);
@@ -405,37 +415,68 @@ impl SymbolContexts {
                 sum += bit_cost(p, true);
             }
             row[BINS] = (sum + 256).min(65535) as u16;
-        }
-        SymbolCosts(cost)
+            row
+        };
+        let near = &self.bands[0].near;
+        // Not coded at index 0.
+        let none = std::iter::repeat_n([0; BINS + 1], NEAR_CLASSES);
+        let coded = (1..SCALES).flat_map(|k| {
+            let class = scale_class(k as u8);
+            near[class * NEAR_CLASSES..][..NEAR_CLASSES].iter().map(row)
+        });
+        SymbolCosts(none.chain(coded).collect())
     }
 }
 
-/// Joins bands of rows into whole planes.
-fn join<T: Copy>(shape: LatentShape, mut bands: Vec<Vec<T>>) -> Vec<T> {
-    if bands.len() == 1
-        && let Some(whole) = bands.pop()
-    {
-        return whole;
-    }
-    let mut out = Vec::with_capacity(shape.len());
-    for c in 0..shape.channels {
-        for b in &bands {
-            let plane = b.len() / shape.channels;
-            out.extend_from_slice(&b[c * plane..(c + 1) * plane]);
-        }
-    }
-    out
+/// A symbol other than zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Symbol {
+    /// Its place in `[channels, height, width]`.
+    pub at: u32,
+    /// Its channel.
+    pub channel: u16,
+    /// Its value, with a magnitude of at most 2047.
+    pub value: i16,
 }
 
-/// Cost of coding magnitudes (with their signs) per scale index, in 1/256 bit.
+/// The symbols of a frame as they were decoded: those other than zero, which are few.
+#[derive(Clone, Debug)]
+pub struct SparseSymbols {
+    shape: LatentShape,
+    bands: Vec<Vec<Symbol>>,
+}
+
+impl SparseSymbols {
+    /// The latent's shape.
+    pub fn shape(&self) -> LatentShape {
+        self.shape
+    }
+
+    /// All symbols other than zero, each once.
+    pub fn iter(&self) -> impl Iterator<Item = &Symbol> {
+        self.bands.iter().flatten()
+    }
+
+    /// All symbols, `[channels, height, width]`.
+    pub fn to_dense(&self) -> Vec<i16> {
+        let mut out = vec![0; self.shape.len()];
+        for symbol in self.iter() {
+            out[symbol.at as usize] = symbol.value;
+        }
+        out
+    }
+}
+
+/// Cost of coding magnitudes (with their signs) per scale index and class of the neighbours, in 1/256 bit.
 #[derive(Clone, Debug)]
 pub struct SymbolCosts(Vec<[u16; BINS + 1]>);
 
 impl SymbolCosts {
-    /// Cost of a symbol of this magnitude at scale index `k`; 0 at index 0, where nothing is coded.
+    /// Cost of a symbol of this magnitude at scale index `k`, with neighbours of this class; 0 at index 0, where nothing
+    /// is coded.
     #[inline]
-    pub fn cost(&self, k: u8, magnitude: u32) -> u32 {
-        let row = &self.0[usize::from(k) & (SCALES - 1)];
+    pub fn cost(&self, k: u8, near: usize, magnitude: u32) -> u32 {
+        let row = &self.0[(usize::from(k) & (SCALES - 1)) * NEAR_CLASSES + near];
         if magnitude < BINS as u32 {
             u32::from(row[magnitude as usize])
         } else {
@@ -444,16 +485,11 @@ impl SymbolCosts {
             u32::from(row[BINS]) + (2 * bits + 1) * 256
         }
     }
-
-    /// Costs of the magnitudes 0 to 14 at scale index `k`, and of larger ones without their escape.
-    #[inline]
-    pub fn row(&self, k: u8) -> &[u16; BINS + 1] {
-        &self.0[usize::from(k) & (SCALES - 1)]
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{HIDING_CHANNELS, HIDING_SUM};
     use super::*;
 
     const SHAPE: LatentShape = LatentShape {
@@ -478,6 +514,34 @@ mod tests {
             let v = -sigma / 2f64.sqrt() * (1.0 - 2.0 * u.abs()).ln() * u.signum();
             v.round().clamp(-2047.0, 2047.0) as i16
         }
+    }
+
+    /// Gives symbols the signs that are not coded; channels come in the reverse order. Returns how many those are.
+    fn fit_signs(shape: LatentShape, k: &[u8], s: &mut [i16]) -> u32 {
+        let mut hidden = 0;
+        let (positions, channels) = (shape.height * shape.width, shape.channels);
+        let order: Vec<usize> = (0..channels).rev().collect();
+        for p in 0..positions {
+            for group in order.chunks(HIDING_CHANNELS) {
+                let coded = |at: &usize| k[*at] > 0 && s[*at] != 0;
+                let coded: Vec<usize> = group
+                    .iter()
+                    .map(|c| c * positions + p)
+                    .filter(coded)
+                    .collect();
+                let sum: u32 = coded
+                    .iter()
+                    .map(|&at| u32::from(s[at].unsigned_abs()))
+                    .sum();
+                if let Some(&first) = coded.first()
+                    && sum >= HIDING_SUM
+                {
+                    s[first] = s[first].abs() * if sum % 2 == 1 { -1 } else { 1 };
+                    hidden += 1;
+                }
+            }
+        }
+        hidden
     }
 
     fn sigma(k: usize) -> f64 {
@@ -505,7 +569,7 @@ mod tests {
     fn frame(rng: &mut Rng, shape: LatentShape, mismatch: f64, skip: u32) -> (Vec<u8>, Vec<i16>) {
         // Scales vary smoothly over the picture; the truth deviates from what is signalled by a field of its own.
         let phase = rng.unit() * 6.0;
-        (0..shape.len())
+        let (k, mut s): (Vec<u8>, Vec<i16>) = (0..shape.len())
             .map(|i| {
                 let (x, y) = (
                     (i % shape.width) as f64,
@@ -527,7 +591,9 @@ mod tests {
                 };
                 (k, s)
             })
-            .unzip()
+            .unzip();
+        fit_signs(shape, &k, &mut s);
+        (k, s)
     }
 
     #[test]
@@ -542,6 +608,7 @@ mod tests {
                     let at = i * 211 + t;
                     s[at] = if k[at] > 0 { v } else { 0 };
                 }
+                fit_signs(SHAPE, &k, &mut s);
                 let z: Vec<i8> = (0..enc.z_shape().len())
                     .map(|_| if t == 2 { 0 } else { rng.laplace(3.0) as i8 })
                     .collect();
@@ -550,7 +617,7 @@ mod tests {
                 let data = enc.encode_y(&k, &s).unwrap();
                 assert_eq!(data.len(), streams);
                 let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
-                assert_eq!(dec.decode_y(&parts, &k).unwrap(), s);
+                assert_eq!(dec.decode_y(&parts, &k).unwrap().to_dense(), s);
             }
         }
     }
@@ -562,11 +629,13 @@ mod tests {
             height: 1,
             width: 3,
         };
-        let (k, s) = (vec![20; 15], (0..15).map(|v| v - 7).collect::<Vec<i16>>());
+        let (k, mut s) = (vec![20; 15], (0..15).map(|v| v - 7).collect::<Vec<i16>>());
+        fit_signs(shape, &k, &mut s);
         let data = contexts(shape, 8).encode_y(&k, &s).unwrap();
         let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
         assert_eq!(parts.len(), 8);
-        assert_eq!(contexts(shape, 8).decode_y(&parts, &k).unwrap(), s);
+        let decoded = contexts(shape, 8).decode_y(&parts, &k).unwrap();
+        assert_eq!(decoded.to_dense(), s);
     }
 
     #[test]
@@ -667,19 +736,20 @@ mod tests {
         };
         let mut rng = Rng(42);
         let mut ctx = contexts(shape, 1);
-        let (k, s) = frame(&mut rng, shape, 0.0, 30);
+        let (k, mut s) = frame(&mut rng, shape, 0.0, 30);
         let costs = ctx.costs();
         let estimate: f64 = k
             .iter()
             .zip(&s)
-            .map(|(&k, &s)| f64::from(costs.cost(k, s.unsigned_abs().into())) / 256.0)
+            .map(|(&k, &s)| f64::from(costs.cost(k, 0, s.unsigned_abs().into())) / 256.0)
             .sum();
+        let estimate = estimate - f64::from(fit_signs(shape, &k, &mut s));
         let bits = ctx.encode_y(&k, &s).unwrap()[0].len() as f64 * 8.0;
         assert!(
             (estimate / bits - 1.0).abs() < 0.02,
             "estimated {estimate}, written {bits}"
         );
-        assert_eq!(costs.cost(0, 0), 0);
+        assert_eq!(costs.cost(0, 0, 0), 0);
     }
 
     #[test]
@@ -701,7 +771,7 @@ mod tests {
             }
             let parts: Vec<&[u8]> = bad.iter().map(|d| &d[..]).collect();
             match contexts(SHAPE, 2).decode_y(&parts, &k) {
-                Ok(out) => assert!(out.iter().all(|v| v.abs() <= 2047)),
+                Ok(out) => assert!(out.iter().all(|s| s.value.abs() <= 2047)),
                 Err(_) => failures += 1,
             }
             let _ = contexts(SHAPE, 1).decode_z(parts[0]);
