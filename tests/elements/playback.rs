@@ -37,9 +37,10 @@ fn decodebin_and_uridecodebin_find_the_way() {
                 file.path()
             ),
         ] {
-            let outcome = play(&launch(&format!(
-                "{description} ! fakesink name=out sync=false"
-            )))
+            let outcome = patiently(&description, |limit| {
+                let pipeline = launch(&format!("{description} ! fakesink name=out sync=false"));
+                play_within(limit, &pipeline)
+            })
             .sound();
             assert_eq!(outcome.checksums(), linear.checksums(), "{description}");
         }
@@ -51,16 +52,19 @@ fn playbin_plays() {
     within(|| {
         let file = file("3");
         let linear = decode(file.path(), "").sound();
-        for player in ["playbin", "playbin3"] {
-            let sink = element("fakesink", &[("sync", "false")]);
-            let player = element(player, &[("flags", "video")]);
-            player.set_property("uri", uri(&file));
-            player.set_property("video-sink", &sink);
-            let seen = record(&sink);
-            let mut outcome = Outcome::default();
-            player.set_state(gst::State::Playing).unwrap();
-            wait(&player, &mut outcome);
-            player.set_state(gst::State::Null).unwrap();
+        for name in ["playbin", "playbin3"] {
+            let (outcome, seen) = patiently(name, |limit| {
+                let sink = element("fakesink", &[("sync", "false")]);
+                let player = element(name, &[("flags", "video")]);
+                player.set_property("uri", uri(&file));
+                player.set_property("video-sink", &sink);
+                let seen = record(&sink);
+                let mut outcome = Outcome::default();
+                player.set_state(gst::State::Playing).unwrap();
+                let ended = ends_within(limit, &player, &mut outcome);
+                player.set_state(gst::State::Null).unwrap();
+                ended.then_some((outcome, seen))
+            });
             let outcome = outcome.sound();
             assert_eq!(outcome.tags.map(|t| t.n_tags() > 0), Some(true));
             let sums: Vec<_> = seen.lock().unwrap().0.iter().map(|s| s.checksum).collect();
