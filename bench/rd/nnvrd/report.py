@@ -150,6 +150,19 @@ def losses(selection: Selection) -> list[str]:
     return markdown_table(["clip", "comparison", "BD-rate %", "Y", "U", "V", "MS-SSIM"], [row for _, row in found])
 
 
+def ordering(selection: Selection) -> list[str]:
+    """Whether a higher quantizer always means a smaller file and a lower PSNR, per NNV codec."""
+    lines = []
+    for codec in (c for c in selection.codecs() if CODECS[c].kind == "nnv"):
+        curves = {clip: sorted(by[codec], key=lambda r: r.point) for clip, by in selection.rows.items() if codec in by}
+        broken = [clip for clip, rows in curves.items()
+                  if any(b.bytes >= a.bytes or b.psnr_yuv >= a.psnr_yuv for a, b in zip(rows, rows[1:]))]  # fmt: skip
+        points = sorted({r.point for rows in curves.values() for r in rows})
+        lines.append(f"- {codec}, quantizers {', '.join(map(str, points))}: size and PSNR fall strictly on {len(curves) - len(broken)} of "
+                     f"{len(curves)}{': not on ' + ', '.join(broken) if broken else ''}")  # fmt: skip
+    return lines
+
+
 def speeds(selection: Selection) -> list[str]:
     body = []
     for codec in selection.codecs():
@@ -234,6 +247,7 @@ def section(title: str, selection: Selection, model: Model | None, command: str,
     lost = losses(selection)
     if lost:
         lines += ["", "### Where NNV loses", "", *lost]
+    lines += ["", "### Order of the quantizers", "", *ordering(selection)]
     if not selection.still:
         lines += ["", "### Speed", "", *speeds(selection)]
     macs = complexity(model)
@@ -267,6 +281,8 @@ def publish(a: argparse.Namespace, clips: list[Clip], store: Store, model: Model
     if lost:
         print("\nWhere NNV loses, worst first\n")
         print("\n".join(lost))
+    print()
+    print("\n".join(ordering(selection)))
     print()
     print("\n".join(speeds(selection)))
     if a.no_docs or a.quick or a.clips or a.frames:
