@@ -158,18 +158,33 @@ def _code_ffmpeg(codec: Codec, clip: RawClip, point: int, key_interval: int, thr
     return Coded(stream, decoded, encode_s, decode_s)
 
 
-def y4m_to_yuv(source: Path, sink: Path, frame_size: int) -> None:
-    """Strip the headers of a Y4M file; frame parameters are allowed, another frame size is an error."""
+def y4m_to_yuv(source: Path, sink: Path, width: int, height: int, frames: int) -> None:
+    """Strip the headers of a Y4M file of 8-bit 4:2:0, and the padding that GStreamer's y4menc leaves at the end of rows whose width is
+    no multiple of 8 (its own layout: rows begin at multiples of four bytes). Frame parameters are allowed, another frame size is an error."""
+    rows, chroma = (height, (height + 1) // 2), ((width + 1) // 2)
+    planes = [(width, rows[0]), (chroma, rows[1]), (chroma, rows[1])]
+    padded = [((w + 3) // 4 * 4, h + (h % 2 if i == 0 else 0)) for i, (w, h) in enumerate(planes)]
+    size, padded_size = (sum(w * h for w, h in p) for p in (planes, padded))
+    frame_header = len(b"FRAME\n")
     with source.open("rb") as src, sink.open("wb") as dst:
         if not src.readline().startswith(b"YUV4MPEG2 "):
             raise RuntimeError(f"{source}: no YUV4MPEG2 header")
+        left = source.stat().st_size - src.tell()
+        is_padded = size != padded_size and left == frames * (padded_size + frame_header)
         while header := src.readline():
             if not header.startswith(b"FRAME"):
                 raise RuntimeError(f"{source}: frame header expected, found {header[:20]!r}")
-            frame = src.read(frame_size)
-            if len(frame) != frame_size:
-                raise RuntimeError(f"{source}: last frame has {len(frame)} of {frame_size} bytes")
-            dst.write(frame)
+            frame = src.read(padded_size if is_padded else size)
+            if len(frame) != (padded_size if is_padded else size):
+                raise RuntimeError(f"{source}: last frame has {len(frame)} of {size} bytes")
+            if not is_padded:
+                dst.write(frame)
+                continue
+            at = 0
+            for (w, h), (stride, all_rows) in zip(planes, padded):
+                for y in range(h):
+                    dst.write(frame[at + y * stride : at + y * stride + w])
+                at += stride * all_rows
 
 
 def _code_nnv(codec: Codec, clip: RawClip, point: int, key_interval: int, threads: int, model: Model, work: Path) -> Coded:
@@ -182,7 +197,7 @@ def _code_nnv(codec: Codec, clip: RawClip, point: int, key_interval: int, thread
     decode_s = _timed(
         ["gst-launch-1.0", "-q", "filesrc", f"location={stream}", "!", "nnvparse", "!", "nnvdec", *common, "!", "y4menc",
          "!", "filesink", f"location={decoded_y4m}"], 3600)  # fmt: skip
-    y4m_to_yuv(decoded_y4m, decoded, clip.yuv.stat().st_size // clip.frames)
+    y4m_to_yuv(decoded_y4m, decoded, clip.width, clip.height, clip.frames)
     decoded_y4m.unlink()
     return Coded(stream, decoded, encode_s, decode_s)
 

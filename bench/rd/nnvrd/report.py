@@ -295,6 +295,8 @@ def publish(a: argparse.Namespace, clips: list[Clip], store: Store, model: Model
         parts.append(f"--dataset {a.dataset}")
     if a.key_interval != "whole":
         parts.append(f"--key-interval {a.key_interval}")
+    if a.points:
+        parts.append(f"--points {a.points}")
     if a.model_path:
         parts.append(f"--model-path {shlex.quote(a.model_path)}")
     page = REPO / "docs/results.md"

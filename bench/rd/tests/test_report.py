@@ -76,7 +76,7 @@ def test_a_section_is_replaced_and_the_rest_stays():
 def test_published_page_and_plots(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "REPO", tmp_path)
     a = argparse.Namespace(nframes=96, key=1000, key_interval="whole", no_docs=False, quick=False, clips=[], frames=None,
-                           dataset="video", model_path=None)  # fmt: skip
+                           dataset="video", model_path=None, points=None)  # fmt: skip
     report.publish(a, CLIPS, store, MODEL)
     text = (tmp_path / "docs/results.md").read_text()
     assert "training.kmac_per_pixel: 9.5" in text
@@ -90,8 +90,16 @@ def test_published_page_and_plots(store, tmp_path, monkeypatch, capsys):
 def test_y4m_frames_are_counted_and_checked(tmp_path):
     source = tmp_path / "a.y4m"
     source.write_bytes(b"YUV4MPEG2 W2 H2 F25:1\n" + b"FRAME\n123456" + b"FRAME Ip\nabcdef")
-    y4m_to_yuv(source, tmp_path / "a.yuv", 6)
+    y4m_to_yuv(source, tmp_path / "a.yuv", 2, 2, 2)
     assert (tmp_path / "a.yuv").read_bytes() == b"123456abcdef"
     source.write_bytes(b"YUV4MPEG2 W2 H2 F25:1\nFRAME\n123")
     with pytest.raises(RuntimeError, match="3 of 6 bytes"):
-        y4m_to_yuv(source, tmp_path / "a.yuv", 6)
+        y4m_to_yuv(source, tmp_path / "a.yuv", 2, 2, 1)
+
+
+def test_padding_of_y4m_rows_is_taken_off(tmp_path):
+    source = tmp_path / "a.y4m"
+    frame = b"FRAME\nabcdef..ghijkl..mnopqr..........123.456.uvw.xyz."
+    source.write_bytes(b"YUV4MPEG2 W6 H3 F25:1\n" + 2 * frame)
+    y4m_to_yuv(source, tmp_path / "a.yuv", 6, 3, 2)
+    assert (tmp_path / "a.yuv").read_bytes() == 2 * b"abcdefghijklmnopqr123456uvwxyz"
