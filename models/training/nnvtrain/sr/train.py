@@ -14,6 +14,7 @@ from .data import open_planes
 from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
+LEAK = 0.1
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 
 
@@ -33,7 +34,7 @@ def arguments(p):
     p.add_argument("--size", type=int, default=48, help="side of the input crops")
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
-    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--lr", type=float, default=5e-3, help="of Muon, which trains the kernels of the body; everything else has a fifth, by Adam")
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
@@ -44,14 +45,30 @@ def arguments(p):
     p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
 
 
+def parameter_groups(net, lr):
+    """Muon sees a kernel as a matrix of outputs by taps."""
+    kernels = [c.plain for c in net.body]
+    ids = {id(p) for p in kernels}
+    return [{"params": kernels, "lr": lr, "matrix": True}, {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 5}]
+
+
 class SrRun(Run):
+    ema_decay = 0.995  # a run ends with a falling learning rate: a longer average would only lag behind it
+
     def description(self):
         a = self.args
         return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model}
 
+    def leak(self):
+        """ReLUs begin leaky, so that channels do not die while steps are large, and close as the learning rate falls from 3/4 to 1/4.
+        A network that takes over another's weights has closed ones."""
+        fresh = not (self.args.init or self.args.int8)
+        self.net.leak = self.ema.leak = LEAK * min(1.0, max(0.0, 2 * self.rate() - 0.5)) if fresh else 0.0
+
     def rate(self):
         if self.args.anneal:
-            return max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes))
+            # The rise keeps the first steps, which move every channel one way, from killing many.
+            return min((self.step - self.cold_from + 1) / 100, max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes)))
         return super().rate()
 
 
@@ -103,8 +120,8 @@ def split(planes):
 
 
 def crops(planes, args, step):
-    """Endless batches; another start of the run draws other ones."""
-    rng = torch.Generator().manual_seed(args.seed + 7919 * step + int(time.time()) % 100000)
+    """Endless batches; a run that goes on from another step draws other ones."""
+    rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     while True:
         given, wanted = planes.draw(args.batch, args.size, rng)
         yield given / 255, wanted / 255
@@ -125,7 +142,7 @@ def run(args):
         torch.set_float32_matmul_precision("high")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    state = SrRun(args, net, [{"params": list(net.parameters()), "lr": args.lr}])
+    state = SrRun(args, net, parameter_groups(net, args.lr))
     batches = None
     if not state.resume():
         batches = crops(train_set, args, 0)
@@ -136,12 +153,14 @@ def run(args):
     batches = batches or crops(train_set, args, state.step)
     print(f"{args.model} x{args.scale} {args.task}: {net.parameters_deployed()} parameters, {net.macs_per_pixel()} MAC per input pixel, "
           f"{len(train_set.entries)} planes", flush=True)
+    state.leak()
     evaluate(state.ema, held, args.held)
     amp = torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=train.amp_of(args) is not None)
     forward = torch.compile(net) if args.compile else net
     since, first = time.time(), state.step
     while not state.done():
         given, wanted = next(batches)
+        state.leak()
         with amp:
             got = forward(given)
         loss = distance(args.loss, got.float(), wanted, args.scale)
