@@ -11,7 +11,9 @@ import io
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import zipfile
 from pathlib import Path
@@ -104,8 +106,10 @@ def through_gstreamer(raw: bytes, w: int, h: int, options: list) -> bytes:
 
 
 def camera_noise(rng, luma: np.ndarray) -> np.ndarray:
-    """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it."""
-    gauss, poisson = log_uniform(rng, 0.5, 10), log_uniform(rng, 0.02, 0.8)
+    """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it.
+
+    Never weaker than the grain of good pictures: a network could not tell them apart, and would smooth what must come back untouched."""
+    gauss, poisson = log_uniform(rng, 2.5, 10), log_uniform(rng, 0.02, 0.8)
     noise = rng.normal(0, 1, luma.shape)
     blur = rng.uniform(0, 0.5)
     for axis in (0, 1):
@@ -164,12 +168,12 @@ class Maker:
         frames = [middle(f, 8 * self.scale) for f in frames]
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
-        # Of clips to be repaired a third is noisy, most of those are then coded too; one in twenty is left as it is and must come back untouched.
+        # Of clips to be repaired a fifth is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
         fate = rng.random()
         repair = self.task == "repair"
-        if repair and fate < 0.35:
+        if repair and fate < 0.2:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
-        if not repair or 0.15 <= fate < 0.95:
+        if not repair or 0.1 <= fate < 0.95:
             given = self.coder(given, codec_options(rng, self.nnv))
         picks = rng.choice(FRAMES, KEPT, replace=False)
         return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
@@ -230,10 +234,11 @@ def run(args):
     print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}", flush=True)
     maker = Maker(store, args.task, scale, args.seed, nnv=nnv)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
+    # A run that is stopped leaves packs that can be read.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         fill(writer, maker, args.total_mb * 1e6)
     finally:
-        # A run that is stopped leaves packs that can be read.
         writer.close()
     for path in writer.paths:
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
