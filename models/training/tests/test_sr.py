@@ -319,19 +319,6 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
         export.write_bundle(bundle, "test", "", [small, small], {})
 
 
-def test_leaks_close_and_stay_closed(pictures, tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
-    leaks = []
-    kept = train.SrRun.leak
-    monkeypatch.setattr(train.SrRun, "leak", lambda run: (kept(run), leaks.append(run.net.leak)))
-    train.run(options(pictures, tmp_path, "a", "--steps", "2"))
-    train.run(options(pictures, tmp_path, "a", "--cooldown", "4"))
-    train.run(options(pictures, tmp_path, "a", "--steps", "8"))
-    assert leaks[0] == train.LEAK and leaks[-1] == 0 and leaks == sorted(leaks, reverse=True)
-    assert torch.load(tmp_path / "a" / "last.pt", weights_only=True)["leak"] == 0
-
-
 def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "fast", (16, 1))

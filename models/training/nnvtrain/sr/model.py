@@ -82,8 +82,8 @@ class Rounding(nn.Module):
     def forward(self, x):
         step = self.step()
         if torch.is_grad_enabled():
-            # One pass instead of six. A value that was cut off still feels a gradient that leads back, so no channel dies.
-            return ClampRound.apply(x, float(self.low * step), float(self.high * step), float(1 / step), True)
+            # One pass instead of six.
+            return ClampRound.apply(x, float(self.low * step), float(self.high * step), float(1 / step), False)
         return torch.round((x.float() / step).clamp(self.low, self.high)) * step
 
     @torch.no_grad()
@@ -106,7 +106,6 @@ class SrNet(nn.Module):
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
         self.residual = Rounding(-127, 127) if cfg.int8 else None
         self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
-        self.leak = 0.0  # slope of the ReLUs' negative side; training may open it, what ships has none
 
     def layers(self):
         """(kernel, bias) of head, body and tail, as deployed but for the rounding; the head sees x - 1/2."""
@@ -128,7 +127,7 @@ class SrNet(nn.Module):
                     rounding.calibrate(h if last else F.relu(h))
                 h = rounding(h)
             elif not last:
-                h = F.leaky_relu(h, self.leak) if self.leak else F.relu(h)
+                h = F.relu(h)
         with torch.autocast(x.device.type, enabled=False):
             y = h.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(y, self.cfg.scale)

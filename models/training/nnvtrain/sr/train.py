@@ -14,7 +14,6 @@ from .data import open_planes
 from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
-LEAK = 0.1
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 
 
@@ -55,36 +54,15 @@ def parameter_groups(net, lr):
 class SrRun(Run):
     ema_decay = 0.995  # a run ends with a falling learning rate: a longer average would only lag behind it
 
-    def __init__(self, args, net, groups):
-        super().__init__(args, net, groups)
-        # A network that takes over another's weights, or rounds, has closed ReLUs.
-        net.leak = self.ema.leak = 0.0 if args.init or args.int8 else LEAK
-
     def description(self):
         a = self.args
-        return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model, "leak": self.net.leak}
-
-    def resume(self):
-        found = super().resume()
-        if found:
-            c = torch.load(self.out / "last.pt", map_location="cpu", weights_only=True)
-            self.net.leak = self.ema.leak = c.get("leak", 0.0)
-        return found
-
-    def fall(self):
-        """How far the learning rate has come down, 1 to 0."""
-        if self.args.anneal:
-            return max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes))
-        return super().rate() if self.args.cooldown else 1.0
-
-    def leak(self):
-        """ReLUs begin leaky, so that channels do not die while steps are large, and close as the learning rate falls from 3/4 to 1/4. They never open
-        again: a network of closed ones explodes."""
-        self.net.leak = self.ema.leak = min(self.net.leak, LEAK * max(0.0, 2 * self.fall() - 0.5))
+        return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model}
 
     def rate(self):
-        # The rise keeps the first steps, which move every channel one way, from killing many.
-        return min((self.step - self.cold_from + 1) / 100, self.fall()) if self.args.anneal else super().rate()
+        if self.args.anneal:
+            # The rise keeps the first steps, which move every channel one way, from killing many.
+            return min((self.step - self.cold_from + 1) / 100, max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes)))
+        return super().rate()
 
 
 def psnr(mse: float) -> float:
@@ -168,14 +146,12 @@ def run(args):
     batches = batches or crops(train_set, args, state.step)
     print(f"{args.model} x{args.scale} {args.task}: {net.parameters_deployed()} parameters, {net.macs_per_pixel()} MAC per input pixel, "
           f"{len(train_set.entries)} planes", flush=True)
-    state.leak()
     evaluate(state.ema, held, args.held)
     amp = torch.autocast(args.device.split(":")[0], torch.bfloat16, enabled=train.amp_of(args) is not None)
     forward = torch.compile(net) if args.compile else net
     since, first = time.time(), state.step
     while not state.done():
         given, wanted = next(batches)
-        state.leak()
         with amp:
             got = forward(given)
         loss = distance(args.loss, got.float(), wanted, args.scale)
