@@ -76,7 +76,7 @@ def evaluate(net, held, count, label="eval"):
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
-    zero = SrNet(SrConfig(net.cfg.scale, 1, 0)).to(held.data.device)
+    zero = SrNet(SrConfig(net.cfg.scale, 2, 0)).to(held.data.device)  # no layer of equal widths: no identity
     for parameter in zero.parameters():
         parameter.zero_()
     for i in picks:
