@@ -104,7 +104,7 @@ def small_table(table: Table, networks: list[Network]) -> list[str]:
         return []
     head = ["clip (frames)", "quantizer", "enlarged by", "kbit/s", "PSNR Y", "SSIM Y", "full size, same rate: PSNR", "SSIM", "gain, dB"]
     note = ("`videoscale method=lanczos ! nnvenc bframes=7` at half size, `nnvdec ! nnsr scale=2` (or `videoscale`) to show it, beside `nnvenc` at full size; its values at the same rate "
-            f"lie between measured points. The small way with a network has the higher PSNR at {wins} points.")
+            f"lie between measured points. Codec: {', '.join(sorted({r.codec for r in shown}))}. The small way with a network has the higher PSNR at {wins} points.")
     return ["### Code small, show large", "", note, "", *markdown_table(head, body), ""]
 
 
