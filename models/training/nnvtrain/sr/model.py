@@ -87,11 +87,11 @@ class Rounding(nn.Module):
         return torch.round((x.float() / step).clamp(self.low, self.high)) * step
 
     @torch.no_grad()
-    def calibrate(self, x):
-        """Covers all but one value in ten thousand, and a tenth more: of a few crops only part of what comes is seen."""
+    def calibrate(self, x, least: float = 0.0):
+        """Covers all but one value in ten thousand, and a tenth more: of a few crops only part of what comes is seen. But `least` in any case."""
         values = x.float().abs().flatten()
         peak = values.kthvalue(max(1, int(values.numel() * 0.9999))).values
-        self.log_step.copy_((1.1 * peak / self.high).clamp_min(1e-6).log())
+        self.log_step.copy_((1.1 * peak).clamp_min(least).div(self.high).clamp_min(1e-6).log())
 
 
 class SrNet(nn.Module):
@@ -124,13 +124,18 @@ class SrNet(nn.Module):
                 # To 0..255 steps: the ReLU is in the rounding.
                 rounding = self.residual if last else self.acts[i]
                 if calibrate:
-                    rounding.calibrate(h if last else F.relu(h))
+                    # A fresh tail says nothing yet of the residual's range.
+                    rounding.calibrate(h, self.residual_least()) if last else rounding.calibrate(F.relu(h))
                 h = rounding(h)
             elif not last:
                 h = F.relu(h)
         with torch.autocast(x.device.type, enabled=False):
             y = h.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(y, self.cfg.scale)
+
+    def residual_least(self) -> float:
+        """Repairing moves a sample by less than enlarging does, and its good input deserves fine steps."""
+        return (32 if self.cfg.scale == 1 else 64) / 255
 
     def parameters_deployed(self) -> int:
         return sum(w.numel() + b.numel() for w, b in self.layers())
