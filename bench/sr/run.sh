@@ -10,6 +10,9 @@ if [ -z "${NNV_PYTHON:-}" ]; then
     "$python" -m pip install --quiet --disable-pip-version-check 'pillow>=10' 'onnxruntime>=1.19' 'ssimulacra2>=0.3' >&2
   fi
 fi
+# The part `small` runs pipelines: the plugin, where it is built (cargo build --release --lib).
+# shellcheck source=scripts/env.sh disable=SC1091
+. "$root/scripts/env.sh" 2>/dev/null
 # One BLAS thread: the measures gain nothing from more, and the networks' times would suffer.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 export PYTHONPATH=$root/bench/sr:$root/bench/rd${PYTHONPATH:+:$PYTHONPATH}

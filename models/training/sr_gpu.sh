@@ -33,9 +33,9 @@ bundle() {
   local name=$1 model=$2 task=$3 scale=$4 data=$5 batch=$6
   local options=(--model "$model" --task "$task" --scale "$scale" --batch "$batch" --size 64)
   case $stage in
-    base) train "$name" sr "$data" "${options[@]}" --lr 1e-3 ;;
-    cool) train "$name" sr "$data" "${options[@]}" --lr 7e-4 --anneal --loss mse ;;
-    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 2e-4 --anneal --loss mse --int8 --init "$out/$name/last.pt" ;;
+    base) train "$name" sr "$data" "${options[@]}" ;;
+    cool) train "$name" sr "$data" "${options[@]}" --lr 3e-3 --anneal --loss mse ;;
+    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 1e-3 --anneal --loss mse --int8 --init "$out/$name/last.pt" ;;
     gan) ;;
     *) echo "sr_gpu: unknown stage $stage" >&2; exit 2 ;;
   esac

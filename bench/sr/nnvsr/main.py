@@ -9,10 +9,10 @@ from nnvrd.clips import REPO
 
 from . import measure, report
 from .bundles import load, shipped
-from .store import Clip, Picture, Speed, Table
+from .store import Clip, Picture, Small, Speed, Table
 
 FRAMES, QUICK_FRAMES = 96, 16
-PARTS = ("pictures", "clips", "speed")
+PARTS = ("pictures", "clips", "small", "speed")
 
 
 def arguments() -> argparse.Namespace:
@@ -34,7 +34,7 @@ def main():
     a = arguments()
     networks = [n for b in a.bundle for n in load(b)] if a.bundle else shipped(REPO / "models/sr")
     tables = {"pictures": Table(a.results / "pictures.csv", Picture), "clips": Table(a.results / "clips.csv", Clip),
-              "speed": Table(a.results / "speed.csv", Speed)}
+              "small": Table(a.results / "small.csv", Small), "speed": Table(a.results / "speed.csv", Speed)}
     parts = () if a.report else a.only or PARTS
     if "pictures" in parts:
         measure.pictures(tables["pictures"], networks, a.quick)
@@ -42,6 +42,8 @@ def main():
         measure.speed(tables["speed"], networks, a.threads, a.seconds)
     if "clips" in parts:
         measure.clips(tables["clips"], networks, a.quick, a.frames or (QUICK_FRAMES if a.quick else FRAMES), a.cache)
+    if "small" in parts:
+        measure.small(tables["small"], networks, a.frames or (QUICK_FRAMES if a.quick else FRAMES), a.cache)
     docs = not (a.no_docs or a.bundle)
     side_by_side = report.crops(networks, REPO / "docs/sr") if docs else []
     body = report.section(tables, networks, "bench/sr/run.sh" + (" --quick" if a.quick else ""), side_by_side)

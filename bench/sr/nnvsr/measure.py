@@ -1,4 +1,4 @@
-"""What is measured: pictures, coded clips, repair, speed."""
+"""What is measured: pictures, coded clips, repair, clips coded small, speed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import os
 import subprocess
 import tempfile
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
-from nnvrd.clips import RawClip, find_clips, prepare
+from nnvrd.clips import REPO, RawClip, find_clips, prepare
+from nnvrd.codecs import y4m_to_yuv
 from nnvrd.metrics import frame_bytes, psnr, ssim_pair
 
 from .bundles import Network
 from .planes import KERNELS, compare, read_luma, resize, ssimulacra2
-from .store import Clip, Picture, Speed, Table
+from .store import Clip, Picture, Small, Speed, Table
 
 DATASETS = ("set5", "set14", "bsd100")
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 32)
 SSIM_STRIDE, SSIMULACRA2_STRIDE = 3, 16
+# "Code small, show large": the clips whose half size a player might get, and the quantizers of both ways.
+SMALL_CLIPS = ("bikes", "talking_head", "vtest")
+SMALL_QUANTIZERS, FULL_QUANTIZERS = (16, 24, 32, 40), (36, 42, 48, 54, 60)
 
 
 def pictures(table: Table, networks: list[Network], quick: bool):
@@ -82,19 +87,19 @@ class Coded:
         return out
 
 
-def quality(wanted, got) -> tuple[float, float, float | None]:
+def quality(wanted, got, perceived: bool = True) -> tuple[float, float, float | None]:
     """(PSNR, SSIM, SSIMULACRA2) of two iterators of luma; the last two on some of the frames."""
-    squares, ssims, perceived, count = 0.0, [], [], 0
+    squares, ssims, scores, count = 0.0, [], [], 0
     for t, (a, b) in enumerate(zip(wanted, got, strict=True)):
         squares += float(np.mean((a.astype(np.float32) - b) ** 2))
         count += 1
         if t % SSIM_STRIDE == 0:
             ssims.append(ssim_pair(a, b)[0])
-        if t % SSIMULACRA2_STRIDE == 0:
+        if perceived and t % SSIMULACRA2_STRIDE == 0:
             value = ssimulacra2(a, b)
             if value is not None:
-                perceived.append(value)
-    return psnr(squares / count), float(np.mean(ssims)), float(np.mean(perceived)) if perceived else None
+                scores.append(value)
+    return psnr(squares / count), float(np.mean(ssims)), float(np.mean(scores)) if scores else None
 
 
 def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache: Path):
@@ -124,6 +129,46 @@ def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache
                         got = small if method == "decoded" else (resize(y, h, w) for y in small)
                     table.add(Clip(item.name, frames, crf, scale, method, coded.kbps, *quality(wanted, got)))
         print(f"bench/sr: {item.name} done", flush=True)
+
+
+def gstreamer(*pipeline) -> None:
+    command = ["gst-launch-1.0", "-q", *map(str, pipeline)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stderr or done.stdout).strip()[-1000:]}")
+
+
+def nnv_version() -> str:
+    """The codec's bundle, as far as it decides bits and pixels."""
+    return "realtime@" + tomllib.loads((REPO / "models/realtime/bundle.toml").read_text())["hash"][:12]
+
+
+def small(table: Table, networks: list[Network], frames: int, cache: Path):
+    """videoscale ! nnvenc, then nnvdec ! nnsr scale=2 (or videoscale again), beside nnvenc at full size: real pipelines, files and plugin."""
+    codec = nnv_version()
+    networks = [n for n in networks if n.scale == 2 and n.bundle in ("balanced", "compressed")]
+    for item in (c for c in find_clips("video", False) if c.name in SMALL_CLIPS):
+        clip = prepare(item, frames, cache)
+        w, h = clip.width, clip.height
+        half, whole = (("!", f"video/x-raw,width={k},height={l}") for k, l in ((w // 2, h // 2), (w, h)))
+        scale = ("!", "videoscale", "method=lanczos")
+        ways = {"lanczos": (*scale, *whole)} | {n.id: ("!", "nnsr", "scale=2", f"model-path={n.path.parent}", *whole) for n in networks}
+        runs = [(q, (), {"full": ()}) for q in FULL_QUANTIZERS] + [(q, (*scale, *half), ways) for q in SMALL_QUANTIZERS]
+        for quantizer, shrink, ways in runs:
+            missing = {m: way for m, way in ways.items() if (clip.name, frames, codec, quantizer, m) not in table}
+            if not missing:
+                continue
+            with tempfile.TemporaryDirectory() as name:
+                stream, shown, raw_shown = (Path(name) / f for f in ("clip.nnv", "shown.y4m", "shown.yuv"))
+                gstreamer("filesrc", f"location={clip.y4m}", "!", "y4mdec", *shrink, "!", "nnvenc", f"quantizer={quantizer}", "bframes=7",
+                          "!", "filesink", f"location={stream}")
+                kbps = stream.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
+                for method, enlarge in missing.items():
+                    gstreamer("filesrc", f"location={stream}", "!", "nnvparse", "!", "nnvdec", *enlarge, "!", "y4menc", "!", "filesink", f"location={shown}")
+                    y4m_to_yuv(shown, raw_shown, frame_bytes(w, h))
+                    psnr_y, ssim, _ = quality(lumas(clip.yuv, w, h), lumas(raw_shown, w, h), perceived=False)
+                    table.add(Small(clip.name, frames, codec, quantizer, method, kbps, psnr_y, ssim))
+        print(f"bench/sr: {item.name} coded small done", flush=True)
 
 
 def speed(table: Table, networks: list[Network], threads: int, seconds: float):

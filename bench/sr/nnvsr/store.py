@@ -51,6 +51,21 @@ class Speed:
     KEY = ("method", "width", "height", "threads")
 
 
+@dataclass(frozen=True)
+class Small:
+    """A clip through nnvenc at its size (`method` full), or at half its size and enlarged again."""
+
+    clip: str
+    frames: int
+    codec: str
+    quantizer: int
+    method: str
+    kbps: float
+    psnr: float
+    ssim: float
+    KEY = ("clip", "frames", "codec", "quantizer", "method")
+
+
 def _value(kind: str, text: str):
     if kind == "float | None":
         return float(text) if text else None

@@ -102,6 +102,8 @@ class Muon(torch.optim.Optimizer):
 class Run:
     """A resumable run: model, its moving average, optimiser, step, log."""
 
+    ema_decay = 0.999
+
     def __init__(self, args, net, groups):
         self.args, self.net = args, net
         self.ema = copy.deepcopy(net).requires_grad_(False)
@@ -167,7 +169,7 @@ class Run:
             for g, b in zip(self.opt.param_groups, self.base):
                 g["lr"] = b * f
             self.opt.step()
-        d = min(0.999, (1 + self.step) / (10 + self.step))
+        d = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - d)
         self.step += 1

@@ -1,4 +1,4 @@
-"""Super-resolution: resampling against a slow reference, networks against their branches, graphs against PyTorch, whole runs on made-up pictures."""
+"""Super-resolution: resampling against a slow reference, graphs against PyTorch, whole runs on made-up pictures."""
 
 import argparse
 import shutil
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nnvtrain.sr import data, export, gan, pairs, resample, train
-from nnvtrain.sr.model import RepConv, SrConfig, SrNet, load_sr
+from nnvtrain.sr.model import Conv, SrConfig, SrNet, load_sr
 
 
 def slow_resize(row, size):
@@ -72,15 +72,12 @@ def noisy_net(scale=2, width=16, depth=2, int8=False):
     return net.eval()
 
 
-def test_folded_kernel_is_the_sum_of_the_branches():
+def test_kernel_starts_at_the_identity_where_widths_agree():
     torch.manual_seed(0)
-    conv, x = RepConv(6, 6, 1.0), torch.rand(1, 6, 9, 9)
+    conv, x = Conv(6, 6, 1.0), torch.rand(1, 6, 9, 9)
     want = x[:, :, 1:-1, 1:-1] + F.conv2d(x, conv.plain)
-    want = want + F.conv2d(F.conv2d(x, conv.expand[:, :, None, None]), conv.squeeze)
-    for k in range(3):
-        mixed = F.conv2d(x, conv.mix[k][:, :, None, None])
-        want = want + conv.edge[k][:, None, None] * F.conv2d(mixed, conv.filters[k].expand(6, 1, 3, 3), groups=6)
     assert torch.allclose(F.conv2d(x, conv.kernel()), want, atol=1e-5)
+    assert torch.equal(Conv(1, 6, 1.0).identity, torch.zeros(6, 1, 3, 3))
 
 
 @pytest.mark.parametrize("scale", [1, 2, 3])
@@ -231,7 +228,7 @@ def test_maker_draws_matching_sizes(task, scale):
         coded.append(options)
         return frames
 
-    maker = pairs.Maker(Clips(), task, scale, coder=coder)
+    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
     spoilt = 0
     for _ in range(24):
         group, made = maker.pairs()
@@ -241,6 +238,7 @@ def test_maker_draws_matching_sizes(task, scale):
             spoilt += scale == 1 and not np.array_equal(wanted, given)
     assert len(coded) == 24 if task == "compressed" else 0 < len(coded) < 24
     assert task == "compressed" or 0 < spoilt < 24 * pairs.KEPT
+    assert 0 < sum(options[0] == pairs.NNV for options in coded) < len(coded)
 
 
 def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
@@ -278,6 +276,13 @@ def test_coding_returns_every_frame():
     assert 0 < error < np.abs(clip.y[0].astype(float) - clip.y[1]).mean()
     with pytest.raises(pairs.CodecFailed, match="libx264"):
         pairs.code(frames, ["-c:v", "libx264", "-crf", "nonsense"])
+
+
+@pytest.mark.skipif(not pairs.have_nnv(), reason="NOT TESTED: GStreamer does not find nnvenc (source scripts/env.sh)")
+def test_our_own_codec_returns_every_frame():
+    clip = Clips()
+    frames = [(np.tile(clip.y[0][:8, :8], (8, 12)), clip.uv[0], clip.uv[0])] * 3
+    assert all(error < 40 for error in (np.abs(y.astype(float) - frames[0][0]).mean() for y, _, _ in pairs.code(frames, [pairs.NNV, "quantizer=10"])))
 
 
 # ------------------------------------------------------------------ runs

@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from .. import train
 from .data import open_planes
-from .train import SrRun, arguments as sr_arguments, crops, distance, evaluate, split, start_of
+from .train import SrRun, arguments as sr_arguments, crops, distance, evaluate, parameter_groups, split, start_of
 
 
 class Discriminator(nn.Module):
@@ -58,7 +58,7 @@ def gan_arguments(p):
     p.add_argument("--w-l1", type=float, default=1.0)
     p.add_argument("--w-adv", type=float, default=0.005)
     p.add_argument("--w-feat", type=float, default=0.2)
-    p.set_defaults(model="balanced", lr=1e-4)
+    p.set_defaults(model="balanced", lr=5e-4)
 
 
 def run(args):
@@ -68,8 +68,8 @@ def run(args):
     torch.manual_seed(args.seed)
     net, judge = start_of(args), Discriminator().to(args.device)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    state = SrRun(args, net, [{"params": list(net.parameters()), "lr": args.lr}])
-    other = torch.optim.AdamW(judge.parameters(), lr=2 * args.lr, betas=(0.5, 0.99), weight_decay=0)
+    state = SrRun(args, net, parameter_groups(net, args.lr))
+    other = torch.optim.AdamW(judge.parameters(), lr=0.4 * args.lr, betas=(0.5, 0.99), weight_decay=0)
     state.ema.load_state_dict(net.state_dict())
     resumed, judge_file = state.resume(), state.out / "judge.pt"
     if resumed and judge_file.exists():

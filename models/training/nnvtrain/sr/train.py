@@ -33,7 +33,7 @@ def arguments(p):
     p.add_argument("--size", type=int, default=48, help="side of the input crops")
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
-    p.add_argument("--lr", type=float, default=1e-3)
+    p.add_argument("--lr", type=float, default=5e-3, help="of Muon, which trains the kernels of the body; everything else has a fifth, by Adam")
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
@@ -44,14 +44,24 @@ def arguments(p):
     p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
 
 
+def parameter_groups(net, lr):
+    """Muon sees a kernel as a matrix of outputs by taps."""
+    kernels = [c.plain for c in net.body]
+    ids = {id(p) for p in kernels}
+    return [{"params": kernels, "lr": lr, "matrix": True}, {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 5}]
+
+
 class SrRun(Run):
+    ema_decay = 0.995  # a run ends with a falling learning rate: a longer average would only lag behind it
+
     def description(self):
         a = self.args
         return {"cfg": self.net.cfg.dict(), "kind": "sr", "task": a.task, "model": a.model}
 
     def rate(self):
         if self.args.anneal:
-            return max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes))
+            # The rise keeps the first steps, which move every channel one way, from killing many.
+            return min((self.step - self.cold_from + 1) / 100, max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes)))
         return super().rate()
 
 
@@ -66,7 +76,7 @@ def evaluate(net, held, count, label="eval"):
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
-    zero = SrNet(SrConfig(net.cfg.scale, 1, 0)).to(held.data.device)
+    zero = SrNet(SrConfig(net.cfg.scale, 2, 0)).to(held.data.device)  # no layer of equal widths: no identity
     for parameter in zero.parameters():
         parameter.zero_()
     for i in picks:
@@ -103,8 +113,8 @@ def split(planes):
 
 
 def crops(planes, args, step):
-    """Endless batches; another start of the run draws other ones."""
-    rng = torch.Generator().manual_seed(args.seed + 7919 * step + int(time.time()) % 100000)
+    """Endless batches; a run that goes on from another step draws other ones."""
+    rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     while True:
         given, wanted = planes.draw(args.batch, args.size, rng)
         yield given / 255, wanted / 255
@@ -125,7 +135,7 @@ def run(args):
         torch.set_float32_matmul_precision("high")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    state = SrRun(args, net, [{"params": list(net.parameters()), "lr": args.lr}])
+    state = SrRun(args, net, parameter_groups(net, args.lr))
     batches = None
     if not state.resume():
         batches = crops(train_set, args, 0)
