@@ -17,7 +17,7 @@
 //! ```
 //! Without a clip, a synthetic one is made.
 
-use gstnnv::codec::bitstream::{AccessUnitScan, UnitScanner, scan_access_unit};
+use gstnnv::codec::bitstream::{AccessUnitScan, BundleHash, UnitScanner, scan_access_unit};
 use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame, StageTimes};
@@ -205,7 +205,7 @@ fn main() -> Result<(), AnyError> {
             threads,
             ..DecoderConfig::default()
         };
-        let mut decoder = Decoder::new(move |_: &str, _: &[u8]| Ok(provided.clone()), config);
+        let mut decoder = Decoder::new(move |_: &str, _: &BundleHash| Ok(provided.clone()), config);
         let (start, processor) = (Instant::now(), processor_time());
         let mut decoded = Vec::new();
         for unit in &units {
@@ -274,7 +274,7 @@ fn decode_file(
         batch_size,
         ..DecoderConfig::default()
     };
-    let mut decoder = Decoder::new(move |_: &str, _: &[u8]| Ok(model.clone()), config);
+    let mut decoder = Decoder::new(move |_: &str, _: &BundleHash| Ok(model.clone()), config);
     let scanner = UnitScanner::new();
     let (mut pos, mut id, mut frames) = (0, 0, 0);
     let (start, processor) = (Instant::now(), processor_time());

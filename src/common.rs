@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use gst::glib;
 use gst::prelude::*;
 
+use crate::codec::bitstream::BundleHash;
 use crate::codec::decoder::ModelProvider;
 use crate::codec::encoder::StageTimes;
 use crate::codec::error::CodecError;
@@ -140,10 +141,14 @@ impl CommonSettings {
 pub struct StreamModels(pub CommonSettings);
 
 impl ModelProvider for StreamModels {
-    fn model(&mut self, name: &str, hash: &[u8]) -> Result<std::sync::Arc<Model>, CodecError> {
+    fn model(
+        &mut self,
+        name: &str,
+        hash: &BundleHash,
+    ) -> Result<std::sync::Arc<Model>, CodecError> {
         let wrong = |what: String| CodecError::Model {
             name: name.into(),
-            hash: hash.iter().take(8).map(|b| format!("{b:02x}")).collect(),
+            hash: nn::hex(hash),
             what,
         };
         let named = self.0.source();
@@ -178,12 +183,7 @@ impl ModelProvider for StreamModels {
         };
         let model = Model::load(&source, &self.0.runtime_options())?;
         if !model.hash().starts_with(hash) {
-            let has: String = model
-                .hash()
-                .iter()
-                .take(8)
-                .map(|b| format!("{b:02x}"))
-                .collect();
+            let has = nn::hex(&model.hash()[..hash.len()]);
             return Err(wrong(format!(
                 "{} holds a model with hash {has}; name the right one with model or model-path, \
                  or unset both to use what the stream asks for",

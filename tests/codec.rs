@@ -3,7 +3,7 @@
 //!
 //! Wherever a decoder says that a frame is sound, it must be exactly what the encoder reconstructed.
 
-use gstnnv::codec::bitstream::{AccessUnit, Scan, UnitScanner, UnitType, write_unit};
+use gstnnv::codec::bitstream::{AccessUnit, BundleHash, Scan, UnitScanner, UnitType, write_unit};
 use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune};
 use gstnnv::codec::decoder::{Decoded, DecodedFrame, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame};
@@ -107,7 +107,7 @@ fn encode(config: EncoderConfig, frames: &[Arc<Picture>]) -> Vec<EncodedFrame> {
 }
 
 fn decoder_with(threads: usize, config: DecoderConfig) -> Decoder {
-    Decoder::new(move |_: &str, _: &[u8]| Ok(model(threads)), config)
+    Decoder::new(move |_: &str, _: &BundleHash| Ok(model(threads)), config)
 }
 
 fn decoder() -> Decoder {
@@ -668,7 +668,7 @@ fn wrong_models_and_headers_give_one_clear_error() {
     let units = encode(config(32, 32, 0), &clip(32, 32, 1));
     // The provider's own error comes through.
     let mut decoder = Decoder::new(
-        |name: &str, hash: &[u8]| -> Result<Arc<Model>, CodecError> {
+        |name: &str, hash: &BundleHash| -> Result<Arc<Model>, CodecError> {
             Err(CodecError::Model {
                 name: name.into(),
                 hash: format!("{:02x}", hash[0]),

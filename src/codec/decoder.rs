@@ -2,8 +2,8 @@
 //! The decoder: access units in, pictures in order of presentation out.
 
 use super::bitstream::{
-    AccessUnit, BitstreamError, ContextSource, FrameHeader, FramePayload, FrameType, Scan,
-    SequenceHeader, UnitScanner, UnitType,
+    AccessUnit, BitstreamError, BundleHash, ContextSource, FrameHeader, FramePayload, FrameType,
+    Scan, SequenceHeader, UnitScanner, UnitType,
 };
 use super::config::DecoderConfig;
 use super::encoder::{Clock, StageTimes, temporal_distances};
@@ -22,16 +22,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Finds the model that a sequence header names.
 pub trait ModelProvider: Send {
-    /// The model `name`, whose hash must be `hash`.
+    /// The model `name`, whose hash must begin with `hash`.
     ///
     /// # Errors
     /// What is wrong and what to do, preferably as [`CodecError::Model`](super::error::CodecError::Model). The
     /// decoder checks the hash of the model it gets, too.
-    fn model(&mut self, name: &str, hash: &[u8]) -> Result<Arc<Model>>;
+    fn model(&mut self, name: &str, hash: &BundleHash) -> Result<Arc<Model>>;
 }
 
-impl<F: FnMut(&str, &[u8]) -> Result<Arc<Model>> + Send> ModelProvider for F {
-    fn model(&mut self, name: &str, hash: &[u8]) -> Result<Arc<Model>> {
+impl<F: FnMut(&str, &BundleHash) -> Result<Arc<Model>> + Send> ModelProvider for F {
+    fn model(&mut self, name: &str, hash: &BundleHash) -> Result<Arc<Model>> {
         self(name, hash)
     }
 }
@@ -478,11 +478,11 @@ impl Decoder {
         if !model.hash().starts_with(&header.bundle_hash) {
             return Err(CodecError::Model {
                 name: header.bundle_name.clone(),
-                hash: hex(&header.bundle_hash),
+                hash: nn::hex(&header.bundle_hash),
                 what: format!(
                     "the model \"{}\" at hand has the hash {}; give the right one with model-path",
                     model.name(),
-                    hex(&model.hash()[..header.bundle_hash.len()])
+                    nn::hex(&model.hash()[..header.bundle_hash.len()])
                 ),
             });
         }
@@ -717,10 +717,6 @@ impl Decoder {
             .map(|o| o.unwrap_or_else(missing))
             .collect())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Why a frame cannot be decoded.

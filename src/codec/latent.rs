@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Latents between networks and entropy coder: quantisation (the encoder's freedom) and dequantisation (normative).
 
-use super::entropy::{HIDING_CHANNELS, HIDING_SUM, SparseSymbols, SymbolCosts, near_class};
+use super::entropy::{self, HIDING_CHANNELS, HIDING_SUM, SparseSymbols, SymbolCosts};
 use crate::nn::LATENT_CHANNELS;
 use std::cmp::Ordering;
 
@@ -39,7 +39,7 @@ pub fn quantise(
     out
 }
 
-/// Weighted sum of the magnitudes around a place, as the entropy coder sees them.
+/// Class of the magnitudes around a place, as the entropy coder sees them.
 #[inline(always)]
 fn near(plane: &[i16], width: usize, at: usize) -> usize {
     let x = at % width;
@@ -50,9 +50,12 @@ fn near(plane: &[i16], width: usize, at: usize) -> usize {
             0
         }
     };
-    let sum =
-        2 * (m(1, x > 0) + m(width, true)) + m(width + 1, x > 0) + m(width - 1, x + 1 < width);
-    near_class(sum)
+    entropy::near(
+        m(1, x > 0),
+        m(width, true),
+        m(width + 1, x > 0),
+        m(width - 1, x + 1 < width),
+    )
 }
 
 fn quantise_plane(

@@ -695,7 +695,7 @@ pub(super) fn manifest_error(error: &toml::de::Error) -> String {
     format!("bundle.toml cannot be understood: {}", error.message())
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 

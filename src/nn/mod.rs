@@ -35,6 +35,7 @@ mod sr;
 
 use std::path::PathBuf;
 
+pub(crate) use bundle::hex;
 pub use bundle::{
     BINS, EmbeddedInfo, LATENT_CHANNELS, ModelSource, QUANTIZERS, SCALES, Tables, embedded,
     is_bundle_folder,

@@ -17,8 +17,8 @@ pub mod unit;
 pub use access_unit::{AccessUnit, AccessUnitScan, scan_access_unit};
 pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType};
 pub use sequence::{
-    ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay, Rational,
-    SequenceHeader, VideoRange,
+    BundleHash, ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay,
+    Rational, SequenceHeader, VideoRange,
 };
 pub use unit::{Peek, Scan, Unit, UnitScanner, UnitType, peek_unit, write_unit};
 

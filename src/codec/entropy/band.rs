@@ -91,8 +91,14 @@ const NEAR_CLASS: [u8; 64] = {
 };
 
 #[inline(always)]
-pub fn near_class(sum: u32) -> usize {
+fn near_class(sum: u32) -> usize {
     usize::from(NEAR_CLASS[(sum as usize).min(63)])
+}
+
+/// Class of the magnitudes (at most 15) to the left, above, above to the left and above to the right.
+#[inline(always)]
+pub fn near(left: u32, above: u32, above_left: u32, above_right: u32) -> usize {
+    near_class(2 * (left + above) + above_left + above_right)
 }
 
 /// Class of a sum of weights: two per octave.
@@ -668,8 +674,12 @@ impl<C: BinaryCoder, S: Symbols> Band<'_, C, S> {
             let k = scales[j];
             let o = corner + j + 1;
             let m = |at: usize| u32::from(self.magnitudes[at]);
-            let near =
-                near_class(2 * (m(o - 1) + m(o - stride)) + m(o - stride - 1) + m(o - stride + 1));
+            let near = near(
+                m(o - 1),
+                m(o - stride),
+                m(o - stride - 1),
+                m(o - stride + 1),
+            );
             let p = at * RUN + j;
             let (a, e) = (u32::from(self.actual[p]), u32::from(self.promised[p]));
             let ratio = ratio_class(a, e);

@@ -14,7 +14,7 @@ mod mix;
 pub mod range;
 pub mod symbols;
 
-pub use band::{HIDING_CHANNELS, HIDING_SUM, near_class};
+pub use band::{HIDING_CHANNELS, HIDING_SUM, near};
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
 pub use symbols::{LatentShape, SparseSymbols, Symbol, SymbolContexts, SymbolCosts, SymbolTables};
