@@ -7,7 +7,7 @@
 //!   --bframes N           0 is low-delay order (0)   --key-int N    frames between key frames (250)
 //!   --frames N            at most so many (all)      --threads N    threads (2)
 //!   --batch N             frames per run (4)         --bitrate N    kbit/s, variable bit rate
-//!   --cbr N               kbit/s, constant bit rate  --tune psnr|zerolatency
+//!   --cbr N               kbit/s, constant bit rate  --tune psnr|visual|zerolatency
 //!   --speed fast|medium|slow
 //!   --size WxH            size of the synthetic clip --crop WxH     keeps the centre of the clip
 //!   --dump FOLDER         symbols and scale indices as .npy
@@ -84,6 +84,7 @@ fn main() -> Result<(), AnyError> {
     }
     config.tune = match args.take("tune").as_deref() {
         None | Some("psnr") => Tune::Psnr,
+        Some("visual") => Tune::Visual,
         Some("zerolatency") => Tune::ZeroLatency,
         Some(other) => return Err(format!("unknown tune {other}").into()),
     };
@@ -93,6 +94,7 @@ fn main() -> Result<(), AnyError> {
         Some("slow") => SpeedPreset::Slow,
         Some(other) => return Err(format!("unknown speed {other}").into()),
     };
+    config.tuning = Tuning::of(config.tune);
     if let Some(list) = args.take("tuning") {
         tune(&mut config.tuning, &list)?;
     }

@@ -17,8 +17,10 @@ use crate::codec::stream_info::{
 };
 use crate::nn::{self, Model, ModelSource, NnError, Provider, RuntimeOptions};
 
-/// Name of the bundle that ships inside the plugin.
+/// Name of the built-in bundle for the smallest squared error.
 pub const DEFAULT_MODEL: &str = "realtime";
+/// Name of the built-in bundle for the best structural similarity.
+pub const VISUAL_MODEL: &str = "visual";
 
 /// Where the networks run.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]

@@ -40,6 +40,8 @@ pub enum Tune {
     /// Best squared error.
     #[default]
     Psnr,
+    /// Best structural similarity (MS-SSIM); needs a bundle that was trained for it.
+    Visual,
     /// Every frame leaves before the next one comes in: no B frames, no batches of key frames.
     ZeroLatency,
 }
@@ -84,13 +86,29 @@ pub struct Tuning {
     pub mini_gop_change: f32,
 }
 
+impl Tuning {
+    /// The constants for what the encoder optimises for.
+    pub fn of(tune: Tune) -> Self {
+        let plain = Self::default();
+        match tune {
+            Tune::Psnr | Tune::ZeroLatency => plain,
+            // Structure is judged frame by frame: what a good reference keeps in quiet areas counts in each of them.
+            Tune::Visual => Self {
+                key: -13,
+                levels: [0, 9, 14, 19],
+                ..plain
+            },
+        }
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            key: -8,
+            key: -12,
             key_only: 0,
             low_delay: [8, 5, 8, 0],
-            levels: [0, 6, 9, 12],
+            levels: [0, 7, 11, 15],
             lambda: 0.06,
             round_up: 0.56,
             motion_lambda: 1.2,

@@ -63,6 +63,11 @@ pub enum Tune {
     #[enum_value(name = "PSNR: smallest squared error per bit", nick = "psnr")]
     Psnr,
     #[enum_value(
+        name = "Visual: best structural similarity (MS-SSIM) per bit",
+        nick = "visual"
+    )]
+    Visual,
+    #[enum_value(
         name = "Zero latency: each frame leaves before the next comes (bframes counts as 0)",
         nick = "zerolatency"
     )]
@@ -113,7 +118,7 @@ struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            common: CommonSettings::new(Some(common::DEFAULT_MODEL)),
+            common: CommonSettings::new(None),
             rate_control: RateControl::default(),
             quantizer: 28,
             bitrate: 2000,
@@ -152,6 +157,26 @@ impl Settings {
         (self.max_bitrate > 0).then(|| u64::from(self.max_bitrate.max(self.bitrate)) * 1000)
     }
 
+    /// The encoder's tune.
+    fn tune(&self) -> config::Tune {
+        match self.tune {
+            Tune::Psnr => config::Tune::Psnr,
+            Tune::Visual => config::Tune::Visual,
+            Tune::ZeroLatency => config::Tune::ZeroLatency,
+        }
+    }
+
+    /// The bundle to encode with: the one that is named, or that of the tune.
+    fn model_source(&self) -> ModelSource {
+        self.common.source().unwrap_or_else(|| {
+            let name = match self.tune {
+                Tune::Psnr | Tune::ZeroLatency => common::DEFAULT_MODEL,
+                Tune::Visual => common::VISUAL_MODEL,
+            };
+            ModelSource::Embedded(name.into())
+        })
+    }
+
     fn config(&self, info: crate::codec::stream_info::StreamInfo) -> EncoderConfig {
         // The property specifications keep these within u8.
         let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
@@ -162,10 +187,8 @@ impl Settings {
             max_quantizer: small(self.max_quantizer),
             key_int_max: self.key_int_max,
             bframes: small(self.bframes),
-            tune: match self.tune {
-                Tune::Psnr => config::Tune::Psnr,
-                Tune::ZeroLatency => config::Tune::ZeroLatency,
-            },
+            tune: self.tune(),
+            tuning: Tuning::of(self.tune()),
             speed: match self.speed_preset {
                 SpeedPreset::Fast => config::SpeedPreset::Fast,
                 SpeedPreset::Medium => config::SpeedPreset::Medium,
@@ -455,8 +478,9 @@ impl ObjectImpl for NnvEnc {
                     .build(),
             ];
             specs.extend(common::properties(
-                Some(common::DEFAULT_MODEL),
-                "Name of the built-in bundle to encode with",
+                None,
+                "Name of the built-in bundle to encode with (default: what `tune` asks for, \
+                 realtime or visual)",
                 "Facts since the last start: frames, key-frames, bytes (uint64), \
                  average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
                  (double)",
@@ -692,10 +716,8 @@ impl NnvEnc {
 
     /// Loads the model.
     fn load(&self) -> Result<(), gst::StateChangeError> {
-        let common = self.settings().common.clone();
-        let source = common
-            .source()
-            .unwrap_or_else(|| ModelSource::Embedded(common::DEFAULT_MODEL.into()));
+        let settings = self.settings().clone();
+        let (source, common) = (settings.model_source(), settings.common);
         let model = Model::load(&source, &common.runtime_options()).map_err(|e| {
             let message = common::error_message(&e.into(), gst::StreamError::Encode);
             self.post_error_message(message);

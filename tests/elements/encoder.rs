@@ -379,6 +379,28 @@ fn tags_name_codec_encoder_and_rate() {
 }
 
 #[test]
+fn the_tune_picks_the_bundle_unless_one_is_named() {
+    within(|| {
+        for (options, bundle) in [
+            ("tune=psnr", "realtime"),
+            ("tune=visual", "visual"),
+            ("tune=zerolatency", "realtime"),
+            ("tune=visual model=realtime", "realtime"),
+        ] {
+            // Checksums make the decoder compare each picture with the encoder's.
+            let outcome = play(&launch(&format!(
+                "videotestsrc num-buffers=10 ! video/x-raw,format=I420,width=96,height=80 ! \
+                 nnvenc bframes=3 frame-checksum=true {options} ! nnvparse ! nnvdec conceal=false ! fakesink",
+            )))
+            .sound();
+            let tags = outcome.tags.expect("tags are posted");
+            let encoder = tags.generic("encoder").map(|v| format!("{:?}", v.to_value()));
+            assert!(encoder.unwrap().contains(bundle), "{options}");
+        }
+    });
+}
+
+#[test]
 fn bitrate_follows_while_playing() {
     within(|| {
         let info = i420(96, 64);

@@ -42,6 +42,7 @@ class Codec:
     colour: str = "#000000"
     removed_units: str = ""
     quick_points: tuple[int, ...] = field(default=())
+    bundle: str = "realtime"
 
     def config(self, key_interval: int) -> str:
         """What decides the bits of a point beside the clip, the quantizer and the model, in words."""
@@ -74,6 +75,10 @@ CODECS: dict[str, Codec] = {
               quick_points=_NNV_QUICK),
         Codec("nnv-key", "NNV key frames", "nnv", _NNV, "nnv", ("bframes=0",), True, "#a050c0",
               quick_points=_NNV_QUICK),
+        Codec("nnv-ld-visual", "NNV low delay, tune visual", "nnv", _NNV, "nnv", ("bframes=0", "batch-size=1", "tune=visual"),
+              False, "#804040", quick_points=_NNV_QUICK, bundle="visual"),
+        Codec("nnv-b7-visual", "NNV hierarchical B, tune visual", "nnv", _NNV, "nnv", ("bframes=7", "tune=visual"), False,
+              "#a07030", quick_points=_NNV_QUICK, bundle="visual"),
         _x264("x264-zl", "x264 veryfast zerolatency", "-preset veryfast -tune zerolatency", "#2060c0"),
         _x264("x264-medium", "x264 medium", "-preset medium", "#2090c0"),
         _x264("x264-intra", "x264 medium all-intra, tune psnr", "-preset medium -tune psnr", "#80a0c0", intra=True),
@@ -86,14 +91,14 @@ CODECS: dict[str, Codec] = {
         _x265("x265-medium-psnr", "x265 medium, tune psnr", "-preset medium -tune psnr", "#106030"),
     )
 }  # fmt: skip
-VIDEO_DEFAULT = ("nnv-ld", "nnv-b7", "nnv-key", "x264-zl", "x264-medium", "x264-intra", "x265-medium", "x265-intra",
+VIDEO_DEFAULT = ("nnv-ld", "nnv-b7", "nnv-key", "nnv-b7-visual", "x264-zl", "x264-medium", "x264-intra", "x265-medium", "x265-intra",
                  "svtav1-p8")  # fmt: skip
 STILL_DEFAULT = ("nnv-key", "x264-intra", "x265-intra")
 
 
 @dataclass(frozen=True)
 class Model:
-    """The bundle NNV runs with: its element properties, hash for the result key, complexity when it states one."""
+    """A bundle NNV runs with: its element properties, hash for the result key, complexity when it states one."""
 
     properties: tuple[str, ...]
     name: str
@@ -101,18 +106,25 @@ class Model:
     facts: dict
 
 
-def load_model(path: str | None) -> Model:
-    folder = Path(path) if path else REPO / "models/realtime"
+Models = dict[str, Model]  # by the name that codecs ask for
+
+
+def load_models(path: str | None, names: set[str]) -> Models:
+    """The bundles of these names, or the one in the folder `path` instead of them."""
+    return {name: _load_model(Path(path) if path else REPO / "models" / name, bool(path)) for name in sorted(names)}
+
+
+def _load_model(folder: Path, named: bool) -> Model:
     file = folder / "bundle.toml"
     if not file.is_file():
         raise SystemExit(f"bench/rd: {file} is missing; name a bundle folder with --model-path, or leave NNV out with --anchors")
     facts = tomllib.loads(file.read_text())
-    return Model((f"model-path={folder.resolve()}",) if path else (), facts["name"], facts["hash"][:16], facts)
+    return Model((f"model-path={folder.resolve()}",) if named else (), facts["name"], facts["hash"][:16], facts)
 
 
 def source_revision() -> str:
     """Last commit that touched what decides NNV's bits; noted with each result."""
-    done = subprocess.run(["git", "-C", str(REPO), "log", "-1", "--format=%h", "--", "src", "models/realtime"],
+    done = subprocess.run(["git", "-C", str(REPO), "log", "-1", "--format=%h", "--", "src", "models/realtime", "models/visual"],
                           capture_output=True, text=True, check=False)  # fmt: skip
     return done.stdout.strip() or "unknown"
 
@@ -202,12 +214,11 @@ def _code_nnv(codec: Codec, clip: RawClip, point: int, key_interval: int, thread
     return Coded(stream, decoded, encode_s, decode_s)
 
 
-def code(codec: Codec, clip: RawClip, point: int, key_interval: int, threads: int, model: Model | None, work: Path) -> Coded:
+def code(codec: Codec, clip: RawClip, point: int, key_interval: int, threads: int, models: Models, work: Path) -> Coded:
     """Encode and decode one point in the folder `work`; raises RuntimeError with the failing command."""
     if codec.kind == "ffmpeg":
         return _code_ffmpeg(codec, clip, point, key_interval, threads, work)
-    assert model is not None
-    return _code_nnv(codec, clip, point, key_interval, threads, model, work)
+    return _code_nnv(codec, clip, point, key_interval, threads, models[codec.bundle], work)
 
 
 def config_digest(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import metrics, vmaf
 from .clips import REPO, Clip, RawClip, find_clips, own_clips, prepare
-from .codecs import (CODECS, STILL_DEFAULT, VIDEO_DEFAULT, WHOLE_CLIP, Codec, Model, code, load_model, source_revision,
+from .codecs import (CODECS, STILL_DEFAULT, VIDEO_DEFAULT, WHOLE_CLIP, Codec, Models, code, load_models, source_revision,
                      tool_version)  # fmt: skip
 from .store import Row, Store
 
@@ -97,16 +97,16 @@ class Progress:
             sys.stderr.write("\n")
 
 
-def measure(codec: Codec, clip: RawClip, point: int, a: argparse.Namespace, model: Model | None) -> Row:
+def measure(codec: Codec, clip: RawClip, point: int, a: argparse.Namespace, models: Models) -> Row:
     with tempfile.TemporaryDirectory(prefix="nnvrd.") as folder:
         work = Path(folder)
-        coded = code(codec, clip, point, a.key, a.threads, model, work)
+        coded = code(codec, clip, point, a.key, a.threads, models, work)
         quality = metrics.compare(clip.yuv, coded.decoded, clip.width, clip.height, clip.frames)
         size = coded.stream.stat().st_size
         seconds = float(clip.frames / clip.fps)
         return Row(
             clip=clip.name, codec=codec.id, point=point, frames=clip.frames, config=codec.config(a.key),
-            model=model.hash if codec.kind == "nnv" and model else "", version=tool_version(codec), width=clip.width,
+            model=models[codec.bundle].hash if codec.kind == "nnv" else "", version=tool_version(codec), width=clip.width,
             height=clip.height, fps=float(clip.fps), bytes=size, kbps=size * 8 / seconds / 1000,
             bpp=size * 8 / (clip.frames * clip.width * clip.height), psnr_y=quality.psnr_y, psnr_u=quality.psnr_u,
             psnr_v=quality.psnr_v, psnr_yuv=quality.psnr_yuv, ssim=quality.ssim, msssim=quality.msssim,
@@ -119,7 +119,7 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
     store = Store(a.results)
     still = all(c.still for c in clips)
     codecs = chosen_codecs(a, still)
-    model = load_model(a.model_path) if any(c.kind == "nnv" for c in codecs) else None
+    models = load_models(a.model_path, {c.bundle for c in codecs if c.kind == "nnv"})
     failures = 0
     if not a.report:
         if not vmaf.available():
@@ -135,7 +135,7 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
                 raw[clip.name] = prepare(clip, a.nframes, a.cache)
             ready = raw[clip.name]
             nnv = codec.kind == "nnv"
-            key = (clip.name, codec.id, point, ready.frames, codec.config(a.key), model.hash if nnv and model else "")
+            key = (clip.name, codec.id, point, ready.frames, codec.config(a.key), models[codec.bundle].hash if nnv else "")
             known = store.rows.get(key)
             if known and not (a.fresh and nnv and key not in fresh_done):
                 if nnv:
@@ -144,7 +144,7 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
                 continue
             progress.show(f"{clip.name} {codec.id} {point}", False)
             try:
-                row = measure(codec, ready, point, a, model)
+                row = measure(codec, ready, point, a, models)
             except (RuntimeError, ValueError) as error:
                 failures += 1
                 progress.show(f"{clip.name} {codec.id} {point}: FAILED", True)
@@ -161,7 +161,7 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
         store.compact()
     from . import report
 
-    report.publish(a, clips, store, model)
+    report.publish(a, clips, store, models)
     if failures:
         print(f"bench/rd: {failures} points FAILED; run the same command again to try only those.", file=sys.stderr)
     return 1 if failures else 0
@@ -173,7 +173,7 @@ def main() -> int:
     if a.pictures:
         from . import pictures
 
-        return pictures.write(a, clips, load_model(a.model_path))
+        return pictures.write(a, clips, load_models(a.model_path, {"realtime"}))
     return run(a, clips)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from . import png
 from .clips import Clip, RawClip, prepare
-from .codecs import CODECS, Coded, Model, code
+from .codecs import CODECS, Coded, Models, code
 from .metrics import read_frame
 
 
@@ -39,7 +39,7 @@ def _match(codec: str, clip: RawClip, size: int, a: argparse.Namespace, work: Pa
     return best[1], code(CODECS[codec], clip, best[1], a.key, a.threads, None, work)
 
 
-def write(a: argparse.Namespace, clips: list[Clip], model: Model) -> int:
+def write(a: argparse.Namespace, clips: list[Clip], models: Models) -> int:
     folder = Path(a.pictures)
     for clip in clips:
         ready = prepare(clip, a.nframes, a.cache)
@@ -48,7 +48,7 @@ def write(a: argparse.Namespace, clips: list[Clip], model: Model) -> int:
             work = Path(text)
             (work / "nnv").mkdir()
             (work / "x264").mkdir()
-            coded = code(CODECS[ours], ready, a.picture_quantizer, a.key, a.threads, model, work / "nnv")
+            coded = code(CODECS[ours], ready, a.picture_quantizer, a.key, a.threads, models, work / "nnv")
             size = coded.stream.stat().st_size
             crf, anchor = _match(theirs, ready, size, a, work / "x264")
             index = ready.frames // 2

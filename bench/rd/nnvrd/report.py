@@ -11,13 +11,14 @@ from statistics import fmean
 
 from .bdrate import BdResult, bd_rate, make_curve
 from .clips import REPO, Clip
-from .codecs import CODECS, Model, source_revision
+from .codecs import CODECS, Model, Models, source_revision
 from .store import Row, Store
 from .svg import Series, bar_plot, rate_plot
 
 # (test, anchor): what the tables compare, most important first.
 VIDEO_PAIRS = (
     ("nnv-ld", "x264-zl"), ("nnv-b7", "x264-medium"), ("nnv-b7", "x265-medium"), ("nnv-b7", "svtav1-p8"),
+    ("nnv-ld-visual", "x264-zl"), ("nnv-b7-visual", "x264-medium"), ("nnv-b7-visual", "nnv-b7"),
     ("nnv-key", "x264-intra"), ("nnv-key", "x265-intra"), ("nnv-ld", "nnv-key"), ("nnv-b7", "nnv-key"),
     ("nnv-b7", "x264-medium-psnr"), ("x265-medium", "x264-medium"), ("svtav1-p8", "x264-medium"),
     ("x264-zl", "x264-medium"), ("x264-medium-psnr", "x264-medium"), ("x265-medium-psnr", "x265-medium"),
@@ -53,7 +54,7 @@ class Selection:
         return [c for c in CODECS if c in there]
 
 
-def select(store: Store, clips: list[Clip], frames: int, key_interval: int, model: Model | None) -> Selection:
+def select(store: Store, clips: list[Clip], frames: int, key_interval: int, models: Models) -> Selection:
     """A clip may be shorter than `frames`: the longest length measured, up to `frames`, is the clip's."""
     chosen: dict[str, dict[str, list[Row]]] = {}
     for clip in clips:
@@ -66,7 +67,7 @@ def select(store: Store, clips: list[Clip], frames: int, key_interval: int, mode
             codec = CODECS.get(row.codec)
             if codec is None or row.frames != length or row.config != codec.config(key_interval):
                 continue
-            if codec.kind == "nnv" and (model is None or row.model != model.hash):
+            if codec.kind == "nnv" and (codec.bundle not in models or row.model != models[codec.bundle].hash):
                 continue
             by_codec.setdefault(row.codec, []).append(row)
         for rows in by_codec.values():
@@ -238,9 +239,9 @@ bits than the anchor; a question mark stands where the curves share less than ha
 and the same key-frame interval. Times are wall-clock times of whole processes, start-up and file access included, on a machine under the given mean load."""
 
 
-def section(title: str, selection: Selection, model: Model | None, command: str, tag: str) -> str:
+def section(title: str, selection: Selection, models: Models, command: str, tag: str) -> str:
     lines = [f"## {title}", "", f"Command: `{command}`"]
-    if model:
+    for model in models.values():
         lines.append(f"  \nBundle `{model.name}`, hash `{model.hash}`; source revision {source_revision()}.")
     lines += ["", METHOD, "", "### BD-rate by clip, % (PSNR (6Y+U+V)/8)", "", *bd_by_clip(selection), "",
               "### Mean BD-rate by measure, %", "", *bd_by_measure(selection)]  # fmt: skip
@@ -250,7 +251,7 @@ def section(title: str, selection: Selection, model: Model | None, command: str,
     lines += ["", "### Order of the quantizers", "", *ordering(selection)]
     if not selection.still:
         lines += ["", "### Speed", "", *speeds(selection)]
-    macs = complexity(model)
+    macs = complexity(next(iter(models.values()), None))
     if macs:
         lines += ["", "### Complexity", "", *macs]
     lines += ["", "### Plots", "", *plots(selection, REPO / "docs/rd", tag), ""]
@@ -268,8 +269,8 @@ def insert_section(text: str, name: str, body: str) -> str:
     return (text.rstrip("\n") + "\n\n" if text.strip() else "# Results\n\n") + block
 
 
-def publish(a: argparse.Namespace, clips: list[Clip], store: Store, model: Model | None) -> None:
-    selection = select(store, clips, a.nframes, a.key, model)
+def publish(a: argparse.Namespace, clips: list[Clip], store: Store, models: Models) -> None:
+    selection = select(store, clips, a.nframes, a.key, models)
     if not selection.rows:
         print("bench/rd: no results for this setting yet")
         return
@@ -303,5 +304,5 @@ def publish(a: argparse.Namespace, clips: list[Clip], store: Store, model: Model
     text = page.read_text() if page.exists() else ""
     page.parent.mkdir(exist_ok=True)
     tag = "" if name == "video" else f"{name}-"
-    page.write_text(insert_section(text, name, section(what + setting, selection, model, " ".join(parts), tag)))
+    page.write_text(insert_section(text, name, section(what + setting, selection, models, " ".join(parts), tag)))
     print(f"\nwrote {page.relative_to(REPO)} and docs/rd/")

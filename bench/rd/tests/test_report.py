@@ -8,7 +8,7 @@ from nnvrd.clips import Clip
 from nnvrd.codecs import CODECS, Model, y4m_to_yuv
 from nnvrd.store import Row, Store
 
-MODEL = Model((), "m", "abc", {"training": {"kmac_per_pixel": 9.5}})
+MODELS = {"realtime": Model((), "m", "abc", {"training": {"kmac_per_pixel": 9.5}})}
 
 
 def row(codec: str, point: int, bpp: float, db: float, **changes) -> Row:
@@ -45,21 +45,21 @@ def test_rows_survive_a_restart_and_a_later_row_replaces(store):
 
 
 def test_selection_keeps_to_setting_and_bundle(store):
-    chosen = report.select(store, CLIPS, 96, 1000, MODEL)
+    chosen = report.select(store, CLIPS, 96, 1000, MODELS)
     assert {c: len(r) for c, r in chosen.rows["clip"].items()} == {"x264-medium": 5, "nnv-b7": 5}
     result = report.compare(chosen, "clip", "nnv-b7", "x264-medium", "psnr_yuv")
     assert result.percent == pytest.approx(-50, abs=0.01)
     assert "-50.0" in "\n".join(report.bd_by_clip(chosen))
     assert report.losses(chosen) == []
-    short = report.select(store, CLIPS, 33, 1000, MODEL)
+    short = report.select(store, CLIPS, 33, 1000, MODELS)
     assert list(short.rows["clip"]) == ["x264-medium"]
-    assert report.select(store, CLIPS, 96, 64, MODEL).rows == {}
+    assert report.select(store, CLIPS, 96, 64, MODELS).rows == {}
 
 
 def test_losses_name_the_clip(store):
     for i in range(5):
         store.add(row("nnv-b7", 40 - 5 * i, 0.2 * 2**i, 30 + 3 * i))
-    text = "\n".join(report.losses(report.select(store, CLIPS, 96, 1000, MODEL)))
+    text = "\n".join(report.losses(report.select(store, CLIPS, 96, 1000, MODELS)))
     assert "| clip" in text
     assert "+100.0" in text
 
@@ -77,7 +77,7 @@ def test_published_page_and_plots(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "REPO", tmp_path)
     a = argparse.Namespace(nframes=96, key=1000, key_interval="whole", no_docs=False, quick=False, clips=[], frames=None,
                            dataset="video", model_path=None, points=None)  # fmt: skip
-    report.publish(a, CLIPS, store, MODEL)
+    report.publish(a, CLIPS, store, MODELS)
     text = (tmp_path / "docs/results.md").read_text()
     assert "training.kmac_per_pixel: 9.5" in text
     assert "(rd/clip.svg)" in text

@@ -318,6 +318,19 @@ def tone_tables(rng, amount: float = 1.0):
     return [np.clip(np.rint(t), 0, 255).astype(np.uint8) for t in tables]
 
 
+def grey(rng, planes):
+    """The same without colour, as medical, infrared and old material is: even chroma, or its usual traces of one level."""
+    out = [planes[0]]
+    kind = rng.random()
+    for p in planes[1:]:
+        if kind < 0.6:
+            out.append(np.full_like(p, 128 if kind < 0.45 else int(rng.integers(125, 132))))
+        else:  # nearly grey: rounded down to a level or two, with coloured marks left where the picture had strong ones
+            d = p.astype(np.int16) - 128
+            out.append((128 - (kind < 0.8) * (np.abs(d) > 3) + np.where(np.abs(d) > 24, d, 0)).clip(0, 255).astype(np.uint8))
+    return out
+
+
 def to_tensors(samples: list):
     """[(y, u, v), ...] of equal shapes -> three u8 tensors with a batch axis in front and a channel axis of 1."""
     return tuple(torch.from_numpy(np.stack(planes)).unsqueeze(-3) for planes in zip(*samples))
@@ -327,10 +340,12 @@ class StillCrops:
     """Endless iterator of still crops: u8 tensors y [B,1,S,S], u, v [B,1,S/2,S/2].
 
     Half the crops are scaled down (0.4..1), all are flipped or transposed at random, some get a
-    change of tone. First and middle frames of videos serve as stills too.
+    change of tone. First and middle frames of videos serve as stills too. `screens` is the share of
+    drawn screen content (see synth.py), `p_grey` that of crops that lose their colour.
     """
 
-    def __init__(self, store: Store, batch: int, size: int = 256, seed: int = 0, p_scale: float = 0.5, p_tone: float = 0.25):
+    def __init__(self, store: Store, batch: int, size: int = 256, seed: int = 0, p_scale: float = 0.5, p_tone: float = 0.25,
+                 screens: float = 0.0, p_grey: float = 0.0):
         if size % 16:
             raise ValueError(f"crop size {size} is not a multiple of 16")
         self.store, self.batch, self.size = store, batch, size
@@ -338,10 +353,18 @@ class StillCrops:
         self.rng = np.random.default_rng(seed)
         # Coded video is softer than the stills: it adds variety but must not dominate.
         self.sampler = GroupSampler(store.clips, {c["group"]: 0.4 for c in store.videos()})
+        self.p_grey, self.p_screens = p_grey, screens
+        if screens:
+            from .synth import Screens
+
+            self.screens = Screens(store)
 
     def sample(self):
         """One crop: u8 planes y [S,S], u, v [S/2,S/2]."""
         rng = self.rng
+        if self.p_screens and rng.random() < self.p_screens:
+            page = self.screens.page(rng)
+            return cut(page, pick_window(rng, *page[0].shape, self.size, 1.0, 0.0), self.size)
         clip = self.sampler.draw(rng)
         frame = 0 if rng.random() < 0.5 else clip["frames"] // 2
         planes = [p[frame] for p in self.store.planes(clip)]
@@ -350,7 +373,7 @@ class StillCrops:
         planes = [turn(p) for p in planes]
         if rng.random() < self.p_tone:
             planes = [t[p] for t, p in zip(tone_tables(rng), planes)]
-        return planes
+        return grey(rng, planes) if self.p_grey and rng.random() < self.p_grey else planes
 
     def __iter__(self):
         return self
@@ -411,11 +434,11 @@ class Sequences:
     frames repeated, because quiet frames must cost nothing.
     """
 
-    def __init__(self, store: Store, batch: int, frames: int = 5, size: int = 256, seed: int = 0, synthetic: float = 0.4, p_quiet: float = 0.06):
+    def __init__(self, store: Store, batch: int, frames: int = 5, size: int = 256, seed: int = 0, synthetic: float = 0.4, p_quiet: float = 0.06, p_grey: float = 0.0):
         if size % 16:
             raise ValueError(f"crop size {size} is not a multiple of 16")
         self.store, self.batch, self.frames, self.size = store, batch, frames, size
-        self.p_quiet = p_quiet
+        self.p_quiet, self.p_grey = p_quiet, p_grey
         self.rng = np.random.default_rng(seed)
         videos = [c for c in store.videos() if c["frames"] >= frames]
         self.sampler = GroupSampler(videos) if videos else None
@@ -449,9 +472,8 @@ class Sequences:
         return planes
 
     def sample(self):
-        if self.rng.random() < self.synthetic:
-            return self.synth.clip(self.rng, self.frames, self.size)
-        return self.real()
+        planes = self.synth.clip(self.rng, self.frames, self.size) if self.rng.random() < self.synthetic else self.real()
+        return grey(self.rng, planes) if self.p_grey and self.rng.random() < self.p_grey else planes
 
     def __iter__(self):
         return self

@@ -400,33 +400,112 @@ def _per_block(x: torch.Tensor, block: int) -> torch.Tensor:
     return F.avg_pool2d(x, block) * (block * block)
 
 
-def bi_predict(cur, preds, bias=8.0):
-    """Chooses per 16x16 block between two compensated predictions and their average.
+def bi_modes(cur_y, y0, y1, bias=8.0):
+    """Chooses per 16x16 block between two compensated luma predictions and their average: modes [B,1,H/16,W/16] (0, 1, 2 = average).
 
-    cur and both `preds` are (y, u, v). `bias`: SAD by which the average must beat the better single one (number
-    or [B]). Returns p (y, u, v), the chosen prediction; d (y, u, v), pred0 - pred1 where the average was chosen and 0
-    elsewhere; modes [B,1,H/16,W/16] (0, 1, 2 = average). Gradients flow through p and d, not through the choice.
+    `bias`: SAD by which the average must beat the better single one (number or [B]).
+    """
+    with torch.no_grad():
+        bias = torch.as_tensor(bias, dtype=torch.float32, device=cur_y.device).reshape(-1, 1, 1, 1)
+        costs = [_per_block((p - cur_y).abs(), 16) for p in (y0, y1, (y0 + y1) / 2)]
+        # Equal predictions (a quiet scene) must not toggle: the first one wins by half the bias.
+        return torch.cat([costs[0], costs[1] + bias / 2, costs[2] + bias], 1).argmin(1, keepdim=True)
+
+
+def bi_predict(preds, modes):
+    """Mixes the compensated predictions (y, u, v) of two references as `modes` [B,1,H/16,W/16] say.
+
+    Returns p, the prediction, and d, pred0 - pred1 where the average was chosen and 0 elsewhere, each (y, u, v).
     """
     a, b = preds
-    with torch.no_grad():
-        y = cur[0]
-        bias = torch.as_tensor(bias, dtype=torch.float32, device=y.device).reshape(-1, 1, 1, 1)
-        costs = [_per_block((p - y).abs(), 16) for p in (a[0], b[0], (a[0] + b[0]) / 2)]
-        # Equal predictions (a quiet scene) must not toggle: the first one wins by half the bias.
-        modes = torch.cat([costs[0], costs[1] + bias / 2, costs[2] + bias], 1).argmin(1, keepdim=True)
-        w0 = torch.tensor([1.0, 0.0, 0.5], device=y.device)[modes]
-        both = (modes == 2).to(w0.dtype)
+    w0 = _share0(modes, a[0].dtype)
+    both = (modes == 2).to(w0.dtype)
     p, d = [], []
     for i, (pa, pb) in enumerate(zip(a, b)):
         k = 16 if i == 0 else 8
         weight, on = (m.repeat_interleave(k, 2).repeat_interleave(k, 3).to(pa.dtype) for m in (w0, both))
         p.append(pa * weight + pb * (1 - weight))
         d.append((pa - pb) * on)
-    return tuple(p), tuple(d), modes
+    return tuple(p), tuple(d)
+
+
+def _share0(modes, dtype):
+    """Weight of the first reference by mode."""
+    return torch.tensor([1.0, 0.0, 0.5], device=modes.device, dtype=dtype)[modes]
+
+
+# ------------------------------------------------------------------ overlapped cells
+
+# Weight of a neighbouring cell's prediction on the samples at their common edge, by distance from it; luma and chroma.
+OVERLAP = ((0.25, 0.125), (0.25,))
+
+
+def _shifted(x, dy, dx):
+    """x [B,C,h,w] of the neighbour at (dy, dx); the own value where there is none."""
+    p = F.pad(x.float(), (1, 1, 1, 1), mode="replicate").to(x.dtype)
+    h, w = x.shape[-2:]
+    return p[..., 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+
+
+@functools.lru_cache(maxsize=None)
+def _strip(side, block, weights, device, dtype):
+    """Weights [block,block] of the neighbour at `side` = (dy, dx)."""
+    m = torch.zeros(block, block, dtype=dtype)
+    for i, w in enumerate(weights):
+        m[i] = w
+    if 1 in side:
+        m = m.flip(0)
+    return (m if side[0] else m.t()).contiguous().to(device)
+
+
+def _cells(ref, picture, cell, mv, block, taps, shift):
+    """Predictions [K,C,block,block] of cells from ref [B,C,H,W]: `picture`, `cell` (raster) [K], vectors mv [K,2]."""
+    b, c, h, w = ref.shape
+    whole, phase = mv >> shift, mv & ((1 << shift) - 1)
+    before, size = len(taps[0]) // 2 - 1, block + len(taps[0]) - 1
+    steps = torch.arange(size, device=ref.device)
+    per_row = w // block
+    rows = ((cell // per_row * block + whole[:, 1] - before)[:, None] + steps).clamp_(0, h - 1)
+    cols = ((cell % per_row * block + whole[:, 0] - before)[:, None] + steps).clamp_(0, w - 1)
+    plane = picture[:, None] * c + torch.arange(c, device=ref.device)
+    index = (plane[..., None, None] * h + rows[:, None, :, None]) * w + cols[:, None, None]
+    win = ref.reshape(-1)[index]
+    m = _phase_matrices(taps, block, ref.device, ref.dtype)
+    return m[phase[:, 1]].unsqueeze(1) @ (win @ m[phase[:, 0]].unsqueeze(1).transpose(-1, -2))
+
+
+def overlap(p, refs, mvs, share0):
+    """Smooths the prediction p (y, u, v) along the edges of cells that move differently.
+
+    Overlapped block motion compensation (Orchard and Sullivan 1994), on the samples next to an edge only: they are mixed with what
+    the neighbouring cell's vectors would predict there. `refs`: one or two references (y, u, v); `mvs`: as many fields [B,2,h,w] of
+    cells; `share0` [B,1,h,w]: weight of the first reference.
+    """
+    b, _, hc, wc = mvs[0].shape
+    used = [mvs[0] * (share0 > 0)] + [m * (share0 < 1) for m in mvs[1:]]
+    key = torch.cat([(share0 * 2).to(torch.int64), *used], 1)
+    own = [q.reshape(b, 1, hc, q.shape[2] // hc, wc, -1).permute(0, 2, 4, 1, 3, 5).flatten(0, 2) for q in p]
+    own = [own[0], torch.cat(own[1:], 1)]
+    out = list(own)
+    for side in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        pick = (_shifted(key, *side) != key).any(1).flatten().nonzero()[:, 0]
+        if not len(pick):
+            continue
+        picture, cell = pick // (hc * wc), pick % (hc * wc)
+        take = lambda x: _shifted(x, *side).flatten(2).transpose(1, 2).flatten(0, 1)[pick]
+        share = take(share0).view(-1, 1, 1, 1)
+        for i, (block, taps, shift) in enumerate(((8, LUMA_TAPS, 2), (4, CHROMA_TAPS, 3))):
+            plane = lambda ref: ref[0] if i == 0 else torch.cat(ref[1:], 1)
+            near = [_cells(plane(r), picture, cell, take(m), block, taps, shift) for r, m in zip(refs, mvs)]
+            near = near[0] if len(near) == 1 else near[0] * share + near[1] * (1 - share)
+            strip = _strip(side, block, OVERLAP[i], near.device, near.dtype)
+            out[i] = out[i].index_add(0, pick, (near - own[i][pick]) * strip)
+    y, uv = (q.view(b, hc, wc, q.shape[1], q.shape[2], -1).permute(0, 3, 1, 4, 2, 5).reshape(b, q.shape[1], hc * q.shape[2], -1) for q in out)
+    return y, uv[:, :1], uv[:, 1:]
 
 
 def predict(cur, ref0, ref1, lam=8.0, block: int = 8, reach: int = 8):
-    """Searches both references for `cur` and predicts: (p, d, modes, mv0, mv1), see `bi_predict`.
+    """Searches both references for `cur` and predicts: (p, d, modes, mv0, mv1), see `bi_modes`, `bi_predict` and `overlap`.
 
     All pictures are (y, u, v) in 0..255; gradients flow to the references' samples. With ref1 None (or the same
     object as ref0) only ref0 is used, and d is zero.
@@ -435,7 +514,11 @@ def predict(cur, ref0, ref1, lam=8.0, block: int = 8, reach: int = 8):
     p0 = compensate(ref0, mv0)
     if ref1 is None or ref1 is ref0:
         modes = torch.zeros_like(mv0[:, :1, ::2, ::2])
-        return p0, tuple(torch.zeros_like(x) for x in p0), modes, mv0, mv0
+        p = overlap(p0, (ref0,), (mv0,), torch.ones_like(mv0[:, :1], dtype=p0[0].dtype))
+        return p, tuple(torch.zeros_like(x) for x in p0), modes, mv0, mv0
     mv1 = estimate(cur[0].detach(), ref1[0].detach(), lam, block, reach)
-    p, d, modes = bi_predict(cur, (p0, compensate(ref1, mv1)), lam)
-    return p, d, modes, mv0, mv1
+    p1 = compensate(ref1, mv1)
+    modes = bi_modes(cur[0], p0[0], p1[0], lam)
+    p, d = bi_predict((p0, p1), modes)
+    share0 = _share0(modes, p[0].dtype).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    return overlap(p, (ref0, ref1), (mv0, mv1), share0), d, modes, mv0, mv1

@@ -166,35 +166,139 @@ _WORDS = (
 ).split()
 
 
-def screen_page(rng, h: int, w: int):
-    """Random text page or window layout as planes [h,w]: flat areas, sharp edges, anti-aliased type."""
-    dark = rng.random() < 0.4
-    paper = tuple(int(v) for v in (rng.integers(10, 60, 3) if dark else rng.integers(215, 256, 3)))
-    if rng.random() < 0.5:
-        paper = (paper[0],) * 3
-    image = Image.new("RGB", (w, h), paper)
-    draw = ImageDraw.Draw(image)
-    ink = tuple(int(v) for v in (rng.integers(170, 256, 3) if dark else rng.integers(0, 90, 3)))
-    y = int(rng.integers(0, 12))
+def fonts():
+    """Loaders (size -> font) of the type at hand: what the system has of DejaVu, and Pillow's own face."""
+    names = [f"DejaVu{n}.ttf" for n in ("Sans", "Sans-Bold", "SansCondensed", "SansMono", "SansMono-Bold", "Serif", "Serif-Bold", "Sans-ExtraLight")]
+    found = [ImageFont.load_default]
+    for name in names:
+        try:
+            ImageFont.truetype(name, 12)
+        except OSError:
+            continue
+        found.append(lambda size, name=name: ImageFont.truetype(name, size))
+    return found
+
+
+_FONTS = fonts()
+
+
+def any_colour(rng):
+    return tuple(int(v) for v in rng.integers(0, 256, 3))
+
+
+def tone_pair(rng):
+    """Colours of a paper and of the ink on it, light on dark or dark on light, sometimes tinted."""
+    dark = rng.random() < 0.45
+    paper = rng.integers(10, 60, 3) if dark else rng.integers(215, 256, 3)
+    if rng.random() < 0.6:
+        paper = paper[:1].repeat(3)
+    ink = rng.integers(170, 256, 3) if dark else rng.integers(0, 90, 3)
+    if rng.random() < 0.12:  # any colour at all, as on slides and in tiles
+        paper = rng.integers(0, 256, 3)
+        ink = rng.integers(0, 70, 3) if paper.mean() > 128 else rng.integers(190, 256, 3)
+    return tuple(int(v) for v in paper), tuple(int(v) for v in ink)
+
+
+def text_lines(rng, draw, box, paper, ink):
+    """Fills a box with rows of type, rules and bars; as a listing, with numbers and colours, now and then."""
+    left, top, right, bottom = box
+    draw.rectangle(box, fill=paper)
     size = int(rng.integers(9, 24))
-    font = ImageFont.load_default(size)
-    while y < h:
+    face = _FONTS[rng.integers(len(_FONTS))]
+    font, heading = face(size), face(size * 2)
+    code = rng.random() < 0.35
+    palette = [ink] + [any_colour(rng) for _ in range(4)]
+    y, number = top + int(rng.integers(0, 12)), int(rng.integers(1, 300))
+    longest = max(2, (right - left) // (size * 3))
+    while y < bottom:
         kind = rng.random()
-        if kind < 0.08:  # a bar or button row
+        if kind < 0.05:
             bar = int(rng.integers(4, 40))
-            draw.rectangle([int(rng.integers(0, w // 2)), y, int(rng.integers(w // 2, w)), y + bar], fill=tuple(int(v) for v in rng.integers(0, 256, 3)))
+            x0, x1 = sorted(int(v) for v in rng.integers(left, right + 1, 2))
+            draw.rectangle([x0, y, x1, min(y + bar, bottom)], fill=any_colour(rng))
             y += bar + 6
-        elif kind < 0.12:  # a rule
-            draw.line([0, y, w, y], fill=ink)
+        elif kind < 0.1:
+            draw.line([left, y, right, y], fill=ink)
             y += 5
-        elif kind < 0.18:  # heading
-            draw.text((8, y), " ".join(rng.choice(_WORDS, 3)), fill=ink, font=ImageFont.load_default(size * 2))
+        elif kind < 0.14 and not code:
+            draw.text((left + 8, y), " ".join(rng.choice(_WORDS, 3)), fill=ink, font=heading)
             y += size * 3
-        else:
-            indent = 8 + int(rng.integers(0, 4)) * size * (rng.random() < 0.4)
-            colour = tuple(int(v) for v in rng.integers(0, 256, 3)) if rng.random() < 0.1 else ink
-            draw.text((indent, y), " ".join(rng.choice(_WORDS, int(rng.integers(2, 16)))), fill=colour, font=font)
+        elif kind < 0.25:
             y += int(size * 1.35)
+        else:
+            x = left + 8
+            if code:
+                draw.text((x, y), str(number), fill=palette[1], font=font)
+                x += size * 3 + int(rng.integers(0, 5)) * size
+                number += 1
+            for word in rng.choice(_WORDS, int(rng.integers(1, longest + 1))):
+                colour = palette[rng.integers(len(palette))] if code else ink
+                draw.text((x, y), str(word), fill=colour, font=font)
+                x += int(draw.textlength(str(word) + " ", font=font))
+                if x > right:
+                    break
+            y += int(size * 1.35)
+
+
+def shapes(rng, draw, box):
+    """Icons and drawings: filled and outlined circles, boxes, arcs, polygons and strokes."""
+    left, top, right, bottom = box
+    for _ in range(int(rng.integers(2, 14))):
+        r = int(log_uniform(rng, 5, 90))
+        x, y = int(rng.integers(left, right)), int(rng.integers(top, bottom))
+        where, colour, width = [x, y, x + r, y + int(r * rng.uniform(0.5, 1.5))], any_colour(rng), int(rng.integers(1, 9))
+        kind = rng.integers(6)
+        if kind == 0:
+            draw.ellipse(where, fill=colour)
+        elif kind == 1:
+            draw.ellipse(where, outline=colour, width=width)
+        elif kind == 2:
+            draw.rounded_rectangle(where, r // 5, fill=colour, outline=any_colour(rng), width=min(width, 3))
+        elif kind == 3:
+            draw.arc(where, *(float(v) for v in sorted(rng.uniform(0, 360, 2))), fill=colour, width=width)
+        elif kind == 4:
+            draw.polygon([(x + float(a) * r, y + float(b) * r) for a, b in rng.random((int(rng.integers(3, 7)), 2))], fill=colour)
+        else:
+            draw.line([(x + float(a) * 2 * r, y + float(b) * 2 * r) for a, b in rng.random((int(rng.integers(2, 6)), 2))], fill=colour, width=width)
+
+
+def screen_page(rng, h: int, w: int, picture=None):
+    """Random page or desktop as planes [h,w]: windows with text, listings, icons, flat and shaded areas, and, where given, a photograph (RGB image)."""
+    # Drawn at twice the size where outlines are to be smooth (type is anti-aliased already), larger where the page is to be scaled down.
+    scale = 1.0 if rng.random() < 0.5 else rng.uniform(1.1, 1.9)
+    hh, ww = int(h * scale), int(w * scale)
+    paper, ink = tone_pair(rng)
+    image = Image.new("RGB", (ww, hh), paper)
+    draw = ImageDraw.Draw(image)
+    if rng.random() < 0.35:  # one page
+        text_lines(rng, draw, (0, 0, ww, hh), paper, ink)
+        if rng.random() < 0.3:
+            shapes(rng, draw, (0, 0, ww, hh))
+    else:  # a desktop: wallpaper and windows
+        if picture is not None and rng.random() < 0.5:
+            image.paste(picture.resize((ww, hh), Image.BICUBIC))
+        elif rng.random() < 0.4:
+            ends = np.array([any_colour(rng), any_colour(rng)], np.float32)
+            ramp = np.linspace(0, 1, hh, dtype=np.float32)[:, None, None]
+            image.paste(Image.fromarray(np.broadcast_to(ends[0] * (1 - ramp) + ends[1] * ramp, (hh, ww, 3)).astype(np.uint8)))
+        for _ in range(int(rng.integers(2, 6))):
+            x0, y0 = int(rng.integers(-ww // 4, ww * 3 // 4)), int(rng.integers(-hh // 4, hh * 3 // 4))
+            x1, y1 = x0 + int(rng.integers(ww // 5, ww)), y0 + int(rng.integers(hh // 5, hh))
+            paper, ink = tone_pair(rng)
+            bar = int(rng.integers(16, 32))
+            draw.rectangle([x0, y0, x1, y0 + bar], fill=any_colour(rng) if rng.random() < 0.4 else paper, outline=ink if rng.random() < 0.5 else None)
+            draw.text((x0 + 10, y0 + 3), " ".join(rng.choice(_WORDS, 3)), fill=ink, font=_FONTS[rng.integers(len(_FONTS))](bar - 10))
+            box = (x0, y0 + bar, x1, y1)
+            kind = rng.random()
+            if kind < 0.65:
+                text_lines(rng, draw, box, paper, ink)
+            elif kind < 0.75 and picture is not None:
+                image.paste(picture.resize((x1 - x0, max(1, y1 - y0 - bar)), Image.BICUBIC), (x0, y0 + bar))
+            else:
+                draw.rectangle(box, fill=any_colour(rng) if rng.random() < 0.5 else paper)
+                shapes(rng, draw, (x0, y0 + bar, x1, max(y1, y0 + bar + 1)))
+    if scale > 1.0:
+        image = image.resize((w, h), Image.LANCZOS if rng.random() < 0.5 else Image.BICUBIC)
     from .data import rgb_to_planes
 
     return rgb_to_planes(np.asarray(image))
@@ -203,12 +307,21 @@ def screen_page(rng, h: int, w: int):
 class Screens:
     """Small pool of pages, renewed now and then: drawing one takes longer than using it."""
 
-    def __init__(self, pool: int = 12):
-        self.pool, self.pages = pool, []
+    def __init__(self, store=None, pool: int = 12):
+        self.pool, self.pages, self.store = pool, [], store
+        self.sampler = GroupSampler(store.stills()) if store and store.stills() else None
+
+    def picture(self, rng):
+        """A photograph for a window or a wallpaper, or none."""
+        if self.sampler is None or rng.random() < 0.5:
+            return None
+        y, u, v = (p[0] for p in self.store.planes(self.sampler.draw(rng)))
+        planes = [Image.fromarray(np.ascontiguousarray(p)).resize((480, 360), Image.BILINEAR) for p in (y, u, v)]
+        return Image.merge("YCbCr", planes).convert("RGB")
 
     def page(self, rng):
         if len(self.pages) < self.pool or rng.random() < 0.1:
-            page = screen_page(rng, 640, 480)
+            page = screen_page(rng, 640, 480, self.picture(rng))
             if len(self.pages) < self.pool:
                 self.pages.append(page)
             else:
@@ -332,7 +445,7 @@ class Synthesiser:
     """Makes synthetic clips: `clip(rng, frames, size)` -> u8 arrays y [T,S,S], u, v [T,S/2,S/2]."""
 
     def __init__(self, store):
-        self.store, self.sampler, self.screens = store, GroupSampler(store.stills()), Screens()
+        self.store, self.sampler, self.screens = store, GroupSampler(store.stills()), Screens(store)
 
     def clip(self, rng: np.random.Generator, frames: int, size: int):
         kind = rng.choice(["camera", "parallax", "objects", "screen", "static"], p=[0.42, 0.2, 0.18, 0.12, 0.08])

@@ -63,6 +63,30 @@ def test_still_crops(store, size):
     assert not torch.equal(a[0][0], a[1][0])
 
 
+def test_grey_crops_have_next_to_no_colour(store):
+    constant = crops = 0
+    for y, u, v in itertools.islice(data.StillCrops(store, 8, 64, seed=4, p_grey=1.0), 6):
+        for luma, *chroma in zip(y, u, v):
+            values = [set(np.unique(plane).tolist()) for plane in chroma]
+            constant += all(len(v) == 1 for v in values)
+            crops += 1
+            # What is left of weak colour is a level at most; strong marks stay.
+            assert all(len(v) == 1 or not any(4 < abs(x - 128) < 24 for x in v) for v in values)
+            assert len(np.unique(luma)) > 8
+    assert 0.4 < constant / crops < 0.8
+
+
+def test_screens_among_the_still_crops(store):
+    pages = synth.Screens(store)
+    for _ in range(3):
+        y, u, v = pages.page(np.random.default_rng(5))
+        assert y.shape == (640, 480) and u.shape == v.shape == (320, 240)
+    # Drawn pages are flat for the most part; the pictures of the fixture are noise.
+    flat = lambda planes: (planes[0][..., 1:] == planes[0][..., :-1]).float().mean()
+    some = lambda share: next(data.StillCrops(store, 16, 64, seed=1, screens=share, p_tone=0.0, p_scale=0.0))
+    assert flat(some(1.0)) > 0.5 > flat(some(0.0))
+
+
 def test_sequences_real_and_synthetic(store):
     for frames, size, share in ((3, 64, 0.0), (5, 128, 1.0), (9, 96, 0.5)):
         y, u, v = next(data.Sequences(store, 4, frames, size, seed=frames, synthetic=share))

@@ -127,15 +127,53 @@ def test_bi_prediction_chooses_per_block():
         k = 16 if i == 0 else 8
         m = want.repeat_interleave(k, 2).repeat_interleave(k, 3)
         cur.append(torch.where(m == 0, x, torch.where(m == 1, y, (x + y) / 2)))
-    p, d, modes = motion.bi_predict(cur, (a, b))
+    modes = motion.bi_modes(cur[0], a[0], b[0])
+    p, d = motion.bi_predict((a, b), modes)
     assert torch.equal(modes, want)
     for i in range(3):
         k = 16 if i == 0 else 8
         on = (want == 2).repeat_interleave(k, 2).repeat_interleave(k, 3)
         assert torch.allclose(p[i], cur[i]) and torch.equal(d[i], torch.where(on, a[i] - b[i], 0.0))
     # Equal predictions: the first reference, nothing toggles.
-    _, d, modes = motion.bi_predict(cur, (a, a))
+    modes = motion.bi_modes(cur[0], a[0], a[0])
+    _, d = motion.bi_predict((a, a), modes)
     assert (modes == 0).all() and (d[0] == 0).all()
+
+
+def test_overlap_mixes_what_the_neighbours_vectors_predict():
+    rng = np.random.default_rng(11)
+    refs = [tuple(torch.from_numpy(rng.uniform(0, 255, (2, 1, n, n)).astype(np.float32)) for n in (32, 16, 16)) for _ in range(2)]
+    mvs = [torch.from_numpy(rng.integers(-40, 41, (2, 2, 4, 4))) for _ in range(2)]
+    modes = torch.from_numpy(rng.integers(0, 3, (2, 1, 2, 2)))
+    share0 = torch.tensor([1.0, 0.0, 0.5])[modes].repeat_interleave(2, 2).repeat_interleave(2, 3)
+
+    def predicted(dy, dx):
+        """The whole picture by the vectors and modes of each cell's neighbour, its own where there is none."""
+        there = [motion._shifted(m, dy, dx) for m in mvs]
+        planes = [motion.compensate(r, m, low=-1e9, high=1e9) for r, m in zip(refs, there)]
+        share = motion._shifted(share0, dy, dx)
+        out = []
+        for i, (a, b) in enumerate(zip(*planes)):
+            k = 8 if i == 0 else 4
+            w = share.repeat_interleave(k, 2).repeat_interleave(k, 3)
+            out.append(a * w + b * (1 - w))
+        return out
+
+    own = predicted(0, 0)
+    got = motion.overlap(own, refs, mvs, share0)
+    sides = [predicted(-1, 0), predicted(1, 0), predicted(0, -1), predicted(0, 1)]
+    for i, k in enumerate((8, 4, 4)):
+        want = own[i].clone()
+        n = own[i].shape[-1]
+        for y in range(n):
+            for x in range(n):
+                for side, at in zip(sides, (y % k, k - 1 - y % k, x % k, k - 1 - x % k)):
+                    weight = ({0: 0.25, 1: 0.125} if i == 0 else {0: 0.25}).get(at, 0.0)
+                    want[:, :, y, x] += weight * (side[i] - own[i])[:, :, y, x]
+        assert torch.allclose(got[i], want, atol=1e-3), i
+    # Cells that move alike have no edge between them.
+    still = [torch.zeros_like(m) for m in mvs]
+    assert all(torch.equal(a, b) for a, b in zip(motion.overlap(own, refs, still, torch.ones_like(share0)), own))
 
 
 def test_predict_keeps_gradients_to_references():

@@ -34,6 +34,11 @@ pub const CHROMA_TAPS: [[i16; 4]; 8] = [
     [-2, 10, 58, -2],
 ];
 
+/// Weight, in eighths, of a neighbouring cell's prediction by distance from the common edge.
+const LUMA_OVERLAP: [i16; 2] = [2, 1];
+/// The same for chroma.
+const CHROMA_OVERLAP: [i16; 1] = [2];
+
 /// What intermediates are lowered by: the middle of their range.
 pub(crate) const OFFSET: i16 = 1 << 13;
 
@@ -213,6 +218,93 @@ fn predict_row_impl(field: &MotionField, refs: [&Picture; 2], row: &mut OutputRo
             leaf_planes::<16, 8>(cells[0], refs, (16 * bx, 0, 16 * by), p, d);
         }
     }
+    for cy in 2 * by..2 * by + 2 {
+        for cx in 0..field.columns() {
+            let own = field.cell(cx, cy);
+            let other = |there: bool, x: usize, y: usize| {
+                there.then(|| field.cell(x, y)).filter(|&leaf| leaf != own)
+            };
+            let near = [
+                other(cy > 0, cx, cy.wrapping_sub(1)),
+                other(cy + 1 < field.rows(), cx, cy + 1),
+                other(cx > 0, cx.wrapping_sub(1), cy),
+                other(cx + 1 < field.columns(), cx + 1, cy),
+            ];
+            if near.iter().any(Option::is_some) {
+                for (i, p) in p.iter_mut().enumerate() {
+                    let planes = [refs[0].plane(i), refs[1].plane(i)];
+                    if i == 0 {
+                        overlap::<8, true>(&near, planes, (8 * cx, 8 * cy), 16 * by, p);
+                    } else {
+                        overlap::<4, false>(&near, planes, (4 * cx, 4 * cy), 8 * by, p);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Mixes what the leaves of the upper, lower, left and right neighbour predict into the N×N cell at (`x`, `y`), along their
+/// common edges: overlapped block motion compensation (Orchard and Sullivan 1994). `p` begins with row `top` of the plane.
+#[inline(always)]
+fn overlap<const N: usize, const LUMA: bool>(
+    near: &[Option<Leaf>; 4],
+    planes: [&Plane; 2],
+    (x, y): (usize, usize),
+    top: usize,
+    p: &mut [u16],
+) {
+    let weights: &[i16] = if LUMA {
+        &LUMA_OVERLAP
+    } else {
+        &CHROMA_OVERLAP
+    };
+    let stride = planes[0].stride();
+    let p = &mut p[(y - top) * stride + x..];
+    let mut sums = [[0i16; N]; N];
+    for (side, leaf) in near.iter().enumerate() {
+        let Some(leaf) = leaf else { continue };
+        let theirs = leaf_samples::<N, LUMA>(*leaf, planes, (x, y));
+        for (k, &weight) in weights.iter().enumerate() {
+            let line = if side % 2 == 0 { k } else { N - 1 - k };
+            for i in 0..N {
+                let (row, col) = if side < 2 { (line, i) } else { (i, line) };
+                sums[row][col] += weight * (theirs[row][col] - p[row * stride + col] as i16);
+            }
+        }
+    }
+    for (row, sums) in sums.iter().enumerate() {
+        for (p, sum) in p[row * stride..][..N].iter_mut().zip(sums) {
+            // The weights of the others add up to no more than a half: no clipping is needed.
+            *p = (*p as i16 + ((sum + 4) >> 3)) as u16;
+        }
+    }
+}
+
+/// What a leaf predicts for the N×N samples at (`x`, `y`).
+#[inline(always)]
+fn leaf_samples<const N: usize, const LUMA: bool>(
+    leaf: Leaf,
+    planes: [&Plane; 2],
+    at: (usize, usize),
+) -> [[i16; N]; N] {
+    let (mut a, mut b) = ([[0i16; N]; N], [[0i16; N]; N]);
+    if leaf.mode() == Mode::Bi {
+        block_14::<N, LUMA>(planes[0], at, leaf.mv(0), &mut a);
+        block_14::<N, LUMA>(planes[1], at, leaf.mv(1), &mut b);
+        for (a, b) in a.iter_mut().zip(&b) {
+            for i in 0..N {
+                a[i] = average(a[i], b[i]) as i16;
+            }
+        }
+    } else {
+        let index = usize::from(leaf.mode() == Mode::Ref1);
+        block_14::<N, LUMA>(planes[index], at, leaf.mv(index), &mut a);
+        for v in a.as_flattened_mut() {
+            *v = round(*v) as i16;
+        }
+    }
+    a
 }
 
 /// Predicts a leaf in all planes. `x`, `y` place it in the row of blocks that starts at `top`.
@@ -597,18 +689,41 @@ mod tests {
         for i in 0..3 {
             let cell = if i == 0 { 8 } else { 4 };
             let plane = got.picture.plane(i);
+            let predicted = |leaf: Leaf, x: usize, y: usize| {
+                let v =
+                    [0, 1].map(|r| reference_sample(refs[r].plane(i), i == 0, x, y, leaf.mv(r)));
+                let (p, d) = match leaf.mode() {
+                    Mode::Ref0 => ((v[0] + 8) >> 4, 0),
+                    Mode::Ref1 => ((v[1] + 8) >> 4, 0),
+                    Mode::Bi => ((v[0] + v[1] + 16) >> 5, (v[0] - v[1] + 8) >> 4),
+                };
+                (p.clamp(0, 1023), d)
+            };
             for y in 0..plane.height() {
                 for x in 0..plane.width() {
                     let leaf = field.cell(x / cell, y / cell);
-                    let v = [0, 1]
-                        .map(|r| reference_sample(refs[r].plane(i), i == 0, x, y, leaf.mv(r)));
-                    let (p, d) = match leaf.mode() {
-                        Mode::Ref0 => ((v[0] + 8) >> 4, 0),
-                        Mode::Ref1 => ((v[1] + 8) >> 4, 0),
-                        Mode::Bi => ((v[0] + v[1] + 16) >> 5, (v[0] - v[1] + 8) >> 4),
+                    let (own, d) = predicted(leaf, x, y);
+                    // The nearest cell in each direction, where it is near enough.
+                    let weight = |k: usize| match (i, k) {
+                        (0, 0) | (1 | 2, 0) => 2,
+                        (0, 1) => 1,
+                        _ => 0,
                     };
+                    let mut sum = 0;
+                    let (cx, cy) = (x / cell, y / cell);
+                    for (there, ox, oy, k) in [
+                        (cy > 0, cx, cy.max(1) - 1, y % cell),
+                        (cy + 1 < field.rows(), cx, cy + 1, cell - 1 - y % cell),
+                        (cx > 0, cx.max(1) - 1, cy, x % cell),
+                        (cx + 1 < field.columns(), cx + 1, cy, cell - 1 - x % cell),
+                    ] {
+                        if there {
+                            sum += weight(k) * (predicted(field.cell(ox, oy), x, y).0 - own);
+                        }
+                    }
+                    let p = own + ((sum + 4) >> 3);
                     let at = format!("plane {i} at {x},{y}: {leaf:?}");
-                    assert_eq!(i64::from(plane.row(y)[x]), p.clamp(0, 1023), "{at}");
+                    assert_eq!(i64::from(plane.row(y)[x]), p, "{at}");
                     let d_got = got.difference.plane(i)[y * plane.width() + x];
                     assert_eq!(i64::from(d_got), d.clamp(-1023, 1023), "{at}");
                 }
