@@ -367,6 +367,7 @@ fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
             "low_delay" => t.low_delay = offsets(v)?,
             "levels" => t.levels = offsets(v)?,
             "lambda" => t.lambda = v.parse()?,
+            "adaptive_quantizer" => t.adaptive_quantizer = v.parse()?,
             "round_up" => t.round_up = v.parse()?,
             "motion_lambda" => t.motion_lambda = v.parse()?,
             "scene_cut" => t.scene_cut = v.parse()?,

@@ -4,7 +4,7 @@
 //! Wherever a decoder says that a frame is sound, it must be exactly what the encoder reconstructed.
 
 use gstnnv::codec::bitstream::{AccessUnit, BundleHash, Scan, UnitScanner, UnitType, write_unit};
-use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune};
+use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, DecodedFrame, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame};
 use gstnnv::codec::error::CodecError;
@@ -208,6 +208,53 @@ fn odd_sizes_and_ten_bit() {
             assert_eq!(*f.info, config.info);
             assert_eq!((f.picture.width(), f.picture.height()), (w, h));
         }
+    }
+}
+
+#[test]
+fn a_map_of_quantizers_gives_quiet_places_more() {
+    // The left half is nearly flat, the right half busy.
+    let (w, h) = (128, 64);
+    let frames: Vec<_> = (0..6)
+        .map(|t| {
+            let mut p = Picture::clone(&picture(w, h, 0, t as f32));
+            for (y, x) in (0..64).flat_map(|y| (0..64).map(move |x| (y, x))) {
+                let v = &mut p.plane_mut(0).row_mut(y)[x];
+                *v = 500 + (*v - 500u16.min(*v)) / 40;
+            }
+            p.pad();
+            Arc::new(p)
+        })
+        .collect();
+    let error = |decoded: &[Decoded], from: usize| -> f64 {
+        let first = sound(decoded)[0];
+        let rows = (0..64).map(|y| {
+            let (a, b) = (frames[0].luma().row(y), first.picture.luma().row(y));
+            (from..from + 64)
+                .map(|x| f64::from(a[x].abs_diff(b[x])).powi(2))
+                .sum::<f64>()
+        });
+        rows.sum()
+    };
+    for bframes in [0, 3] {
+        let mut outcomes = Vec::new();
+        for tune in [Tune::Psnr, Tune::Visual] {
+            let mut config = config(w, h, bframes);
+            config.tune = tune;
+            config.tuning = Tuning {
+                key: 0,
+                ..Tuning::of(tune)
+            };
+            let units = encode(config, &frames);
+            let decoded = decode(&mut decoder(), datas(&units));
+            assert_exact(&units, &decoded);
+            outcomes.push((error(&decoded, 0), error(&decoded, 64)));
+        }
+        let [(quiet, busy), (quiet_map, busy_map)] = outcomes[..] else {
+            unreachable!()
+        };
+        assert!(quiet_map < 0.95 * quiet, "{quiet_map} for {quiet}");
+        assert!(busy_map > busy, "{busy_map} for {busy}");
     }
 }
 

@@ -76,6 +76,8 @@ pub struct Tuning {
     pub lambda: f32,
     /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain rounding).
     pub round_up: f32,
+    /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0: the same quantizer everywhere.
+    pub adaptive_quantizer: f32,
     /// Scales the cost of a bit in motion search.
     pub motion_lambda: f32,
     /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
@@ -96,6 +98,7 @@ impl Tuning {
             Tune::Visual => Self {
                 key: -13,
                 levels: [0, 9, 14, 19],
+                adaptive_quantizer: 3.0,
                 ..plain
             },
         }
@@ -111,6 +114,7 @@ impl Default for Tuning {
             levels: [0, 7, 11, 15],
             lambda: 0.06,
             round_up: 0.56,
+            adaptive_quantizer: 0.0,
             motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,

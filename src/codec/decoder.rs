@@ -14,6 +14,7 @@ use super::latent::dequantise_sparse;
 use super::motion::{MotionContexts, MotionField, decode_field, predict};
 use super::parallel;
 use super::picture::Picture;
+use super::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use super::reference::{Coding, Contexts, Reference};
 use super::stream_info::StreamInfo;
 use crate::nn::{self, Cancel, Grid, InterItem, Model};
@@ -152,6 +153,7 @@ type Outcome = std::result::Result<Reference, String>;
 /// An inter frame whose side information is decoded.
 struct Opened<'a> {
     payload: FramePayload<'a>,
+    map: Option<QuantizerMap>,
     /// Taken when `y` is decoded.
     symbols: Option<SymbolContexts>,
     motion: Option<(MotionContexts, MotionField)>,
@@ -785,10 +787,19 @@ fn open<'a>(
         clock.lap(&mut times.pack);
         (symbols, Some((contexts, field)))
     };
+    let map = if header.quantizer_map {
+        let mut coder = super::entropy::Decoder::new(payload.map);
+        let map = QuantizerMap::decode(&mut coder, coding.grid.w16(), coding.grid.h16())?;
+        coder.finish()?;
+        Some(map)
+    } else {
+        None
+    };
     let z = symbols.decode_z(payload.z)?;
     clock.lap(&mut times.entropy);
     Ok(Opened {
         payload,
+        map,
         symbols: Some(symbols),
         motion,
         z,
@@ -817,7 +828,7 @@ fn decode_opened(
     let quantizer = |i: usize| frames[i].header.quantizer;
     let mut clock = Clock::start();
     let key = opened.iter().any(|(_, o)| o.motion.is_none());
-    let batch = if key {
+    let mut batch = if key {
         let quantizers: Vec<u8> = opened.iter().map(|(i, _)| quantizer(*i)).collect();
         model.key_batch(grid, &quantizers)?
     } else {
@@ -831,10 +842,19 @@ fn decode_opened(
             .collect();
         model.inter_batch(grid, &items)?
     };
+    for (n, (_, o)) in opened.iter().enumerate() {
+        if o.map.is_some() {
+            batch.raise_scales(n, HEADROOM);
+        }
+    }
     let z: Vec<&[i8]> = opened.iter().map(|(_, o)| &o.z[..]).collect();
     let prior = batch.prior(&z, cancel)?;
     clock.lap(&mut times.prior);
     let tables = model.tables(batch.kind());
+    let steps: Vec<Quantisation> = opened
+        .iter()
+        .map(|(i, o)| Quantisation::new(tables, quantizer(*i), o.map.as_ref()))
+        .collect();
     let decoded = parallel::map(threads, opened.len(), |n| {
         let (_, o) = &opened[n];
         // Each state is taken by one worker.
@@ -843,17 +863,19 @@ fn decode_opened(
             .unwrap_or_else(PoisonError::into_inner)
             .take()
             .ok_or("its state was taken twice")?;
+        let with_map = steps[n].scales(prior.scale_idx(n));
+        let scales = with_map.as_deref().unwrap_or(prior.scale_idx(n));
         let symbols = state
-            .decode_y(&o.payload.y, prior.scale_idx(n))
+            .decode_y(&o.payload.y, scales)
             .map_err(|e| e.to_string())?;
         Ok::<_, String>((symbols, state))
     });
     clock.lap(&mut times.entropy);
-    let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&opened))
-        .map(|(decoded, (i, _))| {
+    let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&steps))
+        .map(|(decoded, steps)| {
             let (symbols, state) = decoded?;
             let mut r = tensors.take(grid.y_len());
-            dequantise_sparse(&symbols, tables.step(quantizer(*i)), &mut r);
+            dequantise_sparse(&symbols, steps, &mut r);
             Ok((r, state))
         })
         .collect();

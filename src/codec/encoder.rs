@@ -24,17 +24,17 @@ use super::bitstream::{
 };
 use super::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use super::error::{CodecError, Result};
-use super::gop::{
-    FrameClass, FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut,
-};
+use super::gop::{FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut};
 use super::latent::{Rounding, dequantise, hide_signs, quantise, refined};
 use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
 use super::picture::Picture;
+use super::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use super::rate_control::{RateController, guess_key_bits};
 use super::reference::{Coding, Contexts, Reference};
 use crate::nn::{self, Cancel, Grid, InterItem, Model};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -174,6 +174,7 @@ pub struct EncoderStats {
 #[derive(Debug, Default)]
 struct Coded {
     contexts: Option<ContextSource>,
+    map: Option<Vec<u8>>,
     side: Vec<u8>,
     z: Vec<u8>,
     y: Vec<Vec<u8>>,
@@ -515,10 +516,9 @@ impl Encoder {
     fn choose_quantizer(&mut self, plan: &PlannedFrame, input: &InputFrame) -> (u8, f64) {
         let seconds = self.frame_seconds(input);
         if plan.kind == FrameKind::Key && !self.rate.is_constant_quality() {
-            // Ignored once a key frame was coded.
             let at = f64::from(self.config.quantizer);
             let bits = guess_key_bits(&input.picture, at);
-            self.rate.hint(FrameClass::Key, at, bits);
+            self.rate.hint_key(at, bits);
         }
         let q = self.rate.quantizer(plan.class(), plan.offset, seconds);
         (q, seconds)
@@ -551,7 +551,17 @@ impl Encoder {
         let x: Vec<&[i16]> = x.iter().map(|x| &x[..]).collect();
         clock.lap(&mut self.stats.times.pack);
         let model = self.model.clone();
-        let batch = model.key_batch(grid, quantizers)?;
+        let mut batch = model.key_batch(grid, quantizers)?;
+        let maps = parallel::map(threads, inputs.len(), |i| {
+            let strength = self.config.tuning.adaptive_quantizer;
+            let luma = inputs[i].picture.luma();
+            (strength > 0.0)
+                .then(|| QuantizerMap::choose(luma, grid.w16(), grid.h16(), strength))
+                .filter(|map| !map.is_flat())
+        });
+        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
+            batch.raise_scales(i, HEADROOM);
+        }
         let starts = inputs
             .iter()
             .map(|_| {
@@ -561,13 +571,28 @@ impl Encoder {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let (written, pictures) = self.run(&batch, quantizers, &x, starts, &mut clock)?;
+        let tables = model.tables(nn::FrameKind::Key);
+        let steps: Vec<Quantisation> = quantizers
+            .iter()
+            .zip(&maps)
+            .map(|(&q, map)| Quantisation::new(tables, q, map.as_ref()))
+            .collect();
+        let (written, pictures) = self.run(&batch, &steps, &x, starts, &mut clock)?;
+        let maps = maps.iter().map(|map| {
+            map.as_ref().map(|map| {
+                let mut coder = super::entropy::Encoder::new();
+                map.encode(&mut coder);
+                coder.finish()
+            })
+        });
         Ok(written
             .into_iter()
             .zip(pictures)
             .zip(plans)
-            .map(|((w, picture), plan)| Coded {
+            .zip(maps)
+            .map(|(((w, picture), plan), map)| Coded {
                 contexts: None,
+                map,
                 side: w.side,
                 z: w.z,
                 y: w.y,
@@ -659,7 +684,12 @@ impl Encoder {
             })
             .collect::<Result<Vec<_>>>()?;
         let x: Vec<&[i16]> = predicted.iter().map(|p| &p.x[..]).collect();
-        let (written, pictures) = self.run(&batch, quantizers, &x, starts, &mut clock)?;
+        let tables = model.tables(nn::FrameKind::Inter);
+        let steps: Vec<Quantisation> = quantizers
+            .iter()
+            .map(|&q| Quantisation::new(tables, q, None))
+            .collect();
+        let (written, pictures) = self.run(&batch, &steps, &x, starts, &mut clock)?;
         drop(batch);
         Ok(written
             .into_iter()
@@ -668,6 +698,7 @@ impl Encoder {
             .zip(plans.iter().zip(sources))
             .map(|(((w, picture), p), (plan, source))| Coded {
                 contexts: Some(source),
+                map: None,
                 side: w.side,
                 z: w.z,
                 y: w.y,
@@ -732,7 +763,7 @@ impl Encoder {
     fn run(
         &mut self,
         batch: &nn::Batch<'_>,
-        quantizers: &[u8],
+        steps: &[Quantisation<'_>],
         x: &[&[i16]],
         starts: Vec<Start<'_>>,
         clock: &mut Clock,
@@ -746,6 +777,12 @@ impl Encoder {
             .collect();
         let z: Vec<&[i8]> = z.iter().map(|z| &z[..]).collect();
         let prior = batch.prior(&z, &self.cancel)?;
+        let with_map: Vec<Option<Vec<u8>>> = (0..n)
+            .map(|i| steps[i].scales(prior.scale_idx(i)))
+            .collect();
+        let scales: Vec<&[u8]> = (0..n)
+            .map(|i| with_map[i].as_deref().unwrap_or(prior.scale_idx(i)))
+            .collect();
         clock.lap(&mut self.stats.times.prior);
         let tuning = self.config.tuning;
         let rdo = self.config.speed != SpeedPreset::Fast;
@@ -758,19 +795,27 @@ impl Encoder {
                 .map_or(Rounding::DeadZone(tuning.round_up), |costs| {
                     Rounding::RateDistortion(costs, tuning.lambda)
                 });
-            let mut symbols = quantise(y, prior.scale_idx(i), width, rounding, first_half);
+            let mut symbols = quantise(y, scales[i], width, rounding, first_half);
             hide_signs(
                 &mut symbols,
                 y,
-                prior.scale_idx(i),
+                scales[i],
                 width,
                 tables.y_order(),
                 rounding,
             );
-            let r = dequantise(&symbols, tables.step(quantizers[i]));
+            let r = dequantise(&symbols, &steps[i]);
             (symbols, r)
         };
-        let mut quantised = parallel::map(threads, n, |i| round(i, analysis.y(i), None));
+        // Latents in the steps of their places.
+        let latents = |i: usize| {
+            let mut y = Cow::Borrowed(analysis.y(i));
+            if with_map[i].is_some() {
+                steps[i].rescale(y.to_mut());
+            }
+            y
+        };
+        let mut quantised = parallel::map(threads, n, |i| round(i, &latents(i), None));
         clock.lap(&mut self.stats.times.quantise);
         if batch.kind() == nn::FrameKind::Key {
             // The second half's means depend on the symbols of the first, as they were chosen in the end.
@@ -778,14 +823,12 @@ impl Encoder {
             let refinement = batch.refine(&prior, &r, &self.cancel)?;
             clock.lap(&mut self.stats.times.analyse);
             quantised = parallel::map(threads, n, |i| {
-                let step = tables.step(quantizers[i]);
-                let y = refined(analysis.y(i), refinement.delta(i), step);
+                let y = refined(&latents(i), refinement.delta(i), &steps[i]);
                 round(i, &y, Some(&quantised[i].0))
             });
             clock.lap(&mut self.stats.times.quantise);
         }
         let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
-        let scales: Vec<&[u8]> = (0..n).map(|i| prior.scale_idx(i)).collect();
         // Entropy coding and synthesis do not need each other.
         let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
             let (z, scales, quantised) = (&z, &scales, &quantised);
@@ -864,6 +907,7 @@ impl Encoder {
             pts: input.pts.and_then(|v| i64::try_from(v).ok()),
             duration: input.duration.filter(|d| *d <= i64::MAX as u64),
             checksum,
+            quantizer_map: coded.map.is_some(),
             ..base
         };
         if key {
@@ -876,6 +920,7 @@ impl Encoder {
         let streams = self.header.y_streams(header.frame_type);
         let payload = FramePayload {
             header,
+            map: coded.map.as_deref().unwrap_or_default(),
             side: &coded.side,
             z: &coded.z,
             y,

@@ -2,6 +2,7 @@
 //! Latents between networks and entropy coder: quantisation (the encoder's freedom) and dequantisation (normative).
 
 use super::entropy::{self, HIDING_CHANNELS, HIDING_SUM, SparseSymbols, SymbolCosts};
+use super::quantizer_map::Quantisation;
 use crate::nn::LATENT_CHANNELS;
 use std::cmp::Ordering;
 
@@ -219,40 +220,40 @@ fn residual(symbol: i16, step: u16) -> i16 {
 }
 
 /// Turns symbols into the integer residual that the synthesis takes: `|symbol| · step / 64` rounded half up, at most
-/// 2047. `symbols` is `[384, positions]`; `step` in 1/64 units.
-pub fn dequantise(symbols: &[i16], step: &[u16; LATENT_CHANNELS]) -> Vec<i16> {
+/// 2047. `symbols` is `[384, positions]`; steps are in 1/64 units.
+pub fn dequantise(symbols: &[i16], steps: &Quantisation<'_>) -> Vec<i16> {
     let positions = symbols.len() / LATENT_CHANNELS;
     let mut out = Vec::with_capacity(symbols.len());
-    for (plane, &step) in symbols.chunks_exact(positions.max(1)).zip(step) {
-        out.extend(plane.iter().map(|&s| residual(s, step)));
+    for (c, plane) in symbols.chunks_exact(positions.max(1)).enumerate() {
+        let at = plane.iter().enumerate();
+        out.extend(at.map(|(at, &s)| residual(s, steps.step(c, at))));
     }
     out
 }
 
 /// What [`dequantise`] gives of the symbols that a decoder found, into `out` of the latent's length.
-pub fn dequantise_sparse(symbols: &SparseSymbols, step: &[u16; LATENT_CHANNELS], out: &mut [i16]) {
+pub fn dequantise_sparse(symbols: &SparseSymbols, steps: &Quantisation<'_>, out: &mut [i16]) {
     out.fill(0);
+    let positions = out.len() / LATENT_CHANNELS;
     for symbol in symbols.iter() {
-        let step = step[usize::from(symbol.channel)];
-        out[symbol.at as usize] = residual(symbol.value, step);
+        let (c, at) = (usize::from(symbol.channel), symbol.at as usize);
+        out[at] = residual(symbol.value, steps.step(c, at - c * positions));
     }
 }
 
 /// Normalised latents with a change of their means taken off: `y - delta · 64 / step`. All are `[384, positions]`.
-pub fn refined(y: &[f32], delta: &[i16], step: &[u16; LATENT_CHANNELS]) -> Vec<f32> {
+pub fn refined(y: &[f32], delta: &[i16], steps: &Quantisation<'_>) -> Vec<f32> {
     let positions = (y.len() / LATENT_CHANNELS).max(1);
-    let mut out = Vec::with_capacity(y.len());
-    for ((y, delta), &step) in y
+    let planes = y
         .chunks_exact(positions)
         .zip(delta.chunks_exact(positions))
-        .zip(step)
-    {
-        let per_step = 64.0 / f32::from(step.max(1));
-        out.extend(
-            y.iter()
-                .zip(delta)
-                .map(|(y, &d)| y - f32::from(d) * per_step),
-        );
+        .enumerate();
+    let mut out = Vec::with_capacity(y.len());
+    for (c, (y, delta)) in planes {
+        out.extend(y.iter().zip(delta).enumerate().map(|(at, (y, &d))| {
+            let step = steps.step(c, at).max(1);
+            y - f32::from(d) * (64.0 / f32::from(step))
+        }));
     }
     out
 }
@@ -268,7 +269,7 @@ mod tests {
         let mut symbols = vec![0i16; LATENT_CHANNELS * 2];
         symbols[..8].copy_from_slice(&[1, -1, 2, -2, 31, 32, -1, 3]);
         symbols[8] = i16::MIN;
-        let r = dequantise(&symbols, &step);
+        let r = dequantise(&symbols, &Quantisation::of_steps(&step));
         assert_eq!(r[..9], [1, -1, 2047, -2047, 0, 1, -2, 5, -2047]);
         assert!(r[9..].iter().all(|&v| v == 0));
     }
@@ -337,7 +338,7 @@ mod tests {
         let y = vec![0.5f32; LATENT_CHANNELS * 2];
         let mut delta = vec![0i16; LATENT_CHANNELS * 2];
         delta[..4].copy_from_slice(&[1, -2, 8, 0]);
-        let out = refined(&y, &delta, &step);
+        let out = refined(&y, &delta, &Quantisation::of_steps(&step));
         assert_eq!(out[..5], [-0.5, 2.5, -1.5, 0.5, 0.5]);
         assert_eq!(out.len(), y.len());
     }

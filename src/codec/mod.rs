@@ -14,6 +14,7 @@ pub mod latent;
 pub mod motion;
 pub(crate) mod parallel;
 pub mod picture;
+pub mod quantizer_map;
 pub mod rate_control;
 mod reference;
 pub mod stream_info;

@@ -91,6 +91,8 @@ pub struct RateController {
     mix: HashMap<FrameClass, (f64, f64)>,
     base: f64,
     decisions: u64,
+    /// What the last key frame was guessed to cost: the logarithm of the bits at quantizer 0.
+    key_guess: Option<f64>,
     /// Rounding errors of quantizers so far.
     carry: f64,
     /// Bits spent beyond (below when negative) what the rate allows.
@@ -119,6 +121,7 @@ impl RateController {
             mix: HashMap::new(),
             base: f64::from(config.quantizer),
             decisions: 0,
+            key_guess: None,
             carry: 0.0,
             debt: 0.0,
             bucket: None,
@@ -202,14 +205,20 @@ impl RateController {
         self.expected = 0.0;
     }
 
-    /// Tells what a frame of `class` would cost at a quantizer before any was coded, from its content.
-    pub fn hint(&mut self, class: FrameClass, quantizer: f64, bits: f64) {
-        let slope = self.slope;
+    /// Tells what the next key frame would cost at a quantizer, guessed from its content.
+    ///
+    /// Before any was coded that is all there is; afterwards what counts is how the guess has changed since the last one.
+    pub fn hint_key(&mut self, quantizer: f64, bits: f64) {
         let ln = bits.max(64.0).ln();
-        self.models.entry(class).or_insert(Model {
-            a: ln + slope * quantizer,
-            last: (quantizer, ln),
-        });
+        let guess = ln + self.slope * quantizer;
+        let before = self.key_guess.replace(guess).unwrap_or(guess);
+        self.models
+            .entry(FrameClass::Key)
+            .and_modify(|m| m.a += guess - before)
+            .or_insert(Model {
+                a: guess,
+                last: (quantizer, ln),
+            });
     }
 
     /// Logarithm of the bits at quantizer 0.
@@ -557,7 +566,7 @@ mod tests {
             let c = config(mode, bframes, 60);
             let mut rc = RateController::new(&c);
             // The encoder guesses the first key frame's size from its content, here a third too small.
-            rc.hint(FrameClass::Key, 30.0, 0.7 * 1.2e6 * (-0.06f64 * 30.0).exp());
+            rc.hint_key(30.0, 0.7 * 1.2e6 * (-0.06f64 * 30.0).exp());
             let r = run(&mut rc, &c, &mut source(0.06, 1.2e6), 600);
             let got = r.bits as f64 / 20.0;
             assert!((got / 1e6 - 1.0).abs() < 0.04, "{got}");
@@ -574,9 +583,12 @@ mod tests {
         let c = config(mode, 0, 250);
         let mut rc = RateController::new(&c);
         let mut s = source(0.06, 4e5);
+        let guess = |s: &Source| 0.7 * s.complexity * (-0.06f64 * 30.0).exp();
+        rc.hint_key(30.0, guess(&s));
         run(&mut rc, &c, &mut s, 120);
-        // The scene becomes five times as complex.
+        // The scene becomes five times as complex, which the encoder sees at the key frame.
         s.complexity *= 5.0;
+        rc.hint_key(30.0, guess(&s));
         let r = run(&mut rc, &c, &mut s, 300);
         // A second may also take what the bucket had saved.
         assert!(r.seconds.iter().all(|&b| b < 2_400_000), "{:?}", r.seconds);

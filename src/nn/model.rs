@@ -387,6 +387,7 @@ impl Model {
             quantizers,
             qvec,
             qoff,
+            raised: SmallVec::new(),
             mask,
             p,
             d,
@@ -511,6 +512,8 @@ pub struct Batch<'a> {
     quantizers: SmallVec<[u8; 8]>,
     qvec: Vec<i8>,
     qoff: Vec<f32>,
+    /// What the prior's offsets are raised by, by frame; empty where none is.
+    raised: SmallVec<[f32; 8]>,
     mask: Vec<u8>,
     p: Cow<'a, [i16]>,
     d: Cow<'a, [i16]>,
@@ -530,6 +533,15 @@ impl<'a> Batch<'a> {
     #[allow(clippy::len_without_is_empty, reason = "a batch is never empty")]
     pub fn len(&self) -> usize {
         self.quantizers.len()
+    }
+
+    /// Raises the scale indices that [`prior`](Self::prior) gives of frame `i` by this many halves, before they are cut off at 0.
+    ///
+    /// # Panics
+    /// When the batch has no frame `i`.
+    pub fn raise_scales(&mut self, i: usize, halves: i16) {
+        self.raised.resize(self.qoff.len(), 0.0);
+        self.raised[i] = f32::from(halves) / 2.0;
     }
 
     /// Kind of all frames.
@@ -650,9 +662,15 @@ impl<'a> Batch<'a> {
             upsample(frame, grid, &mut z_up);
         }
         let graph = &self.decoding().prior;
+        let mut offsets = Cow::Borrowed(&self.qoff[..]);
+        if !self.raised.is_empty() {
+            let raised = offsets.to_mut().iter_mut().zip(&self.raised);
+            raised.for_each(|(offset, by)| *offset += by);
+        }
         let [scale_idx, feat] = graph.run(
             |name| match name {
                 "z_up" => view([self.len(), channels, grid.h16, grid.w16], &z_up),
+                "qoff" => view([self.len(), 1, 1, 1], &offsets),
                 _ => self.shared_input(name),
             },
             ["scale_idx", "feat"],

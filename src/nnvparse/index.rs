@@ -306,6 +306,7 @@ mod tests {
                 let f = frame(poc, times.then_some(pts));
                 let payload = crate::codec::bitstream::FramePayload {
                     header: f,
+                    map: &[],
                     side: &[],
                     z: &[],
                     y: vec![&[]],

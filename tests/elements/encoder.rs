@@ -394,7 +394,9 @@ fn the_tune_picks_the_bundle_unless_one_is_named() {
             )))
             .sound();
             let tags = outcome.tags.expect("tags are posted");
-            let encoder = tags.generic("encoder").map(|v| format!("{:?}", v.to_value()));
+            let encoder = tags
+                .generic("encoder")
+                .map(|v| format!("{:?}", v.to_value()));
             assert!(encoder.unwrap().contains(bundle), "{options}");
         }
     });

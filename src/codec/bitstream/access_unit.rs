@@ -147,6 +147,7 @@ mod tests {
         };
         let f = super::super::FramePayload {
             header: h,
+            map: b"",
             side: b"",
             z: b"z",
             y: vec![&b"yyyy"[..]],

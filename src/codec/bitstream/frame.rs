@@ -23,6 +23,7 @@ const CHECKSUM: u8 = 1 << 3;
 const PTS: u8 = 1 << 4;
 const DURATION: u8 = 1 << 5;
 const REF1: u8 = 1 << 6;
+const MAP: u8 = 1 << 7;
 
 /// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +76,8 @@ pub struct FrameHeader {
     pub duration: Option<u64>,
     /// CRC-32C of the decoded picture.
     pub checksum: Option<u32>,
+    /// A map of quantizers comes with the frame.
+    pub quantizer_map: bool,
 }
 
 impl FrameHeader {
@@ -94,6 +97,7 @@ impl FrameHeader {
             pts: None,
             duration: None,
             checksum: None,
+            quantizer_map: false,
         }
     }
 
@@ -232,6 +236,12 @@ impl FrameHeader {
             "a frame other than ref0",
         )?;
         check(
+            self.frame_type != FrameType::Repeat || !self.quantizer_map,
+            "quantizer map",
+            1,
+            "none for repeats",
+        )?;
+        check(
             self.frame_type != FrameType::Repeat || !self.keep,
             "keep",
             1,
@@ -291,7 +301,8 @@ impl FrameHeader {
                 | flag(self.checksum.is_some(), CHECKSUM)
                 | flag(self.pts.is_some(), PTS)
                 | flag(self.duration.is_some(), DURATION)
-                | flag(self.ref1.is_some(), REF1),
+                | flag(self.ref1.is_some(), REF1)
+                | flag(self.quantizer_map, MAP),
         );
         let contexts = match self.contexts {
             ContextSource::Tables => 0,
@@ -338,9 +349,6 @@ impl FrameHeader {
             2 => FrameType::Repeat,
             _ => return r.fail("type", 3, "0 (key), 1 (inter), 2 (repeat)"),
         };
-        if a & 0x80 != 0 {
-            return r.fail("flags", a.into(), "bit 7 clear");
-        }
         let b = r.u8("level and contexts")?;
         let contexts = match b >> 6 {
             0 => ContextSource::Tables,
@@ -410,6 +418,7 @@ impl FrameHeader {
             pts,
             duration,
             checksum,
+            quantizer_map: a & MAP != 0,
         };
         header.validate()?;
         Ok((header, r.pos()))
@@ -421,6 +430,8 @@ impl FrameHeader {
 pub struct FramePayload<'a> {
     /// The header.
     pub header: FrameHeader,
+    /// The map of quantizers; empty where the header says that there is none.
+    pub map: &'a [u8],
     /// Motion and other side information; empty but for inter frames.
     pub side: &'a [u8],
     /// The hyper-latent; empty for repeats.
@@ -430,13 +441,14 @@ pub struct FramePayload<'a> {
 }
 
 impl<'a> FramePayload<'a> {
-    /// Number of parts of a frame of this type.
-    fn part_count(kind: FrameType, y_streams: u8) -> usize {
-        match kind {
+    /// Number of parts that follow a header.
+    fn part_count(header: &FrameHeader, y_streams: u8) -> usize {
+        let coded = match header.frame_type {
             FrameType::Key => 1 + usize::from(y_streams),
             FrameType::Inter => 2 + usize::from(y_streams),
             FrameType::Repeat => 0,
-        }
+        };
+        coded + usize::from(header.quantizer_map)
     }
 
     /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of its type.
@@ -461,16 +473,23 @@ impl<'a> FramePayload<'a> {
             FrameType::Inter => 0,
             FrameType::Repeat => self.side.len() + self.z.len(),
         };
+        let extra = if self.header.quantizer_map {
+            extra
+        } else {
+            extra + self.map.len()
+        };
         if extra > 0 {
             return Err(BitstreamError::Trailing {
                 header: HEADER,
                 left: extra,
             });
         }
+        let map = self.header.quantizer_map.then_some(self.map);
         let side = (kind == FrameType::Inter).then_some(self.side);
         let z = (kind != FrameType::Repeat).then_some(self.z);
-        let parts: SmallVec<[&[u8]; 10]> = side
+        let parts: SmallVec<[&[u8]; 11]> = map
             .into_iter()
+            .chain(side)
             .chain(z)
             .chain(self.y.iter().copied())
             .collect();
@@ -494,8 +513,8 @@ impl<'a> FramePayload<'a> {
     pub fn parse(payload: &'a [u8], y_streams: u8) -> Result<FramePayload<'a>, BitstreamError> {
         let (header, at) = FrameHeader::parse(payload)?;
         let mut r = Reader::new(HEADER, &payload[at..]);
-        let count = Self::part_count(header.frame_type, y_streams);
-        let mut lengths = SmallVec::<[u64; 10]>::new();
+        let count = Self::part_count(&header, y_streams);
+        let mut lengths = SmallVec::<[u64; 11]>::new();
         for _ in 1..count {
             lengths.push(r.varint("part length")?);
         }
@@ -507,7 +526,7 @@ impl<'a> FramePayload<'a> {
                 len: rest.len(),
             });
         }
-        let mut parts = SmallVec::<[&[u8]; 10]>::new();
+        let mut parts = SmallVec::<[&[u8]; 11]>::new();
         for l in lengths {
             let (part, tail) = rest.split_at(l as usize);
             parts.push(part);
@@ -522,14 +541,13 @@ impl<'a> FramePayload<'a> {
             });
         }
         let mut parts = parts.into_iter();
-        let side = if header.frame_type == FrameType::Inter {
-            parts.next()
-        } else {
-            None
-        };
-        let z = parts.next();
+        let mut part_if = |there: bool| if there { parts.next() } else { None };
+        let map = part_if(header.quantizer_map);
+        let side = part_if(header.frame_type == FrameType::Inter);
+        let z = part_if(header.frame_type != FrameType::Repeat);
         Ok(FramePayload {
             header,
+            map: map.unwrap_or_default(),
             side: side.unwrap_or_default(),
             z: z.unwrap_or_default(),
             y: parts.collect(),
@@ -562,7 +580,12 @@ mod tests {
             FrameHeader {
                 pts: Some(i64::MAX),
                 checksum: Some(1),
+                quantizer_map: true,
                 ..FrameHeader::key(255, 63)
+            },
+            FrameHeader {
+                quantizer_map: true,
+                ..FrameHeader::inter(1, 2, 20, 0, None)
             },
             FrameHeader::inter(1, 1, 20, 0, None),
             FrameHeader {
@@ -588,6 +611,7 @@ mod tests {
                     (0..streams).map(|i| vec![i; usize::from(i) * 50]).collect();
                 let f = FramePayload {
                     header: h.clone(),
+                    map: if h.quantizer_map { b"map" } else { b"" },
                     side: if h.frame_type == FrameType::Inter {
                         b"side"
                     } else {
@@ -614,6 +638,7 @@ mod tests {
         };
         let f = FramePayload {
             header: h,
+            map: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]],
@@ -662,6 +687,7 @@ mod tests {
         }
         let wrong = FramePayload {
             header: rich(),
+            map: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]; 2],
@@ -675,6 +701,7 @@ mod tests {
         ));
         let wrong = FramePayload {
             header: FrameHeader::key(0, 0),
+            map: b"",
             side: b"x",
             z: b"",
             y: vec![&b""[..]],
@@ -683,6 +710,21 @@ mod tests {
             wrong.to_payload(1),
             Err(BitstreamError::Trailing { left: 1, .. })
         ));
+        // A map that the header does not tell of, and one that nothing uses.
+        let wrong = FramePayload {
+            map: b"xy",
+            side: b"",
+            ..wrong
+        };
+        assert!(matches!(
+            wrong.to_payload(1),
+            Err(BitstreamError::Trailing { left: 2, .. })
+        ));
+        let wrong = FrameHeader {
+            quantizer_map: true,
+            ..FrameHeader::repeat(9, 12, 11)
+        };
+        assert!(wrong.validate().is_err());
     }
 
     #[test]
@@ -748,6 +790,7 @@ mod tests {
     fn part_lengths_are_checked() {
         let f = FramePayload {
             header: rich(),
+            map: b"",
             side: &[1; 10],
             z: &[2; 10],
             y: vec![&[3; 10][..]; 2],

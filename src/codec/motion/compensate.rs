@@ -254,11 +254,7 @@ fn overlap<const N: usize, const LUMA: bool>(
     top: usize,
     p: &mut [u16],
 ) {
-    let weights: &[i16] = if LUMA {
-        &LUMA_OVERLAP
-    } else {
-        &CHROMA_OVERLAP
-    };
+    let weights: &[i16] = if LUMA { &LUMA_OVERLAP } else { &CHROMA_OVERLAP };
     let stride = planes[0].stride();
     let p = &mut p[(y - top) * stride + x..];
     let mut sums = [[0i16; N]; N];

@@ -1004,7 +1004,15 @@ mod tests {
         let params = SearchParams::new(16);
         let field = search(&current, [&refs[0], &refs[1]], None, &params).unwrap();
         let found = predict(&field, &refs[0], &refs[1], 1).unwrap();
-        assert!(current.psnr(&found.picture)[0] > 55.0);
+        // Across the edges between the thirds predictions overlap; elsewhere they fit.
+        let third = current.luma().width() / 3;
+        for y in 0..current.luma().height() {
+            let rows = [&current, &found.picture].map(|p| p.luma().row(y));
+            for (x, (a, b)) in rows[0].iter().zip(rows[1]).enumerate() {
+                let from_edge = (x % third).min(third - 1 - x % third);
+                assert!(from_edge < 2 || a.abs_diff(*b) <= 4, "{a} {b} at {x}, {y}");
+            }
+        }
         assert_eq!(field.cell(2, 2).mode(), Mode::Ref0);
         assert_eq!(field.cell(12, 4).mode(), Mode::Bi);
         assert_eq!(field.cell(20, 2).mode(), Mode::Ref1);
