@@ -9,7 +9,8 @@ use gstnnv::codec::bitstream::unit::{UnitType, write_unit};
 use gstnnv::codec::bitstream::{
     AccessUnit, AccessUnitScan, Scan, SequenceHeader, UnitScanner, scan_access_unit,
 };
-use gstnnv::codec::entropy::{SymbolContexts, SymbolTables};
+use gstnnv::codec::entropy::{Decoder, SymbolContexts, SymbolTables};
+use gstnnv::codec::quantizer_map::QuantizerMap;
 
 struct Rng(u64);
 
@@ -108,8 +109,11 @@ fn stream(frames: u32) -> Vec<Vec<u8>> {
             let y = state.encode_y(&scales, &symbols).unwrap();
             let side: &[u8] = if poc == 0 { &[] } else { b"motion" };
             let y = y.iter().map(|s| &s[..]).collect();
+            header.quantizer_map = i % 3 == 0;
+            let map: &[u8] = if header.quantizer_map { b"map" } else { &[] };
             let payload = FramePayload {
                 header,
+                map,
                 side,
                 z: &z,
                 y,
@@ -137,6 +141,7 @@ fn read(data: &[u8], scanner: &UnitScanner, decode: bool) -> Vec<i64> {
                 if let Ok(f) = FramePayload::parse(u.payload, STREAMS)
                     && decode
                 {
+                    let _ = QuantizerMap::decode(&mut Decoder::new(f.map), 10, 6);
                     let mut state = contexts();
                     let _ = state.decode_z(f.z);
                     let _ = state.decode_y(&f.y, &scales());

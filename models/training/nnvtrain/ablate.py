@@ -167,9 +167,9 @@ def compare(arms, held, args, quantizers):
     for arm, code in arms:
         kmac, loss, points = judge(code, arm.ema, held, quantizers)
         first = first or points
-        rows.append([arm.name, str(arm.steps), f"{kmac:.2f}", f"{loss:.4f}", *(f"{r:.4f} / {p:.2f}" for r, p in points),
+        rows.append([arm.name, f"{arm.used:.0f}", str(arm.steps), f"{kmac:.2f}", f"{loss:.4f}", *(f"{r:.4f} / {p:.2f}" for r, p in points),
                      "" if points is first else f"{bd_rate(first, points):+.1f} %"])
-    return markdown(["arm", "steps", "kMAC", "loss", *(f"q{q}: bpp / dB" for q in quantizers), "BD-rate"], rows)
+    return markdown(["arm", "seconds", "steps", "kMAC", "loss", *(f"q{q}: bpp / dB" for q in quantizers), "BD-rate"], rows)
 
 
 # ---------------------------------------------------------------- key frames
@@ -525,15 +525,15 @@ def learned_motion(args, train, held):
     fixed = [("no motion", still), ("search, 16×16 and 8×8", partial(searched, 8)), ("search, 16×16", partial(searched, 16))]
     for name, predictor, arm in [(*f, None) for f in fixed] + [(a.name, partial(learned, a.ema), a) for a in arms]:
         figures, ms = judge_motion(predictor, clips)
-        row = [name, "", "", "", f"{ms:.1f}"]
+        row = [name, "", "", "", "", f"{ms:.1f}"]
         if arm:
             ops = Counting()
             with torch.no_grad():
                 arm.ema.run(ops, *(t[0][:1] for t in pairs(clips[0])[0]))
                 loss = np.mean([float(photometric(arm.ema, b)) for b in clips])
-            row[1:4] = [str(arm.steps), f"{ops.macs / args.size**2 / 1000:.2f}", f"{loss:.3f}"]
+            row[1:5] = [f"{arm.used:.0f}", str(arm.steps), f"{ops.macs / args.size**2 / 1000:.2f}", f"{loss:.3f}"]
         rows.append(row + [f"{bits:.4f} / {quality:.2f}" for quality, bits in figures])
-    return markdown(["prediction", "steps", "kMAC", "loss", "ms per frame", "next frame: vectors' bpp / dB", "distance 4: vectors' bpp / dB"], rows)
+    return markdown(["prediction", "seconds", "steps", "kMAC", "loss", "ms per frame", "next frame: vectors' bpp / dB", "distance 4: vectors' bpp / dB"], rows)
 
 
 ABLATIONS = {
@@ -562,7 +562,7 @@ def main():
     torch.set_num_threads(args.threads)
     fused.compiled()
     table = ABLATIONS[args.name](args, *split(args))
-    text = f"{args.name}: {args.minutes:g} minutes per arm, batches of {args.batch}, crops of {args.size}, seed {args.seed}\n\n{table}\n"
+    text = f"{args.name}: batches of {args.batch}, crops of {args.size}, seed {args.seed}\n\n{table}\n"
     print(text, flush=True)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
