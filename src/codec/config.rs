@@ -96,9 +96,10 @@ impl Tuning {
             Tune::Psnr | Tune::ZeroLatency => plain,
             // Structure is judged frame by frame: what a good reference keeps in quiet areas counts in each of them.
             Tune::Visual => Self {
-                key: -13,
-                levels: [0, 9, 14, 19],
-                adaptive_quantizer: 3.0,
+                key: -16,
+                levels: [0, 11, 17, 23],
+                lambda: 0.09,
+                adaptive_quantizer: 2.0,
                 ..plain
             },
         }

@@ -12,10 +12,10 @@ the table. Figures are those of the moving averages of the weights on held-out c
 ``gate``      the same start: analysis, prior and synthesis see d, or zeros. The encoder chooses per 16×16 block between the
               prediction from the first reference, from the second, and their average (coded modes, in both arms); that is p. Where the
               average was chosen, d is first minus second, elsewhere zero: with it the network can weigh the two anew, sample by
-              sample (p ± d / 2 are the two predictions), without it the average is all there is.
+              sample (p ± d / 2 are the two predictions, but for overlapped edges), without it the average is all there is.
 ``motion``    prediction of a frame from an original one: the rate-aware block search against a small network that learns vectors of
               16×16 blocks from the photometric error, its field used block by block (quarter-pixel vectors and the codec's filters) or
-              smoothly interpolated (bicubic samples, no rounding). The search is not trained.
+              smoothly interpolated (bicubic samples, no rounding). The search is not trained. No block overlaps its neighbours here.
 ``chunk``     nine frames as a key frame and a hierarchical mini-GOP of eight inter frames, in the closed loop with motion compensation,
               against chunks of eight frames in one latent without motion, the networks that much wider: equal decoder MACs per
               pixel. Both begin untrained but for the linear path (DCT). Both use Adam throughout: Muon's iterations would take longer
