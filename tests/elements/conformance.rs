@@ -69,6 +69,16 @@ const STREAMS: &[(&str, &[Part])] = &[
             &[("bframes", "3"), ("quantizer", "12")],
         )],
     ),
+    // With maps of quantizers.
+    (
+        "visual",
+        &[(
+            VideoFormat::I420,
+            (144, 96),
+            10,
+            &[("bframes", "3"), ("quantizer", "28"), ("tune", "visual")],
+        )],
+    ),
     (
         "parameter-change",
         &[
