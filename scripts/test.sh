@@ -69,6 +69,10 @@ log=$root/.deps/cargo-test.log
 cargo test --locked --no-fail-fast 2>&1 | tee "$log"
 if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("cargo test"); fi
 
+part "Rust: exactness of the other codec bundle"
+NNV_TEST_BUNDLE=$root/models/visual cargo test --locked --no-fail-fast --test exactness 2>&1 | tee -a "$log"
+if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("exactness of models/visual"); fi
+
 part "summary"
 grep '^test result:' "$log"
 for line in "${summary[@]}"; do printf '!! %s\n' "$line"; done
