@@ -26,7 +26,7 @@ def _match(codec: str, clip: RawClip, size: int, a: argparse.Namespace, work: Pa
     lo, hi = 0, 51
     while lo <= hi:
         crf = (lo + hi) // 2
-        coded = code(CODECS[codec], clip, crf, a.key, a.threads, None, work)
+        coded = code(CODECS[codec], clip, crf, a.key, a.threads, {}, work)
         got = coded.stream.stat().st_size
         gap = abs(got / size - 1)
         if best is None or gap < best[0]:
@@ -36,7 +36,7 @@ def _match(codec: str, clip: RawClip, size: int, a: argparse.Namespace, work: Pa
         else:
             hi = crf - 1
     assert best is not None
-    return best[1], code(CODECS[codec], clip, best[1], a.key, a.threads, None, work)
+    return best[1], code(CODECS[codec], clip, best[1], a.key, a.threads, {}, work)
 
 
 def write(a: argparse.Namespace, clips: list[Clip], models: Models) -> int:

@@ -296,6 +296,8 @@ def publish(a: argparse.Namespace, clips: list[Clip], store: Store, models: Mode
         parts.append(f"--dataset {a.dataset}")
     if a.key_interval != "whole":
         parts.append(f"--key-interval {a.key_interval}")
+    if a.codecs:
+        parts.append(f"--codecs {a.codecs}")
     if a.points:
         parts.append(f"--points {a.points}")
     if a.model_path:
