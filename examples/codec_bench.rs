@@ -368,6 +368,7 @@ fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
             "levels" => t.levels = offsets(v)?,
             "lambda" => t.lambda = v.parse()?,
             "adaptive_quantizer" => t.adaptive_quantizer = v.parse()?,
+            "ink" => t.ink = v.parse()?,
             "round_up" => t.round_up = v.parse()?,
             "motion_lambda" => t.motion_lambda = v.parse()?,
             "scene_cut" => t.scene_cut = v.parse()?,

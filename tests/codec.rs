@@ -258,6 +258,82 @@ fn a_map_of_quantizers_gives_quiet_places_more() {
     }
 }
 
+/// A page of type-like strokes that scrolls by `lines` of eight samples and turns to another page after them.
+fn page(w: u32, h: u32, lines: usize, turned: bool) -> Arc<Picture> {
+    let mut p = Picture::new(w, h).unwrap();
+    for (i, plane) in p.planes_mut().iter_mut().enumerate() {
+        plane.data_mut().fill([880, 520, 500][i]);
+    }
+    let luma = p.plane_mut(0);
+    for y in 0..luma.height() {
+        let at = y + 8 * lines;
+        let (line, inside) = (at / 16, at % 16);
+        let mut rng = rng(line as u64 + if turned { 1000 } else { 0 } + 1);
+        for letter in 0..luma.width() / 10 {
+            for _ in 0..2 {
+                let (x, tall) = (10 * letter + rng() as usize % 7, 4 + rng() as usize % 7);
+                if (3..3 + tall).contains(&inside) && x + 1 < luma.width() {
+                    luma.row_mut(y)[x] = 500;
+                    luma.row_mut(y)[x + 1] = 90;
+                }
+            }
+        }
+    }
+    p.pad();
+    Arc::new(p)
+}
+
+#[test]
+fn type_is_coded_as_ink() {
+    let (w, h) = (320, 180);
+    for bframes in [0, 3] {
+        let frames: Vec<_> = (0..10)
+            .map(|t| page(w, h, t.clamp(2, 6) - 2, t > 7))
+            .collect();
+        let config = EncoderConfig {
+            scene_cut: false,
+            ..config(w, h, bframes)
+        };
+        let mut plain = config.clone();
+        plain.tuning.ink = 0.0;
+        let (plain, inked) = (encode(plain, &frames), encode(config, &frames));
+        let with_ink = |units: &[EncodedFrame]| {
+            let mut poc: Vec<u32> = units
+                .iter()
+                .filter(|u| AccessUnit::parse(&u.data).unwrap().frame.ink)
+                .map(|u| u.poc)
+                .collect();
+            poc.sort_unstable();
+            poc
+        };
+        assert!(with_ink(&plain).is_empty());
+        let with = with_ink(&inked);
+        assert!(
+            with.contains(&0) && with.iter().any(|&poc| poc > 7),
+            "{with:?}"
+        );
+        assert_exact(&inked, &decode(&mut decoder(), datas(&inked)));
+        let bytes = |units: &[EncodedFrame]| datas(units).map(<[u8]>::len).sum::<usize>();
+        assert!(
+            2 * bytes(&inked) < bytes(&plain),
+            "{} bytes of {}",
+            bytes(&inked),
+            bytes(&plain)
+        );
+        // And looks better for it.
+        let error = |units: &[EncodedFrame]| -> u64 {
+            units
+                .iter()
+                .filter_map(|u| {
+                    let picture = u.stats.reconstruction.as_ref()?;
+                    Some(frames[u.id as usize].sse(picture)[0])
+                })
+                .sum()
+        };
+        assert!(error(&inked) < error(&plain));
+    }
+}
+
 #[test]
 fn quality_and_rate_follow_the_quantizer() {
     let frames = clip(96, 64, 5);

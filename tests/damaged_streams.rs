@@ -10,6 +10,7 @@ use gstnnv::codec::bitstream::{
     AccessUnit, AccessUnitScan, Scan, SequenceHeader, UnitScanner, scan_access_unit,
 };
 use gstnnv::codec::entropy::{Decoder, SymbolContexts, SymbolTables};
+use gstnnv::codec::ink::InkLayer;
 use gstnnv::codec::quantizer_map::QuantizerMap;
 
 struct Rng(u64);
@@ -111,9 +112,12 @@ fn stream(frames: u32) -> Vec<Vec<u8>> {
             let y = y.iter().map(|s| &s[..]).collect();
             header.quantizer_map = i % 3 == 0;
             let map: &[u8] = if header.quantizer_map { b"map" } else { &[] };
+            header.ink = i % 4 == 1;
+            let ink: &[u8] = if header.ink { b"ink" } else { &[] };
             let payload = FramePayload {
                 header,
                 map,
+                ink,
                 side,
                 z: &z,
                 y,
@@ -142,6 +146,7 @@ fn read(data: &[u8], scanner: &UnitScanner, decode: bool) -> Vec<i64> {
                     && decode
                 {
                     let _ = QuantizerMap::decode(&mut Decoder::new(f.map), 10, 6);
+                    let _ = InkLayer::decode(f.ink, 160, 96, !u.frame.is_key());
                     let mut state = contexts();
                     let _ = state.decode_z(f.z);
                     let _ = state.decode_y(&f.y, &scales());

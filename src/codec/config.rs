@@ -78,6 +78,8 @@ pub struct Tuning {
     pub round_up: f32,
     /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0: the same quantizer everywhere.
     pub adaptive_quantizer: f32,
+    /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every six. 0: no ink.
+    pub ink: f32,
     /// Scales the cost of a bit in motion search.
     pub motion_lambda: f32,
     /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
@@ -89,6 +91,11 @@ pub struct Tuning {
 }
 
 impl Tuning {
+    /// Squared error of 10-bit samples that a bit of ink is worth at a quantizer.
+    pub fn worth_of_ink(&self, quantizer: u8) -> f32 {
+        self.ink * ((f32::from(quantizer) - 40.0) / 6.0).exp2()
+    }
+
     /// The constants for what the encoder optimises for.
     pub fn of(tune: Tune) -> Self {
         let plain = Self::default();
@@ -116,6 +123,7 @@ impl Default for Tuning {
             lambda: 0.06,
             round_up: 0.56,
             adaptive_quantizer: 0.0,
+            ink: 1500.0,
             motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,

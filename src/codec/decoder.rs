@@ -10,6 +10,7 @@ use super::encoder::{Clock, StageTimes, temporal_distances};
 use super::entropy::SymbolContexts;
 use super::error::{CodecError, Result};
 use super::gop::{FrameKind, MAX_LEVEL, References, Reorder, level_sizes};
+use super::ink::InkLayer;
 use super::latent::dequantise_sparse;
 use super::motion::{MotionContexts, MotionField, decode_field, predict};
 use super::parallel;
@@ -154,6 +155,7 @@ type Outcome = std::result::Result<Reference, String>;
 struct Opened<'a> {
     payload: FramePayload<'a>,
     map: Option<QuantizerMap>,
+    ink: Option<InkLayer>,
     /// Taken when `y` is decoded.
     symbols: Option<SymbolContexts>,
     motion: Option<(MotionContexts, MotionField)>,
@@ -749,6 +751,14 @@ fn open<'a>(
     let mut times = StageTimes::default();
     let mut clock = Clock::start();
     let (mut p, mut d) = (Vec::new(), Vec::new());
+    let ink = if header.ink {
+        let (width, height) = (16 * coding.grid.w16(), 16 * coding.grid.h16());
+        let ink = InkLayer::decode(payload.ink, width, height, !header.is_key())?;
+        clock.lap(&mut times.entropy);
+        Some(ink)
+    } else {
+        None
+    };
     let (mut symbols, motion) = if header.is_key() {
         (coding.fresh(nn::FrameKind::Key)?, None)
     } else {
@@ -784,6 +794,9 @@ fn open<'a>(
         let len = coding.grid.picture_len();
         (p, d) = (tensors.take(len), tensors.take(len));
         prediction.pack(&mut p, &mut d)?;
+        if let Some(ink) = &ink {
+            ink.ground(&mut p, &mut d);
+        }
         clock.lap(&mut times.pack);
         (symbols, Some((contexts, field)))
     };
@@ -800,6 +813,7 @@ fn open<'a>(
     Ok(Opened {
         payload,
         map,
+        ink,
         symbols: Some(symbols),
         motion,
         z,
@@ -895,6 +909,9 @@ fn decode_opened(
     let unpacked = parallel::map(threads, opened.len(), |n| {
         let mut picture = Picture::new(sequence.header.width, sequence.header.height)?;
         picture.unpack(pictures.get(n))?;
+        if let Some(ink) = &opened[n].1.ink {
+            ink.apply(&mut picture);
+        }
         Ok::<_, CodecError>(Arc::new(picture))
     });
     clock.lap(&mut times.pack);

@@ -25,7 +25,8 @@ use super::bitstream::{
 use super::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use super::error::{CodecError, Result};
 use super::gop::{FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut};
-use super::latent::{Rounding, dequantise, hide_signs, quantise, refined};
+use super::ink::separate::Separation;
+use super::latent::{Rounding, bits_by_place, dequantise, hide_signs, quantise, refined};
 use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionField, SearchEffort, SearchParams, encode_field, predict, search};
 use super::parallel;
@@ -175,6 +176,7 @@ pub struct EncoderStats {
 struct Coded {
     contexts: Option<ContextSource>,
     map: Option<Vec<u8>>,
+    ink: Option<Vec<u8>>,
     side: Vec<u8>,
     z: Vec<u8>,
     y: Vec<Vec<u8>>,
@@ -184,11 +186,38 @@ struct Coded {
 
 /// An inter frame on its way into the networks.
 struct Predicted {
-    field: MotionField,
+    field: Arc<MotionField>,
     p: Vec<i16>,
     d: Vec<i16>,
     x: Vec<i16>,
     times: StageTimes,
+}
+
+/// A frame as coded in one of several ways.
+struct Outcome {
+    written: Written,
+    picture: Arc<Picture>,
+    /// Of inter frames.
+    field: Option<Arc<MotionField>>,
+    ink: Option<Vec<u8>>,
+}
+
+impl Outcome {
+    fn bytes(&self) -> usize {
+        let w = &self.written;
+        let y: usize = w.y.iter().map(Vec::len).sum();
+        w.side.len() + w.z.len() + y + self.ink.as_ref().map_or(0, Vec::len)
+    }
+}
+
+/// A picture that may be coded as paper and ink.
+#[derive(Clone)]
+struct Candidate {
+    separation: Separation,
+    /// Of inter frames.
+    prediction: Option<Arc<Picture>>,
+    /// Squared error that a bit is worth.
+    worth: f32,
 }
 
 /// What the entropy coder made of a frame.
@@ -198,6 +227,8 @@ struct Written {
     y: Vec<Vec<u8>>,
     contexts: Option<Contexts>,
     symbols: Option<Arc<FrameSymbols>>,
+    /// Bits of the latent by place, where they were asked for.
+    place_bits: Option<Vec<f32>>,
 }
 
 /// Encodes pictures of one size. Not bound to a thread; one thread at a time.
@@ -562,22 +593,38 @@ impl Encoder {
         for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
             batch.raise_scales(i, HEADROOM);
         }
-        let starts = inputs
-            .iter()
-            .map(|_| {
-                Ok(Start {
-                    symbols: self.coding.fresh(nn::FrameKind::Key)?,
-                    motion: None,
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
         let tables = model.tables(nn::FrameKind::Key);
         let steps: Vec<Quantisation> = quantizers
             .iter()
             .zip(&maps)
             .map(|(&q, map)| Quantisation::new(tables, q, map.as_ref()))
             .collect();
-        let (written, pictures) = self.run(&batch, &steps, &x, starts, &mut clock)?;
+        let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
+        let starts = |encoder: &Self| {
+            let fresh = || {
+                Ok(Start {
+                    symbols: encoder.coding.fresh(nn::FrameKind::Key)?,
+                    motion: None,
+                })
+            };
+            inputs.iter().map(|_| fresh()).collect::<Result<Vec<_>>>()
+        };
+        let mut found = self.find_ink(&sources, None, quantizers)?;
+        let measure = found.iter().any(Option::is_some);
+        let fresh = starts(self)?;
+        let mut coded = self.run(&batch, &steps, &x, fresh, measure, &mut clock)?;
+        self.prune_ink(&mut found, &sources, &coded);
+        if found.iter().any(Option::is_some) {
+            let papers = parallel::map(threads, inputs.len(), |i| match &found[i] {
+                Some(found) => self.pack(&found.separation.paper(sources[i])),
+                None => Ok(x[i].to_vec()),
+            });
+            let papers = papers.into_iter().collect::<Result<Vec<_>>>()?;
+            let papers: Vec<&[i16]> = papers.iter().map(|x| &x[..]).collect();
+            let fresh = starts(self)?;
+            let under = self.run(&batch, &steps, &papers, fresh, false, &mut clock)?;
+            self.choose_ink(found, &sources, &mut coded, under)?;
+        }
         let maps = maps.iter().map(|map| {
             map.as_ref().map(|map| {
                 let mut coder = super::entropy::Encoder::new();
@@ -585,20 +632,20 @@ impl Encoder {
                 coder.finish()
             })
         });
-        Ok(written
+        Ok(coded
             .into_iter()
-            .zip(pictures)
             .zip(plans)
             .zip(maps)
-            .map(|(((w, picture), plan), map)| Coded {
+            .map(|((coded, plan), map)| Coded {
                 contexts: None,
                 map,
-                side: w.side,
-                z: w.z,
-                y: w.y,
-                symbols: w.symbols,
+                ink: coded.ink,
+                side: coded.written.side,
+                z: coded.written.z,
+                y: coded.written.y,
+                symbols: coded.written.symbols,
                 reference: Some(Reference {
-                    picture,
+                    picture: coded.picture,
                     level: plan.level,
                     contexts: None,
                     field: None,
@@ -607,13 +654,81 @@ impl Encoder {
             .collect())
     }
 
+    /// What of each picture may be ink; `predicted`: packed predictions of inter frames.
+    fn find_ink(
+        &self,
+        sources: &[&Picture],
+        predicted: Option<&[&[i16]]>,
+        quantizers: &[u8],
+    ) -> Result<Vec<Option<Candidate>>> {
+        let tuning = self.config.tuning;
+        let wanted = tuning.ink > 0.0 && self.config.speed != SpeedPreset::Fast;
+        let found = parallel::map(self.threads, sources.len(), |i| {
+            if !wanted {
+                return Ok(None);
+            }
+            let prediction = predicted.map(|p| self.unpack(p[i])).transpose()?;
+            let worth = tuning.worth_of_ink(quantizers[i]);
+            let found = Separation::find(sources[i], prediction.as_deref(), worth);
+            Ok(found.map(|separation| Candidate {
+                separation,
+                prediction,
+                worth,
+            }))
+        });
+        found.into_iter().collect()
+    }
+
+    /// Drops what the networks code better as it is.
+    fn prune_ink(&self, found: &mut [Option<Candidate>], sources: &[&Picture], coded: &[Outcome]) {
+        let kept = parallel::map(self.threads, found.len(), |i| {
+            let mut kept = found[i].clone()?;
+            let bits = coded[i].written.place_bits.as_deref()?;
+            let (prediction, worth) = (kept.prediction.as_deref(), kept.worth);
+            let picture = &coded[i].picture;
+            let stays = (kept.separation).prune(sources[i], prediction, picture, bits, worth);
+            stays.then_some(kept)
+        });
+        found.clone_from_slice(&kept);
+    }
+
+    /// Puts the ink on what was coded `under` it, and takes that in place of `coded` where it is better.
+    fn choose_ink(
+        &self,
+        found: Vec<Option<Candidate>>,
+        sources: &[&Picture],
+        coded: &mut [Outcome],
+        under: Vec<Outcome>,
+    ) -> Result<()> {
+        for (((found, source), coded), mut under) in
+            found.into_iter().zip(sources).zip(coded).zip(under)
+        {
+            let Some(Candidate {
+                separation, worth, ..
+            }) = found
+            else {
+                continue;
+            };
+            let (layer, data) = separation.finish(source, &under.picture, worth)?;
+            layer.apply(Arc::make_mut(&mut under.picture));
+            under.ink = Some(data);
+            let cost = |coded: &Outcome| {
+                let error: u64 = source.sse(&coded.picture).iter().sum();
+                error as f64 + 8.0 * f64::from(worth) * coded.bytes() as f64
+            };
+            if cost(&under) < cost(coded) {
+                *coded = under;
+            }
+        }
+        Ok(())
+    }
+
     fn code_inters(
         &mut self,
         plans: &[PlannedFrame],
         inputs: &[InputFrame],
         quantizers: &[u8],
     ) -> Result<Vec<Coded>> {
-        let grid = self.coding.grid;
         let refs = plans
             .iter()
             .map(|plan| {
@@ -632,19 +747,71 @@ impl Encoder {
             .collect::<Result<Vec<(Reference, Option<Reference>)>>>()?;
         // A batch shares the threads among its frames; one frame alone takes them all.
         let inner = self.threads.div_ceil(plans.len());
-        let predicted = parallel::map(self.threads, plans.len(), |i| {
+        let predict = |encoder: &Self, i: usize, searched: &Picture, coded: &Picture| {
             let (ref0, ref1) = &refs[i];
-            self.predict_frame(
-                &plans[i],
-                &inputs[i],
-                quantizers[i],
-                ref0,
-                ref1.as_ref(),
-                inner,
-            )
+            let (plan, q) = (&plans[i], quantizers[i]);
+            encoder.predict_frame(plan, searched, coded, q, ref0, ref1.as_ref(), inner)
+        };
+        let predicted = parallel::map(self.threads, plans.len(), |i| {
+            predict(self, i, &inputs[i].picture, &inputs[i].picture)
         });
-        let predicted = predicted.into_iter().collect::<Result<Vec<_>>>()?;
-        for p in &predicted {
+        let mut predicted = predicted.into_iter().collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
+        let p: Vec<&[i16]> = predicted.iter().map(|p| &p.p[..]).collect();
+        let mut found = self.find_ink(&sources, Some(&p), quantizers)?;
+        let measure = found.iter().any(Option::is_some);
+        let mut coded = self.run_inters(&refs, &predicted, quantizers, measure)?;
+        self.prune_ink(&mut found, &sources, &coded);
+        if found.iter().any(Option::is_some) {
+            // Under paper nothing has to be predicted: its motion shall cost nothing.
+            let again = parallel::map(self.threads, plans.len(), |i| {
+                let Some(Candidate { separation, .. }) = &found[i] else {
+                    return Ok(None);
+                };
+                let searched = separation.still(sources[i], &refs[i].0.picture);
+                let mut again = predict(self, i, &searched, &separation.paper(sources[i]))?;
+                separation.ground(&mut again.p, &mut again.d);
+                Ok(Some(again))
+            });
+            let again = again.into_iter().collect::<Result<Vec<_>>>()?;
+            for (first, again) in predicted.iter_mut().zip(again) {
+                if let Some(again) = again {
+                    *first = again;
+                }
+            }
+            let under = self.run_inters(&refs, &predicted, quantizers, false)?;
+            self.choose_ink(found, &sources, &mut coded, under)?;
+        }
+        Ok(coded
+            .into_iter()
+            .zip(plans.iter().zip(&refs))
+            .map(|(coded, (plan, (ref0, ref1)))| Coded {
+                contexts: Some(context_source(ref0, ref1.as_ref())),
+                map: None,
+                ink: coded.ink,
+                side: coded.written.side,
+                z: coded.written.z,
+                y: coded.written.y,
+                symbols: coded.written.symbols,
+                reference: Some(Reference {
+                    picture: coded.picture,
+                    level: plan.level,
+                    contexts: coded.written.contexts.map(Arc::new),
+                    field: coded.field,
+                }),
+            })
+            .collect())
+    }
+
+    /// Networks and entropy coding of predicted frames.
+    fn run_inters(
+        &mut self,
+        refs: &[(Reference, Option<Reference>)],
+        predicted: &[Predicted],
+        quantizers: &[u8],
+        measure: bool,
+    ) -> Result<Vec<Outcome>> {
+        for p in predicted {
             self.stats.times.add(&p.times);
         }
         let mut clock = Clock::start();
@@ -658,17 +825,12 @@ impl Encoder {
                 d: &p.d,
             })
             .collect();
-        let batch = model.inter_batch(grid, &items)?;
-        let sources: Vec<ContextSource> = refs
-            .iter()
-            .map(|(ref0, ref1)| context_source(ref0, ref1.as_ref()))
-            .collect();
+        let batch = model.inter_batch(self.coding.grid, &items)?;
         let starts = refs
             .iter()
-            .zip(&sources)
-            .zip(&predicted)
-            .map(|(((ref0, ref1), source), p)| {
-                let from = match source {
+            .zip(predicted)
+            .map(|((ref0, ref1), p)| {
+                let from = match context_source(ref0, ref1.as_ref()) {
                     ContextSource::Tables => None,
                     ContextSource::Ref0 => ref0.contexts.as_deref(),
                     ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
@@ -689,35 +851,20 @@ impl Encoder {
             .iter()
             .map(|&q| Quantisation::new(tables, q, None))
             .collect();
-        let (written, pictures) = self.run(&batch, &steps, &x, starts, &mut clock)?;
-        drop(batch);
-        Ok(written
-            .into_iter()
-            .zip(pictures)
-            .zip(predicted)
-            .zip(plans.iter().zip(sources))
-            .map(|(((w, picture), p), (plan, source))| Coded {
-                contexts: Some(source),
-                map: None,
-                side: w.side,
-                z: w.z,
-                y: w.y,
-                symbols: w.symbols,
-                reference: Some(Reference {
-                    picture,
-                    level: plan.level,
-                    contexts: w.contexts.map(Arc::new),
-                    field: Some(Arc::new(p.field)),
-                }),
-            })
-            .collect())
+        let mut coded = self.run(&batch, &steps, &x, starts, measure, &mut clock)?;
+        for (coded, p) in coded.iter_mut().zip(predicted) {
+            coded.field = Some(p.field.clone());
+        }
+        Ok(coded)
     }
 
-    /// Motion search and compensation of one frame.
+    /// Motion search for one picture and compensation, for the networks to code another.
+    #[allow(clippy::too_many_arguments)]
     fn predict_frame(
         &self,
         plan: &PlannedFrame,
-        input: &InputFrame,
+        searched: &Picture,
+        coded: &Picture,
         quantizer: u8,
         ref0: &Reference,
         ref1: Option<&Reference>,
@@ -741,17 +888,17 @@ impl Encoder {
             distances,
         };
         let pictures = [&*ref0.picture, &*second.picture];
-        let field = search(&input.picture, pictures, ref0.field.as_deref(), &params)?;
+        let field = search(searched, pictures, ref0.field.as_deref(), &params)?;
         clock.lap(&mut times.search);
         let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
         clock.lap(&mut times.predict);
         let len = self.coding.grid.picture_len();
         let (mut p, mut d) = (vec![0; len], vec![0; len]);
         prediction.pack(&mut p, &mut d)?;
-        let x = self.pack(&input.picture)?;
+        let x = self.pack(coded)?;
         clock.lap(&mut times.pack);
         Ok(Predicted {
-            field,
+            field: Arc::new(field),
             p,
             d,
             x,
@@ -759,15 +906,17 @@ impl Encoder {
         })
     }
 
-    /// Networks and entropy coding of a batch; the same for both kinds of frames.
+    /// Networks and entropy coding of a batch; the same for both kinds of frames. `measure`: asks for bits by place.
+    #[allow(clippy::too_many_arguments)]
     fn run(
         &mut self,
         batch: &nn::Batch<'_>,
         steps: &[Quantisation<'_>],
         x: &[&[i16]],
         starts: Vec<Start<'_>>,
+        measure: bool,
         clock: &mut Clock,
-    ) -> Result<(Vec<Written>, Vec<Arc<Picture>>)> {
+    ) -> Result<Vec<Outcome>> {
         let (n, threads) = (x.len(), self.threads);
         let analysis = batch.analyse(x, &self.cancel)?;
         clock.lap(&mut self.stats.times.analyse);
@@ -828,6 +977,10 @@ impl Encoder {
             });
             clock.lap(&mut self.stats.times.quantise);
         }
+        let place_bits = parallel::map(threads, n, |i| {
+            let symbols = &quantised[i].0;
+            measure.then(|| bits_by_place(symbols, scales[i], width, &starts[i].symbols.costs()))
+        });
         let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
         // Entropy coding and synthesis do not need each other.
         let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
@@ -852,6 +1005,9 @@ impl Encoder {
         self.stats.times.entropy += entropy;
         self.stats.times.synth += synth;
         let (mut written, pictures) = (written?, pictures?);
+        for (w, bits) in written.iter_mut().zip(place_bits) {
+            w.place_bits = bits;
+        }
         if self.keep_symbols {
             let grid = self.coding.grid;
             for (i, w) in written.iter_mut().enumerate() {
@@ -867,7 +1023,13 @@ impl Encoder {
         let pictures = parallel::map(threads, n, |i| self.unpack(pictures.get(i)));
         let pictures = pictures.into_iter().collect::<Result<Vec<_>>>()?;
         clock.lap(&mut self.stats.times.pack);
-        Ok((written, pictures))
+        let outcome = |(written, picture)| Outcome {
+            written,
+            picture,
+            field: None,
+            ink: None,
+        };
+        Ok(written.into_iter().zip(pictures).map(outcome).collect())
     }
 
     /// Writes a coded frame as an access unit and keeps it as reference.
@@ -908,6 +1070,7 @@ impl Encoder {
             duration: input.duration.filter(|d| *d <= i64::MAX as u64),
             checksum,
             quantizer_map: coded.map.is_some(),
+            ink: coded.ink.is_some(),
             ..base
         };
         if key {
@@ -921,6 +1084,7 @@ impl Encoder {
         let payload = FramePayload {
             header,
             map: coded.map.as_deref().unwrap_or_default(),
+            ink: coded.ink.as_deref().unwrap_or_default(),
             side: &coded.side,
             z: &coded.z,
             y,
@@ -1003,6 +1167,7 @@ impl Start<'_> {
                 motion,
             }),
             symbols: None,
+            place_bits: None,
         })
     }
 }

@@ -102,6 +102,27 @@ fn quantise_plane(
     }
 }
 
+/// Bits of the symbols by place, as `costs` estimates them.
+pub fn bits_by_place(
+    symbols: &[i16],
+    scale_idx: &[u8],
+    width: usize,
+    costs: &SymbolCosts,
+) -> Vec<f32> {
+    let positions = (symbols.len() / LATENT_CHANNELS).max(1);
+    let mut bits = vec![0.0; positions];
+    for (plane, scales) in symbols
+        .chunks_exact(positions)
+        .zip(scale_idx.chunks_exact(positions))
+    {
+        for (at, bits) in bits.iter_mut().enumerate() {
+            let magnitude = plane[at].unsigned_abs().into();
+            *bits += costs.cost(scales[at], near(plane, width, at), magnitude) as f32 / 256.0;
+        }
+    }
+    bits
+}
+
 /// Makes the sign of the first symbol other than zero, of each place and [`HIDING_CHANNELS`], what the parity of the magnitudes
 /// says where the entropy coder does not write it: of all changes of a symbol by one that do it, the cheapest is made.
 ///

@@ -307,6 +307,7 @@ mod tests {
                 let payload = crate::codec::bitstream::FramePayload {
                     header: f,
                     map: &[],
+                    ink: &[],
                     side: &[],
                     z: &[],
                     y: vec![&[]],

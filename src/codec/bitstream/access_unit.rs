@@ -148,6 +148,7 @@ mod tests {
         let f = super::super::FramePayload {
             header: h,
             map: b"",
+            ink: b"",
             side: b"",
             z: b"z",
             y: vec![&b"yyyy"[..]],

@@ -24,6 +24,8 @@ const PTS: u8 = 1 << 4;
 const DURATION: u8 = 1 << 5;
 const REF1: u8 = 1 << 6;
 const MAP: u8 = 1 << 7;
+/// In the byte of the quantizer.
+const INK: u8 = 1 << 6;
 
 /// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +80,8 @@ pub struct FrameHeader {
     pub checksum: Option<u32>,
     /// A map of quantizers comes with the frame.
     pub quantizer_map: bool,
+    /// An ink layer comes with the frame.
+    pub ink: bool,
 }
 
 impl FrameHeader {
@@ -98,6 +102,7 @@ impl FrameHeader {
             duration: None,
             checksum: None,
             quantizer_map: false,
+            ink: false,
         }
     }
 
@@ -242,6 +247,12 @@ impl FrameHeader {
             "none for repeats",
         )?;
         check(
+            self.frame_type != FrameType::Repeat || !self.ink,
+            "ink layer",
+            1,
+            "none for repeats",
+        )?;
+        check(
             self.frame_type != FrameType::Repeat || !self.keep,
             "keep",
             1,
@@ -311,7 +322,7 @@ impl FrameHeader {
         };
         o.push(self.level | (self.released.len() as u8) << 3 | contexts << 6);
         o.push(self.gop);
-        o.push(self.quantizer);
+        o.push(self.quantizer | flag(self.ink, INK));
         if !self.is_key() {
             put_varint(o, self.poc.into());
         }
@@ -358,6 +369,7 @@ impl FrameHeader {
         };
         let gop = r.u8("group of pictures")?;
         let quantizer = r.u8("quantizer")?;
+        let (quantizer, ink) = (quantizer & !INK, quantizer & INK != 0);
         let key = frame_type == FrameType::Key;
         let poc = if key {
             0
@@ -419,6 +431,7 @@ impl FrameHeader {
             duration,
             checksum,
             quantizer_map: a & MAP != 0,
+            ink,
         };
         header.validate()?;
         Ok((header, r.pos()))
@@ -432,6 +445,8 @@ pub struct FramePayload<'a> {
     pub header: FrameHeader,
     /// The map of quantizers; empty where the header says that there is none.
     pub map: &'a [u8],
+    /// The ink layer; empty where the header says that there is none.
+    pub ink: &'a [u8],
     /// Motion and other side information; empty but for inter frames.
     pub side: &'a [u8],
     /// The hyper-latent; empty for repeats.
@@ -448,7 +463,7 @@ impl<'a> FramePayload<'a> {
             FrameType::Inter => 2 + usize::from(y_streams),
             FrameType::Repeat => 0,
         };
-        coded + usize::from(header.quantizer_map)
+        coded + usize::from(header.quantizer_map) + usize::from(header.ink)
     }
 
     /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of its type.
@@ -473,11 +488,9 @@ impl<'a> FramePayload<'a> {
             FrameType::Inter => 0,
             FrameType::Repeat => self.side.len() + self.z.len(),
         };
-        let extra = if self.header.quantizer_map {
-            extra
-        } else {
-            extra + self.map.len()
-        };
+        let unless = |there: bool, part: &[u8]| if there { 0 } else { part.len() };
+        let extra =
+            extra + unless(self.header.quantizer_map, self.map) + unless(self.header.ink, self.ink);
         if extra > 0 {
             return Err(BitstreamError::Trailing {
                 header: HEADER,
@@ -485,10 +498,12 @@ impl<'a> FramePayload<'a> {
             });
         }
         let map = self.header.quantizer_map.then_some(self.map);
+        let ink = self.header.ink.then_some(self.ink);
         let side = (kind == FrameType::Inter).then_some(self.side);
         let z = (kind != FrameType::Repeat).then_some(self.z);
-        let parts: SmallVec<[&[u8]; 11]> = map
+        let parts: SmallVec<[&[u8]; 12]> = map
             .into_iter()
+            .chain(ink)
             .chain(side)
             .chain(z)
             .chain(self.y.iter().copied())
@@ -514,7 +529,7 @@ impl<'a> FramePayload<'a> {
         let (header, at) = FrameHeader::parse(payload)?;
         let mut r = Reader::new(HEADER, &payload[at..]);
         let count = Self::part_count(&header, y_streams);
-        let mut lengths = SmallVec::<[u64; 11]>::new();
+        let mut lengths = SmallVec::<[u64; 12]>::new();
         for _ in 1..count {
             lengths.push(r.varint("part length")?);
         }
@@ -526,7 +541,7 @@ impl<'a> FramePayload<'a> {
                 len: rest.len(),
             });
         }
-        let mut parts = SmallVec::<[&[u8]; 11]>::new();
+        let mut parts = SmallVec::<[&[u8]; 12]>::new();
         for l in lengths {
             let (part, tail) = rest.split_at(l as usize);
             parts.push(part);
@@ -543,11 +558,13 @@ impl<'a> FramePayload<'a> {
         let mut parts = parts.into_iter();
         let mut part_if = |there: bool| if there { parts.next() } else { None };
         let map = part_if(header.quantizer_map);
+        let ink = part_if(header.ink);
         let side = part_if(header.frame_type == FrameType::Inter);
         let z = part_if(header.frame_type != FrameType::Repeat);
         Ok(FramePayload {
             header,
             map: map.unwrap_or_default(),
+            ink: ink.unwrap_or_default(),
             side: side.unwrap_or_default(),
             z: z.unwrap_or_default(),
             y: parts.collect(),
@@ -581,6 +598,7 @@ mod tests {
                 pts: Some(i64::MAX),
                 checksum: Some(1),
                 quantizer_map: true,
+                ink: true,
                 ..FrameHeader::key(255, 63)
             },
             FrameHeader {
@@ -588,6 +606,10 @@ mod tests {
                 ..FrameHeader::inter(1, 2, 20, 0, None)
             },
             FrameHeader::inter(1, 1, 20, 0, None),
+            FrameHeader {
+                ink: true,
+                ..FrameHeader::inter(1, 1, 63, 0, None)
+            },
             FrameHeader {
                 contexts: ContextSource::Ref0,
                 ..FrameHeader::inter(1, MAX_POC, 20, 0, Some(5))
@@ -612,6 +634,7 @@ mod tests {
                 let f = FramePayload {
                     header: h.clone(),
                     map: if h.quantizer_map { b"map" } else { b"" },
+                    ink: if h.ink { b"ink" } else { b"" },
                     side: if h.frame_type == FrameType::Inter {
                         b"side"
                     } else {
@@ -639,6 +662,7 @@ mod tests {
         let f = FramePayload {
             header: h,
             map: b"",
+            ink: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]],
@@ -688,6 +712,7 @@ mod tests {
         let wrong = FramePayload {
             header: rich(),
             map: b"",
+            ink: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]; 2],
@@ -702,6 +727,7 @@ mod tests {
         let wrong = FramePayload {
             header: FrameHeader::key(0, 0),
             map: b"",
+            ink: b"",
             side: b"x",
             z: b"",
             y: vec![&b""[..]],
@@ -722,6 +748,11 @@ mod tests {
         ));
         let wrong = FrameHeader {
             quantizer_map: true,
+            ..FrameHeader::repeat(9, 12, 11)
+        };
+        assert!(wrong.validate().is_err());
+        let wrong = FrameHeader {
+            ink: true,
             ..FrameHeader::repeat(9, 12, 11)
         };
         assert!(wrong.validate().is_err());
@@ -791,6 +822,7 @@ mod tests {
         let f = FramePayload {
             header: rich(),
             map: b"",
+            ink: b"",
             side: &[1; 10],
             z: &[2; 10],
             y: vec![&[3; 10][..]; 2],

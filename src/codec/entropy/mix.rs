@@ -152,6 +152,16 @@ impl<const N: usize> Mixer<N> {
         Mixer(weights)
     }
 
+    /// Probability of a one in 1/65536 that the mixture of `models` gives.
+    pub(super) fn p1(&self, models: [&Counter; N]) -> u16 {
+        let terms = models.iter().zip(&self.0);
+        squash(
+            terms
+                .map(|(m, &w)| i32::from(m.stretch()) * i32::from(w))
+                .sum(),
+        )
+    }
+
     /// Codes a bit with the mixture of `models`, then teaches the weights and the models.
     #[inline(always)]
     pub(super) fn code<C: BinaryCoder>(

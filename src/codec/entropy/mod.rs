@@ -3,11 +3,13 @@
 //!
 //! * [`range`]: the binary range coder with adaptive probabilities;
 //! * [`golomb`]: integers of any size (motion vectors, escapes);
-//! * [`symbols`]: the latents `y` and `z` with their adaptive, mixed contexts.
+//! * [`symbols`]: the latents `y` and `z` with their adaptive, mixed contexts;
+//! * [`CoverageModel`]: the coverage of ink layers.
 //!
 //! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter alike.
 
 mod band;
+mod coverage;
 pub mod golomb;
 mod hyper;
 mod mix;
@@ -15,6 +17,7 @@ pub mod range;
 pub mod symbols;
 
 pub use band::{HIDING_CHANNELS, HIDING_SUM, near};
+pub use coverage::{CoverageContext, CoverageModel, CoveragePlane, MAX_FULL};
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
 pub use symbols::{LatentShape, SparseSymbols, Symbol, SymbolContexts, SymbolCosts, SymbolTables};

@@ -36,6 +36,9 @@ PRESETS = {"libx264": ("ultrafast", "veryfast", "medium"), "libx265": ("ultrafas
 CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 
 
+# What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
+NEARLY_GOOD = 8
+
 NNV = "nnvenc"
 NNV_QUANTIZERS = (14, 50)
 
@@ -49,12 +52,15 @@ def have_nnv() -> bool:
     return bool(inspect) and subprocess.run([inspect, NNV], check=False, capture_output=True).returncode == 0
 
 
-def codec_options(rng, nnv: bool = False) -> list:
-    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]."""
+def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
+    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities."""
+    def quality(low, high):
+        return int(rng.integers(low - NEARLY_GOOD, low + 1) if good else rng.integers(low, high + 1))
+
     if nnv and rng.random() < 0.2:
-        return [NNV, f"quantizer={rng.integers(NNV_QUANTIZERS[0], NNV_QUANTIZERS[1] + 1)}", f"bframes={rng.choice([0, 7])}", "threads=1"]
+        return [NNV, f"quantizer={quality(*NNV_QUANTIZERS)}", f"bframes={rng.choice([0, 7])}", "threads=1"]
     codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
-    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(int(rng.integers(CRF[codec][0], CRF[codec][1] + 1)))]
+    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*CRF[codec]))]
     if codec == "libx264":
         options += ["-tune", str(rng.choice(["film", "zerolatency", "psnr"])), "-threads", "1"]
     elif codec == "libx265":
@@ -108,8 +114,8 @@ def through_gstreamer(raw: bytes, w: int, h: int, options: list) -> bytes:
 def camera_noise(rng, luma: np.ndarray) -> np.ndarray:
     """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it.
 
-    Never weaker than the grain of good pictures: a network could not tell them apart, and would smooth what must come back untouched."""
-    gauss, poisson = log_uniform(rng, 2.5, 10), log_uniform(rng, 0.02, 0.8)
+    Stronger than the grain of good pictures: a network could not tell them apart, and would smooth what must come back untouched."""
+    gauss, poisson = log_uniform(rng, 7, 20), log_uniform(rng, 0.02, 0.8)
     noise = rng.normal(0, 1, luma.shape)
     blur = rng.uniform(0, 0.5)
     for axis in (0, 1):
@@ -168,13 +174,13 @@ class Maker:
         frames = [middle(f, 8 * self.scale) for f in frames]
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
-        # Of clips to be repaired a fifth is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
+        # Of clips to be repaired one in twelve is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
         fate = rng.random()
         repair = self.task == "repair"
-        if repair and fate < 0.2:
+        if repair and fate < 0.08:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
-        if not repair or 0.1 <= fate < 0.95:
-            given = self.coder(given, codec_options(rng, self.nnv))
+        if not repair or 0.04 <= fate < 0.95:
+            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > 0.62))
         picks = rng.choice(FRAMES, KEPT, replace=False)
         return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
 

@@ -26,7 +26,7 @@ def arguments(p):
     p.add_argument("--task", choices=("bicubic", "compressed", "repair"), default="bicubic")
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
-    p.add_argument("--loss", choices=("l1", "mse"), default="l1", help="mse suits the last steps: it is what PSNR measures")
+    p.add_argument("--loss", choices=("l1", "mse", "psnr"), default="l1", help="mse suits the last steps: it is what PSNR measures; psnr weighs each crop by its own error, so that good ones stay good")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -124,6 +124,8 @@ def distance(kind, got, wanted, scale):
     b = BORDER * scale
     d = (got - wanted)[..., b:-b, b:-b]
     # In units of 8-bit codes, so that the printed figures mean something.
+    if kind == "psnr":
+        return ((d * 255).square().mean((1, 2, 3)) + 0.5).log10().mean() * 10
     return (d * 255).square().mean() if kind == "mse" else (d.square() + 1e-6).sqrt().mean() * 255
 
 
