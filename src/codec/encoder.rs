@@ -683,10 +683,14 @@ impl Encoder {
     fn prune_ink(&self, found: &mut [Option<Candidate>], sources: &[&Picture], coded: &[Outcome]) {
         let kept = parallel::map(self.threads, found.len(), |i| {
             let mut kept = found[i].clone()?;
-            let bits = coded[i].written.place_bits.as_deref()?;
+            let mut bits = coded[i].written.place_bits.clone()?;
+            // What runs of zeros save is not in the costs of single symbols.
+            let written: usize = coded[i].written.y.iter().map(Vec::len).sum();
+            let scale = 8.0 * written as f32 / bits.iter().sum::<f32>().max(1.0);
+            bits.iter_mut().for_each(|bits| *bits *= scale);
             let (prediction, worth) = (kept.prediction.as_deref(), kept.worth);
             let picture = &coded[i].picture;
-            let stays = (kept.separation).prune(sources[i], prediction, picture, bits, worth);
+            let stays = (kept.separation).prune(sources[i], prediction, picture, &bits, worth);
             stays.then_some(kept)
         });
         found.clone_from_slice(&kept);

@@ -22,8 +22,9 @@ const LEAST_CELLS: [usize; 2] = [400, 1000];
 const LEAST_BITS: f32 = 12.0;
 /// Bits of a cell's side information, about.
 const CELL_BITS: f32 = 4.0;
-/// Least gain of a layer, as part of the bits without it: coding a frame once more takes its time.
-const LEAST_GAIN: f32 = 0.05;
+/// Least gain of a layer, in bits and as part of the bits without it: smaller ones are not sure, and to code a frame once more
+/// takes its time.
+const LEAST_GAIN: (f32, f32) = (1500.0, 0.15);
 /// What of a place's bits goes away with its ink: the paper under it still costs some.
 const SAVED: f32 = 0.9;
 
@@ -81,12 +82,14 @@ fn paper_luma(picture: &Picture, x: usize, y: usize) -> (i32, f32) {
     let around = |bins: &[u32; 256], at: usize| -> u32 {
         bins[at.saturating_sub(3)..(at + 4).min(256)].iter().sum()
     };
+    let mut n: u32 = count[..3].iter().sum();
     let mut best = (0, 0);
     for at in 0..256 {
-        let n = around(&count, at);
+        n += count.get(at + 3).unwrap_or(&0);
         if n > best.0 {
             best = (n, at);
         }
+        n -= if at >= 3 { count[at - 3] } else { 0 };
     }
     let total = (columns.len() * rows.len()) as f32;
     let paper = around(&sum, best.1) / best.0.max(1);
@@ -305,7 +308,7 @@ impl Separation {
             }
         }
         let bits: f32 = bits.iter().sum();
-        self.count() >= self.least && total > LEAST_GAIN * worth * bits
+        self.count() >= self.least && total > worth * (LEAST_GAIN.0 + LEAST_GAIN.1 * bits)
     }
 
     /// Bits of the coverage of each cell.
