@@ -2,11 +2,17 @@
 # Rate-distortion benchmark: set-up, release build, then every point that is not measured yet. See README.md beside this file.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-need_plugin=1
+need_plugin=1 need_vmaf=0
 for option in "$@"; do
-  case $option in --anchors | --report | -h | --help) need_plugin=0 ;; esac
+  case $option in
+  --anchors | --report | -h | --help) need_plugin=0 ;;
+  --vmaf) need_vmaf=1 ;;
+  esac
 done
 "$root/scripts/setup.sh" --bench
+if ((need_vmaf)) && ! ffmpeg -hide_banner -filters 2>/dev/null | grep -q ' libvmaf '; then
+  "$root/.deps/python/bin/python" -m pip install -q imageio-ffmpeg
+fi
 if ((need_plugin)); then
   # shellcheck disable=SC1091
   if ! command -v cargo >/dev/null; then . "${CARGO_HOME:-$HOME/.cargo}/env"; fi

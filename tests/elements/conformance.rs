@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use gst::prelude::*;
 use gst_video::VideoFormat;
 
+use gstnnv::codec::picture::Picture;
+
 use crate::util::*;
 
 fn folder() -> PathBuf {
@@ -21,6 +23,31 @@ type Part = (
     u32,
     &'static [(&'static str, &'static str)],
 );
+
+/// Strokes like type, dark on light; in the end, other ones below.
+fn page(w: u32, h: u32, t: u32) -> Picture {
+    let mut picture = Picture::new(w, h).unwrap();
+    for (plane, value) in picture.planes_mut().iter_mut().zip([880, 540, 490]) {
+        plane.data_mut().fill(value);
+    }
+    let luma = picture.plane_mut(0);
+    for y in 0..luma.height() {
+        let (line, inside) = (y / 16, y as u32 % 16);
+        for letter in 0..luma.width() / 10 {
+            let mut seed = (line * 100 + letter) as u32 * 2 + u32::from(t > 3 && line > 4);
+            for _ in 0..3 {
+                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (x, tall) = (10 * letter + (seed >> 9) as usize % 7, 4 + (seed >> 20) % 7);
+                if (3..3 + tall).contains(&inside) && x + 1 < luma.width() {
+                    luma.row_mut(y)[x] = 480;
+                    luma.row_mut(y)[x + 1] = 90;
+                }
+            }
+        }
+    }
+    picture.pad();
+    picture
+}
 
 /// The streams: one or more parts, put one behind the other.
 const STREAMS: &[(&str, &[Part])] = &[
@@ -78,6 +105,11 @@ const STREAMS: &[(&str, &[Part])] = &[
             10,
             &[("bframes", "3"), ("quantizer", "28"), ("tune", "visual")],
         )],
+    ),
+    // Ink in a key frame and paper with ink in an inter frame.
+    (
+        "ink",
+        &[(VideoFormat::I420, (240, 136), 6, &[("quantizer", "32")])],
     ),
     (
         "parameter-change",
@@ -209,6 +241,9 @@ fn conformance_streams_hold_what_their_names_say() {
         let (odd, _) = facts("odd-size");
         assert_eq!((odd[0].width, odd[0].height), (81, 47));
         assert_eq!(facts("ten-bit").0[0].bit_depth, 10);
+        let (_, ink) = facts("ink");
+        assert!(ink.iter().any(|f| f.is_key() && f.ink));
+        assert!(ink.iter().any(|f| !f.is_key() && f.ink));
         let (changes, _) = facts("parameter-change");
         let mut sizes: Vec<_> = changes
             .iter()
@@ -234,7 +269,9 @@ fn make_conformance_streams() {
             for (format, (w, h), count, properties) in *parts {
                 let mut properties = properties.to_vec();
                 properties.push(("frame-checksum", "true"));
-                data.extend(join(&encode(&info(*format, *w, *h), *count, &properties)));
+                let scene = if *name == "ink" { page } else { picture };
+                let info = info(*format, *w, *h);
+                data.extend(join(&encode_scene(&info, scene, *count, &properties)));
             }
             let path = folder.join(format!("{name}.nnv"));
             std::fs::write(&path, &data).unwrap();

@@ -117,6 +117,16 @@ pub fn raw_format(format: gst_video::VideoFormat) -> RawFormat {
 
 /// A buffer in the layout of `info`, or with `extra` bytes more per row and a video meta.
 pub fn buffer(info: &gst_video::VideoInfo, t: u32, extra: usize) -> gst::Buffer {
+    buffer_of(info, &picture(info.width(), info.height(), t), t, extra)
+}
+
+/// A buffer of frame `t` that shows a picture.
+pub fn buffer_of(
+    info: &gst_video::VideoInfo,
+    picture: &Picture,
+    t: u32,
+    extra: usize,
+) -> gst::Buffer {
     let format = raw_format(info.format());
     let planes = info.n_planes() as usize;
     let strides: Vec<usize> = (0..planes)
@@ -148,7 +158,7 @@ pub fn buffer(info: &gst_video::VideoInfo, t: u32, extra: usize) -> gst::Buffer 
             pos = offsets[p] + strides[p] * rows[p];
             rest = tail;
         }
-        picture(info.width(), info.height(), t)
+        picture
             .write_raw(format, &mut slices, &strides)
             .expect("the planes fit");
     }
@@ -223,9 +233,24 @@ pub fn encode(
     count: u32,
     properties: &[(&str, &str)],
 ) -> Vec<gst::Buffer> {
+    encode_scene(info, picture, count, properties)
+}
+
+/// What frame `t` of a size shows.
+pub type Scene = fn(u32, u32, u32) -> Picture;
+
+/// Encodes `count` frames of a scene.
+pub fn encode_scene(
+    info: &gst_video::VideoInfo,
+    scene: Scene,
+    count: u32,
+    properties: &[(&str, &str)],
+) -> Vec<gst::Buffer> {
     let mut h = encoder(info, properties);
     for t in 0..count {
-        h.push(buffer(info, t, 0)).expect("the frame is taken");
+        let picture = scene(info.width(), info.height(), t);
+        h.push(buffer_of(info, &picture, t, 0))
+            .expect("the frame is taken");
     }
     assert!(h.push_event(gst::event::Eos::new()));
     pull_all(&mut h)

@@ -35,6 +35,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--model-path", help="bundle folder for NNV (default: the shipped one)")
     p.add_argument("--threads", type=int, default=1, help="threads of each codec (default 1)")
     p.add_argument("--fresh", action="store_true", help="measure again what NNV results exist (after a change of the encoder)")
+    p.add_argument("--vmaf", action="store_true", help="VMAF too, which takes its time; points that lack it are measured again")
     p.add_argument("--report", action="store_true", help="measure nothing; only print tables and write the plots and docs/results.md")
     p.add_argument("--no-docs", action="store_true", help="leave docs/ alone; print only")
     p.add_argument("--pictures", metavar="FOLDER", help="write PNGs original | NNV | x264 medium at the same rate, and stop")
@@ -110,7 +111,7 @@ def measure(codec: Codec, clip: RawClip, point: int, a: argparse.Namespace, mode
             height=clip.height, fps=float(clip.fps), bytes=size, kbps=size * 8 / seconds / 1000,
             bpp=size * 8 / (clip.frames * clip.width * clip.height), psnr_y=quality.psnr_y, psnr_u=quality.psnr_u,
             psnr_v=quality.psnr_v, psnr_yuv=quality.psnr_yuv, ssim=quality.ssim, msssim=quality.msssim,
-            vmaf=vmaf.measure(clip, coded.decoded, work), encode_s=coded.encode_s, decode_s=coded.decode_s,
+            vmaf=vmaf.measure(clip, coded.decoded, work) if a.vmaf else None, encode_s=coded.encode_s, decode_s=coded.decode_s,
             threads=a.threads, load=os.getloadavg()[0],
         )  # fmt: skip
 
@@ -122,8 +123,8 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
     models = load_models(a.model_path, {c.bundle for c in codecs if c.kind == "nnv"})
     failures = 0
     if not a.report:
-        if not vmaf.available():
-            print("bench/rd: this ffmpeg has no libvmaf filter: the VMAF column stays empty.", file=sys.stderr)
+        if a.vmaf and not vmaf.program():
+            raise SystemExit("bench/rd: --vmaf: neither this ffmpeg nor the package imageio-ffmpeg has the filter libvmaf")
         jobs = [(codec, clip, point) for codec in codecs for clip in clips for point in points_of(codec, a)]
         progress = Progress(len(jobs))
         raw: dict[str, RawClip] = {}
@@ -137,6 +138,8 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
             nnv = codec.kind == "nnv"
             key = (clip.name, codec.id, point, ready.frames, codec.config(a.key), models[codec.bundle].hash if nnv else "")
             known = store.rows.get(key)
+            if known and a.vmaf and known.vmaf is None:
+                known = None
             if known and not (a.fresh and nnv and key not in fresh_done):
                 if nnv:
                     revisions.add(known.version)

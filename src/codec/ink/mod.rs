@@ -59,6 +59,14 @@ impl Cells {
         }
     }
 
+    /// Takes ink and paper off a cell.
+    fn clear(&mut self, at: usize) {
+        self.ink[at] = 0;
+        if let Some(paper) = &mut self.paper {
+            paper[at] = 0;
+        }
+    }
+
     /// Number of cells that have ink.
     fn inked_count(&self) -> usize {
         self.ink.iter().filter(|&&ink| ink > 0).count()

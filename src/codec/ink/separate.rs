@@ -115,13 +115,11 @@ impl Separation {
         let mut cells = Cells::new(luma.width(), luma.height(), prediction.is_some());
         let (width, height) = (cells.width, cells.height);
         let least = width * height / LEAST_CELLS[usize::from(prediction.is_some())] + 1;
+        let badly_predicted = |at: usize, prediction: &Picture| {
+            cell_sse(picture, prediction, at % width, at / width) > worth * LEAST_BITS
+        };
         let asked: Vec<bool> = (0..width * height)
-            .map(|at| {
-                prediction.is_none_or(|prediction| {
-                    let error = cell_sse(picture, prediction, at % width, at / width);
-                    error > worth * LEAST_BITS
-                })
-            })
+            .map(|at| prediction.is_none_or(|prediction| badly_predicted(at, prediction)))
             .collect();
         if asked.iter().filter(|asked| **asked).count() < least {
             return None;
@@ -130,55 +128,29 @@ impl Separation {
         if ground.iter().flatten().count() < least {
             return None;
         }
-        // The ink of a thin stroke shows best where the stroke is thickest.
-        let ink_luma = |x: usize, y: usize, own: &Ground| {
-            let mut far = own.extreme;
-            for y in y.saturating_sub(1)..(y + 2).min(height) {
-                for x in x.saturating_sub(1)..(x + 2).min(width) {
-                    if let Some(g) = ground[y * width + x]
-                        && g.extreme.signum() == own.extreme.signum()
-                        && g.extreme.abs() > far.abs()
-                    {
-                        far = g.extreme;
-                    }
-                }
-            }
-            own.paper + far
-        };
-        let mut paper = vec![[0; 3]; ground.len()];
-        let mut wanted = vec![None; ground.len()];
-        for (at, own) in ground.iter().enumerate() {
-            let Some(own) = own else { continue };
-            let (x, y) = (at % width, at / width);
-            let ink = ink_luma(x, y, own);
-            if let Some((ground, colour)) = chroma(picture, (x, y), own.paper, ink) {
-                paper[at] = [own.paper.clamp(0, 1023) as u16, ground[0], ground[1]];
-                wanted[at] = Some([ink, colour[0], colour[1]].map(round_ink));
-            }
-        }
+        let (mut paper, mut wanted): (Vec<_>, Vec<_>) = (0..ground.len())
+            .map(|at| {
+                let colours = ground[at].and_then(|own| {
+                    let place = (at % width, at / width);
+                    let ink = own.paper + strongest(&ground, width, place, own.extreme);
+                    let (under, over) = chroma(picture, place, own.paper, ink)?;
+                    let under = [own.paper.clamp(0, 1023) as u16, under[0], under[1]];
+                    Some((under, [ink, over[0], over[1]].map(round_ink)))
+                });
+                colours.map_or(([0; 3], None), |(paper, ink)| (paper, Some(ink)))
+            })
+            .unzip();
         let mut papers = Vec::new();
         if let Some(numbers) = &mut cells.paper {
-            let on = |at: usize| {
-                let flat = || flat_colour(picture, at % width, at / width);
-                let under = wanted[at].map(|_| paper[at]);
-                under.or_else(|| asked[at].then(flat).flatten())
-            };
-            let colours: Vec<Option<Ink>> = (0..ground.len())
-                .map(|at| on(at).map(|p| p.map(|v| ((v + 2) >> 2).min(255) as u8)))
-                .collect();
-            let nearest;
-            (papers, nearest) = palette(&colours, ALIKE_PAPERS);
-            for (at, colour) in colours.iter().enumerate() {
-                numbers[at] = colour.and_then(|c| nearest.get(&c).copied()).unwrap_or(0);
-                match numbers[at] {
-                    0 => wanted[at] = None,
-                    n => paper[at] = papers[usize::from(n) - 1].map(|v| 4 * u16::from(v)),
-                }
-            }
+            papers = choose_papers(picture, &asked, numbers, width, &mut paper, &mut wanted);
         }
         let (inks, nearest) = palette(&wanted, ALIKE_INKS);
         for (at, ink) in wanted.iter().enumerate() {
-            cells.ink[at] = ink.and_then(|ink| nearest.get(&ink).copied()).unwrap_or(0);
+            let Some(ink) = ink else { continue };
+            cells.ink[at] = nearest.get(ink).copied().unwrap_or(0);
+            if cells.ink[at] == 0 {
+                cells.clear(at);
+            }
         }
         let mut found = Self {
             full: levels(&cells, &inks, &paper, worth),
@@ -200,14 +172,6 @@ impl Separation {
 
     fn has_paper(&self, at: usize) -> bool {
         self.cells.paper.as_ref().is_some_and(|p| p[at] > 0)
-    }
-
-    /// Leaves a cell to the networks.
-    fn drop_cell(&mut self, at: usize) {
-        self.cells.ink[at] = 0;
-        if let Some(paper) = &mut self.cells.paper {
-            paper[at] = 0;
-        }
     }
 
     fn contrast(&self, at: usize) -> i32 {
@@ -254,7 +218,7 @@ impl Separation {
                 && other < 0.35 * amplitude
                 && mean < (0.25 * amplitude).powi(2).max(960.0);
             if !plain {
-                self.drop_cell(at);
+                self.cells.clear(at);
             }
         }
     }
@@ -303,7 +267,7 @@ impl Separation {
                 total += gain;
             } else {
                 for at in cells {
-                    self.drop_cell(at);
+                    self.cells.clear(at);
                 }
             }
         }
@@ -432,34 +396,101 @@ impl Separation {
     }
 }
 
+/// The contrast of a cell's ink, given its own extreme: the ink of a thin stroke shows best where the stroke is thickest.
+fn strongest(ground: &[Option<Ground>], width: usize, (x, y): (usize, usize), own: i32) -> i32 {
+    let height = ground.len() / width;
+    let rows = y.saturating_sub(1)..(y + 2).min(height);
+    let columns = x.saturating_sub(1)..(x + 2).min(width);
+    rows.flat_map(|y| &ground[y * width..][columns.clone()])
+        .flatten()
+        .map(|g| g.extreme)
+        .filter(|e| e.signum() == own.signum())
+        .fold(own, |far, e| if e.abs() > far.abs() { e } else { far })
+}
+
+/// Chooses the papers of an inter frame: under ink, and for flat cells. Cells get their numbers, and `paper` the colours as
+/// they will be coded; `wanted` loses the inks that find no paper.
+fn choose_papers(
+    picture: &Picture,
+    asked: &[bool],
+    numbers: &mut [u8],
+    width: usize,
+    paper: &mut [[u16; 3]],
+    wanted: &mut [Option<Ink>],
+) -> Vec<Ink> {
+    let colours: Vec<Option<Ink>> = (0..numbers.len())
+        .map(|at| {
+            let colour = match wanted[at] {
+                Some(_) => Some(paper[at]),
+                None if asked[at] => flat_colour(picture, at % width, at / width),
+                None => None,
+            };
+            colour.map(|c| c.map(|v| ((v + 2) >> 2).min(255) as u8))
+        })
+        .collect();
+    let (papers, nearest) = palette(&colours, ALIKE_PAPERS);
+    for (at, colour) in colours.iter().enumerate() {
+        numbers[at] = colour.and_then(|c| nearest.get(&c).copied()).unwrap_or(0);
+        match numbers[at] {
+            0 => wanted[at] = None,
+            n => paper[at] = papers[usize::from(n) - 1].map(|v| 4 * u16::from(v)),
+        }
+    }
+    papers
+}
+
+/// What a look at a cell's luma says.
+struct Sight {
+    low: u16,
+    high: u16,
+    /// Samples by value in steps of 32.
+    coarse: [u8; 32],
+}
+
 /// The paper of each cell of those asked for that has something else in sight, and the extremes of its samples.
 fn grounds(picture: &Picture, asked: &[bool], width: usize, height: usize) -> Vec<Option<Ground>> {
     let luma = picture.luma();
-    let extremes: Vec<(u16, u16)> = (0..width * height)
+    let sights: Vec<Sight> = (0..width * height)
         .map(|at| {
             let (columns, rows) = cell_of(at % width, at / width);
-            rows.flat_map(|y| &luma.row(y)[columns.clone()])
-                .fold((u16::MAX, 0), |(low, high), &v| (low.min(v), high.max(v)))
+            let mut sight = Sight {
+                low: u16::MAX,
+                high: 0,
+                coarse: [0; 32],
+            };
+            for &v in rows.flat_map(|y| &luma.row(y)[columns.clone()]) {
+                (sight.low, sight.high) = (sight.low.min(v), sight.high.max(v));
+                sight.coarse[usize::from(v >> 5) & 31] += 1;
+            }
+            sight
         })
         .collect();
     let ground = |at: usize| {
         if !asked[at] {
             return None;
         }
-        let (low, high) = extremes[at];
-        let (paper, part) = {
-            let (x, y) = (at % width, at / width);
-            let rows = y.saturating_sub(1)..(y + 2).min(height);
-            let columns = x.saturating_sub(1)..(x + 2).min(width);
-            let around = rows.flat_map(|y| &extremes[y * width..][columns.clone()]);
-            let (low, high) = around.fold((low, high), |(a, b), v| (a.min(v.0), b.max(v.1)));
-            // Nothing of enough contrast in sight: spares the count.
-            if i32::from(high - low) < CONTRAST {
-                return None;
+        let (x, y) = (at % width, at / width);
+        let (rows, columns) = (
+            y.saturating_sub(1)..(y + 2).min(height),
+            x.saturating_sub(1)..(x + 2).min(width),
+        );
+        let (mut low, mut high, mut coarse) = (u16::MAX, 0, [0u16; 32]);
+        let cells = rows.flat_map(|y| &sights[y * width..][columns.clone()]);
+        for sight in cells {
+            (low, high) = (low.min(sight.low), high.max(sight.high));
+            for (sum, n) in coarse.iter_mut().zip(sight.coarse) {
+                *sum += u16::from(n);
             }
-            paper_luma(picture, x, y)
-        };
-        let (up, down) = (i32::from(high) - paper, i32::from(low) - paper);
+        }
+        // Nothing of enough contrast in sight, or no paper: that spares the exact count, whose window lies within two steps.
+        let all: u16 = coarse.iter().sum();
+        let most = coarse.windows(2).map(|w| w[0] + w[1]).max();
+        if i32::from(high - low) < CONTRAST || f32::from(most?) <= PAPER * f32::from(all) {
+            return None;
+        }
+        let (paper, part) = paper_luma(picture, x, y);
+        let own = &sights[at];
+        let (up, down) = (i32::from(own.high) - paper, i32::from(own.low) - paper);
         let (extreme, other) = if up >= -down { (up, down) } else { (down, up) };
         (part > PAPER && extreme.abs() > CONTRAST).then_some(Ground {
             paper,
