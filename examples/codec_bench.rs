@@ -94,9 +94,8 @@ fn main() -> Result<(), AnyError> {
         Some("slow") => SpeedPreset::Slow,
         Some(other) => return Err(format!("unknown speed {other}").into()),
     };
-    config.tuning = Tuning::of(config.tune);
     if let Some(list) = args.take("tuning") {
-        tune(&mut config.tuning, &list)?;
+        tune(config.tuning.insert(Tuning::of(config.tune)), &list)?;
     }
     let dump = args.take("dump").map(PathBuf::from);
     let decode = !args.flag("no-decode");
@@ -143,7 +142,7 @@ fn main() -> Result<(), AnyError> {
             .map(|p| p.psnr_yuv(original));
         if per_frame {
             println!(
-                "frame {:4} {:?} level {} q {:2} {:7} bytes (motion {:5}, z {:5}) {:6.3} dB",
+                "frame {:4} {:?} level {} q {:2} {:7} bytes (motion {:5}, z {:5}, ink {:5}) {:6.3} dB",
                 unit.id,
                 unit.kind,
                 unit.level,
@@ -151,6 +150,7 @@ fn main() -> Result<(), AnyError> {
                 unit.data.len(),
                 unit.stats.motion_bytes,
                 unit.stats.hyper_bytes,
+                unit.stats.ink_bytes,
                 psnr.unwrap_or(f64::NAN)
             );
         }

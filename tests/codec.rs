@@ -241,10 +241,10 @@ fn a_map_of_quantizers_gives_quiet_places_more() {
         for tune in [Tune::Psnr, Tune::Visual] {
             let mut config = config(w, h, bframes);
             config.tune = tune;
-            config.tuning = Tuning {
+            config.tuning = Some(Tuning {
                 key: 0,
                 ..Tuning::of(tune)
-            };
+            });
             let units = encode(config, &frames);
             let decoded = decode(&mut decoder(), datas(&units));
             assert_exact(&units, &decoded);
@@ -295,7 +295,10 @@ fn type_is_coded_as_ink() {
             ..config(w, h, bframes)
         };
         let mut plain = config.clone();
-        plain.tuning.ink = 0.0;
+        plain.tuning = Some(Tuning {
+            ink: 0.0,
+            ..Tuning::default()
+        });
         let (plain, inked) = (encode(plain, &frames), encode(config, &frames));
         let with_ink = |units: &[EncodedFrame]| {
             let mut poc: Vec<u32> = units

@@ -161,8 +161,8 @@ pub struct EncoderConfig {
     pub threads: u32,
     /// Starts key frames at scene cuts.
     pub scene_cut: bool,
-    /// Constants for experiments.
-    pub tuning: Tuning,
+    /// Constants for experiments in place of those of the tune.
+    pub tuning: Option<Tuning>,
 }
 
 impl EncoderConfig {
@@ -182,7 +182,7 @@ impl EncoderConfig {
             frame_checksum: false,
             threads: 0,
             scene_cut: true,
-            tuning: Tuning::default(),
+            tuning: None,
         }
     }
 
@@ -248,7 +248,12 @@ impl EncoderConfig {
         Ok(())
     }
 
-    /// `bframes` as the tuning allows.
+    /// The constants in force.
+    pub fn effective_tuning(&self) -> Tuning {
+        self.tuning.unwrap_or_else(|| Tuning::of(self.tune))
+    }
+
+    /// `bframes` as the tune allows.
     pub fn effective_bframes(&self) -> u8 {
         if self.tune == Tune::ZeroLatency || self.key_int_max == 1 {
             0
@@ -257,7 +262,7 @@ impl EncoderConfig {
         }
     }
 
-    /// `batch_size` as the tuning allows.
+    /// `batch_size` as the tune allows.
     pub fn effective_batch(&self) -> usize {
         if self.tune == Tune::ZeroLatency {
             1

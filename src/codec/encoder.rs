@@ -102,6 +102,8 @@ pub struct FrameStats {
     pub hyper_bytes: usize,
     /// Bytes of latents.
     pub latent_bytes: usize,
+    /// Bytes of the ink layer; 0 where there is none.
+    pub ink_bytes: usize,
     /// What was entropy-coded, after [`Encoder::keep_symbols`].
     pub symbols: Option<Arc<FrameSymbols>>,
 }
@@ -311,7 +313,12 @@ impl Encoder {
         let batch = config.effective_batch().min(nn::MAX_BATCH);
         Ok(Self {
             coding: Coding::new(&model, grid, &header)?,
-            planner: GopPlanner::new(bframes, config.key_int_max, batch, config.tuning),
+            planner: GopPlanner::new(
+                bframes,
+                config.key_int_max,
+                batch,
+                config.effective_tuning(),
+            ),
             scene: SceneCut::default(),
             rate: RateController::new(&config),
             references: References::default(),
@@ -440,7 +447,11 @@ impl Encoder {
         let scene_cut = self.config.scene_cut
             && !repeat
             && ratio.is_some_and(|ratio| {
-                SceneCut::is_cut(ratio, self.planner.distance(), &self.config.tuning)
+                SceneCut::is_cut(
+                    ratio,
+                    self.planner.distance(),
+                    &self.config.effective_tuning(),
+                )
             });
         self.last_picture = Some(frame.picture.clone());
         let facts = FrameFacts {
@@ -584,7 +595,7 @@ impl Encoder {
         let model = self.model.clone();
         let mut batch = model.key_batch(grid, quantizers)?;
         let maps = parallel::map(threads, inputs.len(), |i| {
-            let strength = self.config.tuning.adaptive_quantizer;
+            let strength = self.config.effective_tuning().adaptive_quantizer;
             let luma = inputs[i].picture.luma();
             (strength > 0.0)
                 .then(|| QuantizerMap::choose(luma, grid.w16(), grid.h16(), strength))
@@ -661,7 +672,7 @@ impl Encoder {
         predicted: Option<&[&[i16]]>,
         quantizers: &[u8],
     ) -> Result<Vec<Option<Candidate>>> {
-        let tuning = self.config.tuning;
+        let tuning = self.config.effective_tuning();
         let wanted = tuning.ink > 0.0 && self.config.speed != SpeedPreset::Fast;
         let found = parallel::map(self.threads, sources.len(), |i| {
             if !wanted {
@@ -882,7 +893,7 @@ impl Encoder {
         let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
         let second = ref1.unwrap_or(ref0);
         let params = SearchParams {
-            lambda: lambda_of_quantizer(quantizer) * self.config.tuning.motion_lambda,
+            lambda: lambda_of_quantizer(quantizer) * self.config.effective_tuning().motion_lambda,
             effort: match self.config.speed {
                 SpeedPreset::Fast => SearchEffort::Fast,
                 SpeedPreset::Medium => SearchEffort::Medium,
@@ -937,7 +948,7 @@ impl Encoder {
             .map(|i| with_map[i].as_deref().unwrap_or(prior.scale_idx(i)))
             .collect();
         clock.lap(&mut self.stats.times.prior);
-        let tuning = self.config.tuning;
+        let tuning = self.config.effective_tuning();
         let rdo = self.config.speed != SpeedPreset::Fast;
         let tables = self.model.tables(batch.kind());
         let width = self.coding.grid.w16();
@@ -1113,6 +1124,7 @@ impl Encoder {
             motion_bytes: coded.side.len(),
             hyper_bytes: coded.z.len(),
             latent_bytes,
+            ink_bytes: coded.ink.as_ref().map_or(0, Vec::len),
         };
         let totals = &mut self.stats;
         totals.frames += 1;

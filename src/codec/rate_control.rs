@@ -466,7 +466,12 @@ mod tests {
         frames: u64,
     ) -> Run {
         const FPS: f64 = 30.0;
-        let mut planner = GopPlanner::new(config.bframes, config.key_int_max, 1, config.tuning);
+        let mut planner = GopPlanner::new(
+            config.bframes,
+            config.key_int_max,
+            1,
+            config.effective_tuning(),
+        );
         let mut out = Run {
             frames: 0,
             bits: 0,

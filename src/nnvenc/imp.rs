@@ -188,7 +188,6 @@ impl Settings {
             key_int_max: self.key_int_max,
             bframes: small(self.bframes),
             tune: self.tune(),
-            tuning: Tuning::of(self.tune()),
             speed: match self.speed_preset {
                 SpeedPreset::Fast => config::SpeedPreset::Fast,
                 SpeedPreset::Medium => config::SpeedPreset::Medium,
@@ -345,6 +344,7 @@ struct Totals {
     frames: u64,
     keys: u64,
     repeats: u64,
+    inked: u64,
     bytes: u64,
     quantizers: u64,
     samples: u64,
@@ -908,6 +908,7 @@ impl NnvEnc {
             t.frames += 1;
             t.keys += u64::from(unit.key);
             t.repeats += u64::from(unit.kind == crate::codec::gop::FrameKind::Repeat);
+            t.inked += u64::from(unit.stats.ink_bytes > 0);
             t.bytes += unit.data.len() as u64;
             t.quantizers += u64::from(unit.quantizer);
             t.samples += samples;
@@ -919,6 +920,7 @@ impl NnvEnc {
             .field("frames", t.frames)
             .field("key-frames", t.keys)
             .field("repeated-frames", t.repeats)
+            .field("ink-frames", t.inked)
             .field("bytes", t.bytes)
             .field(
                 "average-quantizer",
