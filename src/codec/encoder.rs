@@ -201,6 +201,8 @@ struct Outcome {
     picture: Arc<Picture>,
     /// Of inter frames.
     field: Option<Arc<MotionField>>,
+    /// Of key frames.
+    map: Option<Vec<u8>>,
     ink: Option<Vec<u8>>,
 }
 
@@ -208,7 +210,8 @@ impl Outcome {
     fn bytes(&self) -> usize {
         let w = &self.written;
         let y: usize = w.y.iter().map(Vec::len).sum();
-        w.side.len() + w.z.len() + y + self.ink.as_ref().map_or(0, Vec::len)
+        let parts = [&self.map, &self.ink].into_iter().flatten();
+        w.side.len() + w.z.len() + y + parts.map(Vec::len).sum::<usize>()
     }
 }
 
@@ -586,70 +589,26 @@ impl Encoder {
         inputs: &[InputFrame],
         quantizers: &[u8],
     ) -> Result<Vec<Coded>> {
-        let (grid, threads) = (self.coding.grid, self.threads);
-        let mut clock = Clock::start();
-        let x = parallel::map(threads, inputs.len(), |i| self.pack(&inputs[i].picture));
-        let x = x.into_iter().collect::<Result<Vec<_>>>()?;
-        let x: Vec<&[i16]> = x.iter().map(|x| &x[..]).collect();
-        clock.lap(&mut self.stats.times.pack);
-        let model = self.model.clone();
-        let mut batch = model.key_batch(grid, quantizers)?;
-        let maps = parallel::map(threads, inputs.len(), |i| {
-            let strength = self.config.effective_tuning().adaptive_quantizer;
-            let luma = inputs[i].picture.luma();
-            (strength > 0.0)
-                .then(|| QuantizerMap::choose(luma, grid.w16(), grid.h16(), strength))
-                .filter(|map| !map.is_flat())
-        });
-        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
-            batch.raise_scales(i, HEADROOM);
-        }
-        let tables = model.tables(nn::FrameKind::Key);
-        let steps: Vec<Quantisation> = quantizers
-            .iter()
-            .zip(&maps)
-            .map(|(&q, map)| Quantisation::new(tables, q, map.as_ref()))
-            .collect();
         let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
-        let starts = |encoder: &Self| {
-            let fresh = || {
-                Ok(Start {
-                    symbols: encoder.coding.fresh(nn::FrameKind::Key)?,
-                    motion: None,
-                })
-            };
-            inputs.iter().map(|_| fresh()).collect::<Result<Vec<_>>>()
-        };
         let mut found = self.find_ink(&sources, None, quantizers)?;
         let measure = found.iter().any(Option::is_some);
-        let fresh = starts(self)?;
-        let mut coded = self.run(&batch, &steps, &x, fresh, measure, &mut clock)?;
+        let mut coded = self.run_keys(&sources, quantizers, measure)?;
         self.prune_ink(&mut found, &sources, &coded);
         if found.iter().any(Option::is_some) {
-            let papers = parallel::map(threads, inputs.len(), |i| match &found[i] {
-                Some(found) => self.pack(&found.separation.paper(sources[i])),
-                None => Ok(x[i].to_vec()),
+            let papers = parallel::map(self.threads, inputs.len(), |i| match &found[i] {
+                Some(found) => Cow::Owned(found.separation.paper(sources[i])),
+                None => Cow::Borrowed(sources[i]),
             });
-            let papers = papers.into_iter().collect::<Result<Vec<_>>>()?;
-            let papers: Vec<&[i16]> = papers.iter().map(|x| &x[..]).collect();
-            let fresh = starts(self)?;
-            let under = self.run(&batch, &steps, &papers, fresh, false, &mut clock)?;
+            let papers: Vec<&Picture> = papers.iter().map(|paper| &**paper).collect();
+            let under = self.run_keys(&papers, quantizers, false)?;
             self.choose_ink(found, &sources, &mut coded, under)?;
         }
-        let maps = maps.iter().map(|map| {
-            map.as_ref().map(|map| {
-                let mut coder = super::entropy::Encoder::new();
-                map.encode(&mut coder);
-                coder.finish()
-            })
-        });
         Ok(coded
             .into_iter()
             .zip(plans)
-            .zip(maps)
-            .map(|((coded, plan), map)| Coded {
+            .map(|(coded, plan)| Coded {
                 contexts: None,
-                map,
+                map: coded.map,
                 ink: coded.ink,
                 side: coded.written.side,
                 z: coded.written.z,
@@ -663,6 +622,57 @@ impl Encoder {
                 }),
             })
             .collect())
+    }
+
+    /// Networks and entropy coding of key frames, with maps of quantizers where the tune wants them.
+    fn run_keys(
+        &mut self,
+        pictures: &[&Picture],
+        quantizers: &[u8],
+        measure: bool,
+    ) -> Result<Vec<Outcome>> {
+        let (grid, threads) = (self.coding.grid, self.threads);
+        let mut clock = Clock::start();
+        let x = parallel::map(threads, pictures.len(), |i| self.pack(pictures[i]));
+        let x = x.into_iter().collect::<Result<Vec<_>>>()?;
+        let x: Vec<&[i16]> = x.iter().map(|x| &x[..]).collect();
+        clock.lap(&mut self.stats.times.pack);
+        let strength = self.config.effective_tuning().adaptive_quantizer;
+        let maps = parallel::map(threads, pictures.len(), |i| {
+            (strength > 0.0)
+                .then(|| QuantizerMap::choose(pictures[i].luma(), grid.w16(), grid.h16(), strength))
+                .filter(|map| !map.is_flat())
+        });
+        let model = self.model.clone();
+        let mut batch = model.key_batch(grid, quantizers)?;
+        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
+            batch.raise_scales(i, HEADROOM);
+        }
+        let fresh = || {
+            Ok(Start {
+                symbols: self.coding.fresh(nn::FrameKind::Key)?,
+                motion: None,
+            })
+        };
+        let starts = pictures
+            .iter()
+            .map(|_| fresh())
+            .collect::<Result<Vec<_>>>()?;
+        let tables = model.tables(nn::FrameKind::Key);
+        let steps: Vec<Quantisation> = quantizers
+            .iter()
+            .zip(&maps)
+            .map(|(&q, map)| Quantisation::new(tables, q, map.as_ref()))
+            .collect();
+        let mut coded = self.run(&batch, &steps, &x, starts, measure, &mut clock)?;
+        for (coded, map) in coded.iter_mut().zip(&maps) {
+            coded.map = map.as_ref().map(|map| {
+                let mut coder = super::entropy::Encoder::new();
+                map.encode(&mut coder);
+                coder.finish()
+            });
+        }
+        Ok(coded)
     }
 
     /// What of each picture may be ink; `predicted`: packed predictions of inter frames.
@@ -1042,6 +1052,7 @@ impl Encoder {
             written,
             picture,
             field: None,
+            map: None,
             ink: None,
         };
         Ok(written.into_iter().zip(pictures).map(outcome).collect())

@@ -164,3 +164,14 @@ def test_real_data_is_complete(real_store):
     assert len(real_store.stills()) > 500 and len(real_store.videos()) > 100
     for y, u, v in itertools.islice(data.Sequences(real_store, 2, 4, 256, seed=9), 4):
         assert y.shape == (2, 4, 1, 256, 256) and float(y.float().std()) > 5
+
+
+def test_drawn_screens_scroll_and_open_windows():
+    from nnvtrain import screens
+    scrolls, opens = list(screens.clip(0)), list(screens.clip(1))
+    for frames in (scrolls, opens):
+        assert len(frames) == screens.FRAMES
+        assert [p.shape for p in frames[0]] == [(screens.HEIGHT, screens.WIDTH)] + [(screens.HEIGHT // 2, screens.WIDTH // 2)] * 2
+    assert np.array_equal(scrolls[-1][0][:-4], scrolls[-2][0][4:]) and not np.array_equal(scrolls[-1][0], scrolls[0][0])
+    changed = opens[-1][0] != opens[0][0]
+    assert changed.any() and not changed[:, screens.WIDTH // 2 + 200 :].any()

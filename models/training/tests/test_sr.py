@@ -342,3 +342,12 @@ def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     assert any(v.abs().max() > 0 for k, v in judge.items() if k.endswith("tail.bias"))
     args.steps = 3
     gan.run(args)
+
+
+def test_the_loss_of_repair_weighs_each_crop_by_its_own_error():
+    wanted = torch.zeros(2, 1, 24, 24)
+    got = wanted.clone()
+    got[0] += 10 / 255
+    got[1] += 0.5 / 255
+    expected = (10 * np.log10(100.5) + 10 * np.log10(0.75)) / 2
+    assert abs(float(train.distance("psnr", got, wanted, 1)) - expected) < 1e-3
