@@ -596,7 +596,7 @@ impl Encoder {
         self.prune_ink(&mut found, &sources, &coded);
         if found.iter().any(Option::is_some) {
             let papers = parallel::map(self.threads, inputs.len(), |i| match &found[i] {
-                Some(found) => Cow::Owned(found.separation.paper(sources[i])),
+                Some(found) => Cow::Owned(found.separation.without_ink(sources[i])),
                 None => Cow::Borrowed(sources[i]),
             });
             let papers: Vec<&Picture> = papers.iter().map(|paper| &**paper).collect();
@@ -794,7 +794,7 @@ impl Encoder {
                     return Ok(None);
                 };
                 let searched = separation.still(sources[i], &refs[i].0.picture);
-                let mut again = predict(self, i, &searched, &separation.paper(sources[i]))?;
+                let mut again = predict(self, i, &searched, &separation.without_ink(sources[i]))?;
                 separation.ground(&mut again.p, &mut again.d);
                 Ok(Some(again))
             });

@@ -295,7 +295,7 @@ impl Separation {
     }
 
     /// The picture without its ink: what the networks code.
-    pub fn paper(&self, picture: &Picture) -> Picture {
+    pub fn without_ink(&self, picture: &Picture) -> Picture {
         let mut out = picture.clone();
         for (column, row, _) in self.cells.inked() {
             let at = row * self.cells.width + column;
@@ -716,7 +716,7 @@ mod tests {
             "{ink:?}"
         );
         // Nothing stays of the type on the paper.
-        let paper = found.paper(&picture);
+        let paper = found.without_ink(&picture);
         let rows = paper.luma().visible_rows();
         let kept = rows.flat_map(|r| &r[104..]).filter(|v| **v < 800).count();
         assert!(kept < 100, "{kept}");

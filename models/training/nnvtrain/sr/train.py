@@ -15,6 +15,7 @@ from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
+NEARLY_GOOD = 5.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `psnr`
 
 
 def arguments(p):
@@ -125,7 +126,7 @@ def distance(kind, got, wanted, scale):
     d = (got - wanted)[..., b:-b, b:-b]
     # In units of 8-bit codes, so that the printed figures mean something.
     if kind == "psnr":
-        return ((d * 255).square().mean((1, 2, 3)) + 0.5).log10().mean() * 10
+        return ((d * 255).square().mean((1, 2, 3)) + NEARLY_GOOD).log10().mean() * 10
     return (d * 255).square().mean() if kind == "mse" else (d.square() + 1e-6).sqrt().mean() * 255
 
 
