@@ -146,7 +146,7 @@ fn read(data: &[u8], scanner: &UnitScanner, decode: bool) -> Vec<i64> {
                     && decode
                 {
                     let _ = QuantizerMap::decode(&mut Decoder::new(f.map), 10, 6);
-                    let _ = InkLayer::decode(f.ink, 160, 96, !u.frame.is_key());
+                    let _ = InkLayer::decode(f.ink, 160, 96);
                     let mut state = contexts();
                     let _ = state.decode_z(f.z);
                     let _ = state.decode_y(&f.y, &scales());

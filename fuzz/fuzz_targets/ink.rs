@@ -6,9 +6,8 @@ use gstnnv::codec::{ink::InkLayer, picture::Picture};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    let Some((inter, data)) = data.split_first() else { return };
     let (width, height) = (112, 48);
-    let Ok(layer) = InkLayer::decode(data, width, height, inter & 1 == 1) else { return };
+    let Ok(layer) = InkLayer::decode(data, width, height) else { return };
     let mut picture = Picture::new(width as u32, height as u32).expect("the size is possible");
     let len = width * height * 3 / 2;
     let (mut p, mut d) = (vec![0; len], vec![0; len]);

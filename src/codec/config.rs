@@ -107,7 +107,7 @@ impl Tuning {
                 levels: [0, 11, 17, 23],
                 lambda: 0.09,
                 adaptive_quantizer: 2.0,
-                ink: 2500.0,
+                ink: 1500.0,
                 ..plain
             },
         }
@@ -124,7 +124,7 @@ impl Default for Tuning {
             lambda: 0.06,
             round_up: 0.56,
             adaptive_quantizer: 0.0,
-            ink: 1500.0,
+            ink: 1000.0,
             motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,

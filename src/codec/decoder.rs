@@ -753,7 +753,7 @@ fn open<'a>(
     let (mut p, mut d) = (Vec::new(), Vec::new());
     let ink = if header.ink {
         let (width, height) = (16 * coding.grid.w16(), 16 * coding.grid.h16());
-        let ink = InkLayer::decode(payload.ink, width, height, !header.is_key())?;
+        let ink = InkLayer::decode(payload.ink, width, height)?;
         clock.lap(&mut times.entropy);
         Some(ink)
     } else {

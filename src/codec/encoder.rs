@@ -25,6 +25,7 @@ use super::bitstream::{
 use super::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use super::error::{CodecError, Result};
 use super::gop::{FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut};
+use super::ink::InkLayer;
 use super::ink::separate::Separation;
 use super::latent::{Rounding, bits_by_place, dequantise, hide_signs, quantise, refined};
 use super::motion::search::lambda_of_quantizer;
@@ -223,6 +224,39 @@ struct Candidate {
     prediction: Option<Arc<Picture>>,
     /// Squared error that a bit is worth.
     worth: f32,
+}
+
+/// A picture taken apart: its ink, written, and its paper.
+struct Inked {
+    separation: Separation,
+    layer: InkLayer,
+    data: Vec<u8>,
+    paper: Picture,
+    /// Squared error that a bit is worth.
+    worth: f32,
+}
+
+/// Puts the ink on what was coded `under` it, and takes that in place of `coded` where it is better.
+fn choose_ink(
+    layers: Vec<Option<Inked>>,
+    sources: &[&Picture],
+    coded: &mut [Outcome],
+    under: Vec<Outcome>,
+) {
+    for (((inked, source), coded), mut under) in
+        layers.into_iter().zip(sources).zip(coded).zip(under)
+    {
+        let Some(inked) = inked else { continue };
+        inked.layer.apply(Arc::make_mut(&mut under.picture));
+        under.ink = Some(inked.data);
+        let cost = |coded: &Outcome| {
+            let error: u64 = source.sse(&coded.picture).iter().sum();
+            error as f64 + 8.0 * f64::from(inked.worth) * coded.bytes() as f64
+        };
+        if cost(&under) < cost(coded) {
+            *coded = under;
+        }
+    }
 }
 
 /// What the entropy coder made of a frame.
@@ -595,13 +629,12 @@ impl Encoder {
         let mut coded = self.run_keys(&sources, quantizers, measure)?;
         self.prune_ink(&mut found, &sources, &coded);
         if found.iter().any(Option::is_some) {
-            let papers = parallel::map(self.threads, inputs.len(), |i| match &found[i] {
-                Some(found) => Cow::Owned(found.separation.without_ink(sources[i])),
-                None => Cow::Borrowed(sources[i]),
-            });
-            let papers: Vec<&Picture> = papers.iter().map(|paper| &**paper).collect();
+            let layers = self.finish_ink(found, &sources)?;
+            let papers: Vec<&Picture> = (layers.iter().zip(&sources))
+                .map(|(layer, source)| layer.as_ref().map_or(*source, |l| &l.paper))
+                .collect();
             let under = self.run_keys(&papers, quantizers, false)?;
-            self.choose_ink(found, &sources, &mut coded, under)?;
+            choose_ink(layers, &sources, &mut coded, under);
         }
         Ok(coded
             .into_iter()
@@ -717,35 +750,26 @@ impl Encoder {
         found.clone_from_slice(&kept);
     }
 
-    /// Puts the ink on what was coded `under` it, and takes that in place of `coded` where it is better.
-    fn choose_ink(
+    /// Writes the layers that stay.
+    fn finish_ink(
         &self,
         found: Vec<Option<Candidate>>,
         sources: &[&Picture],
-        coded: &mut [Outcome],
-        under: Vec<Outcome>,
-    ) -> Result<()> {
-        for (((found, source), coded), mut under) in
-            found.into_iter().zip(sources).zip(coded).zip(under)
-        {
-            let Some(Candidate {
-                separation, worth, ..
-            }) = found
-            else {
-                continue;
+    ) -> Result<Vec<Option<Inked>>> {
+        let layers = parallel::map(self.threads, found.len(), |i| {
+            let Some(found) = found[i].clone() else {
+                return Ok(None);
             };
-            let (layer, data) = separation.finish(source, &under.picture, worth)?;
-            layer.apply(Arc::make_mut(&mut under.picture));
-            under.ink = Some(data);
-            let cost = |coded: &Outcome| {
-                let error: u64 = source.sse(&coded.picture).iter().sum();
-                error as f64 + 8.0 * f64::from(worth) * coded.bytes() as f64
-            };
-            if cost(&under) < cost(coded) {
-                *coded = under;
-            }
-        }
-        Ok(())
+            let (layer, data, paper) = found.separation.clone().finish(sources[i], found.worth)?;
+            Ok(Some(Inked {
+                separation: found.separation,
+                layer,
+                data,
+                paper,
+                worth: found.worth,
+            }))
+        });
+        layers.into_iter().collect()
     }
 
     fn code_inters(
@@ -788,14 +812,15 @@ impl Encoder {
         let mut coded = self.run_inters(&refs, &predicted, quantizers, measure)?;
         self.prune_ink(&mut found, &sources, &coded);
         if found.iter().any(Option::is_some) {
+            let layers = self.finish_ink(found, &sources)?;
             // Under paper nothing has to be predicted: its motion shall cost nothing.
             let again = parallel::map(self.threads, plans.len(), |i| {
-                let Some(Candidate { separation, .. }) = &found[i] else {
+                let Some(inked) = &layers[i] else {
                     return Ok(None);
                 };
-                let searched = separation.still(sources[i], &refs[i].0.picture);
-                let mut again = predict(self, i, &searched, &separation.without_ink(sources[i]))?;
-                separation.ground(&mut again.p, &mut again.d);
+                let searched = inked.separation.still(sources[i], &refs[i].0.picture);
+                let mut again = predict(self, i, &searched, &inked.paper)?;
+                inked.layer.ground(&mut again.p, &mut again.d);
                 Ok(Some(again))
             });
             let again = again.into_iter().collect::<Result<Vec<_>>>()?;
@@ -805,7 +830,7 @@ impl Encoder {
                 }
             }
             let under = self.run_inters(&refs, &predicted, quantizers, false)?;
-            self.choose_ink(found, &sources, &mut coded, under)?;
+            choose_ink(layers, &sources, &mut coded, under);
         }
         Ok(coded
             .into_iter()

@@ -2,7 +2,7 @@
 //! The ink layer: type and line art on top of what the networks code.
 //!
 //! A transform of 16×16 samples spreads the sharp edges of type over hundreds of coefficients. Where a screen shows type, the picture is
-//! taken apart instead: the networks code the paper, and ink covers it. This is mixed raster content (ITU-T T.44; L. Bottou et al., High
+//! taken apart instead: the networks code the paper, and what ink differs by from it is added. This is mixed raster content (ITU-T T.44; L. Bottou et al., High
 //! quality document image compression with DjVu, 1998), with coverage in several levels for smoothed type. Where an inter frame shows
 //! something new, flat paper takes the place of the prediction.
 //!
@@ -15,7 +15,7 @@ use super::entropy::{
     BinaryCoder, CoverageContext, CoverageModel, CoveragePlane, Decoder, Encoder, EntropyError,
     Prob,
 };
-use super::picture::{Picture, TENSOR_CHANNELS};
+use super::picture::{MAX_SAMPLE, Picture, TENSOR_CHANNELS};
 
 /// Side of a cell in luma samples.
 pub const CELL: usize = 8;
@@ -41,30 +41,26 @@ pub struct InkLayer {
 struct Cells {
     width: usize,
     height: usize,
+    /// Only on paper.
     ink: Vec<u8>,
-    /// Paper takes the place of an inter frame's prediction; only on it is ink there. `None` in key frames, whose paper is what the
-    /// networks code.
-    paper: Option<Vec<u8>>,
+    paper: Vec<u8>,
 }
 
 impl Cells {
     /// Cells of a padded size in luma samples.
-    fn new(width: usize, height: usize, inter: bool) -> Self {
+    fn new(width: usize, height: usize) -> Self {
         let (width, height) = (width / CELL, height / CELL);
         Self {
             width,
             height,
             ink: vec![0; width * height],
-            paper: inter.then(|| vec![0; width * height]),
+            paper: vec![0; width * height],
         }
     }
 
     /// Takes ink and paper off a cell.
     fn clear(&mut self, at: usize) {
-        self.ink[at] = 0;
-        if let Some(paper) = &mut self.paper {
-            paper[at] = 0;
-        }
+        (self.ink[at], self.paper[at]) = (0, 0);
     }
 
     /// Number of cells that have ink.
@@ -72,19 +68,19 @@ impl Cells {
         self.ink.iter().filter(|&&ink| ink > 0).count()
     }
 
-    /// Cells with ink: column, row, index of the ink.
-    fn inked(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.numbered(&self.ink)
-    }
-
     /// Cells with paper: column, row, index of the paper.
     fn papered(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        self.numbered(self.paper.as_deref().unwrap_or_default())
+        let with = self.paper.iter().enumerate().filter(|(_, n)| **n > 0);
+        with.map(|(at, &n)| (at % self.width, at / self.width, usize::from(n) - 1))
     }
 
-    fn numbered(&self, numbers: &[u8]) -> impl Iterator<Item = (usize, usize, usize)> {
-        let with = numbers.iter().enumerate().filter(|(_, n)| **n > 0);
-        with.map(|(at, &n)| (at % self.width, at / self.width, usize::from(n) - 1))
+    /// Cells with ink: column, row, index of the ink, index of the paper.
+    fn inked(&self) -> impl Iterator<Item = (usize, usize, usize, usize)> {
+        self.papered()
+            .filter_map(|(x, y, paper)| match self.ink[y * self.width + x] {
+                0 => None,
+                ink => Some((x, y, usize::from(ink) - 1, paper)),
+            })
     }
 
     /// Puts paper in the place of a prediction: `p` (samples less 512) and `d`, packed as `[96, rows, columns]` of cells.
@@ -180,10 +176,8 @@ impl Cells {
         inks: usize,
         papers: usize,
     ) -> Result<(), EntropyError> {
-        if let Some(paper) = &mut self.paper {
-            code_numbers(coder, paper, self.width, papers, None)?;
-        }
-        let among = self.paper.as_deref();
+        code_numbers(coder, &mut self.paper, self.width, papers, None)?;
+        let among = Some(&self.paper[..]);
         code_numbers(coder, &mut self.ink, self.width, inks, among)
     }
 
@@ -221,11 +215,10 @@ fn code_colours<C: BinaryCoder>(coder: &mut C, colours: &[Ink]) -> Vec<Ink> {
     (0..count).map(colour).collect()
 }
 
-/// `d` with `covered` parts of `full` of it under ink.
+/// What `covered` parts of `full` of an ink add to a paper, in 10-bit samples.
 #[inline(always)]
-fn blend(d: u16, ink: u8, covered: i32, full: i32) -> u16 {
-    let (d, ink) = (i32::from(d), 4 * i32::from(ink));
-    (d + (2 * (ink - d) * covered + full).div_euclid(2 * full)) as u16
+fn difference(ink: u8, paper: u8, covered: i32, full: i32) -> i32 {
+    (8 * (i32::from(ink) - i32::from(paper)) * covered + full).div_euclid(2 * full)
 }
 
 impl InkLayer {
@@ -233,17 +226,12 @@ impl InkLayer {
     ///
     /// # Errors
     /// [`EntropyError`] for damage.
-    pub fn decode(
-        data: &[u8],
-        width: usize,
-        height: usize,
-        inter: bool,
-    ) -> Result<Self, EntropyError> {
+    pub fn decode(data: &[u8], width: usize, height: usize) -> Result<Self, EntropyError> {
         let mut coder = Decoder::new(data);
         let empty = Self {
             inks: Vec::new(),
             papers: Vec::new(),
-            cells: Cells::new(width, height, inter),
+            cells: Cells::new(width, height),
             full: 0,
             coverage: CoveragePlane::new(width, height),
         };
@@ -272,9 +260,7 @@ impl InkLayer {
         if self.full == 0 {
             return Err(EntropyError::SymbolRange);
         }
-        if self.cells.paper.is_some() {
-            self.papers = code_colours(coder, &self.papers);
-        }
+        self.papers = code_colours(coder, &self.papers);
         self.inks = code_colours(coder, &self.inks);
         let (inks, papers) = (self.inks.len(), self.papers.len());
         self.cells.code(coder, inks, papers)?;
@@ -288,17 +274,32 @@ impl InkLayer {
         self.cells.ground(&self.papers, p, d);
     }
 
-    /// Puts the ink on a picture of the same padded size.
+    /// Adds what the ink differs by from its paper to a picture of the same padded size: puts the ink on it.
     pub fn apply(&self, picture: &mut Picture) {
+        self.add(picture, 1);
+    }
+
+    /// Takes the ink off.
+    fn remove(&self, picture: &mut Picture) {
+        self.add(picture, -1);
+    }
+
+    fn add(&self, picture: &mut Picture, sign: i32) {
         let full = i32::from(self.full);
+        let change = |v: &mut u16, ink: u8, paper: u8, covered: i32, full: i32| {
+            if covered > 0 {
+                let d = sign * difference(ink, paper, covered, full);
+                *v = (i32::from(*v) + d).clamp(0, MAX_SAMPLE.into()) as u16;
+            }
+        };
         let [luma, u, v] = picture.planes_mut();
-        for (column, row, ink) in self.cells.inked() {
-            let (left, ink) = (column * CELL, self.inks[ink]);
+        for (column, row, ink, paper) in self.cells.inked() {
+            let (left, ink, paper) = (column * CELL, self.inks[ink], self.papers[paper]);
             for y in row * CELL..(row + 1) * CELL {
                 let covered = self.coverage.run(left, y, CELL);
                 let samples = &mut luma.row_mut(y)[left..left + CELL];
-                for (d, &c) in samples.iter_mut().zip(covered) {
-                    *d = blend(*d, ink[0], c.into(), full);
+                for (v, &c) in samples.iter_mut().zip(covered) {
+                    change(v, ink[0], paper[0], c.into(), full);
                 }
             }
             for y in row * CELL / 2..(row + 1) * CELL / 2 {
@@ -309,9 +310,9 @@ impl InkLayer {
                         .flat_map(|r| &r[2 * x..2 * x + 2])
                         .map(|&c| i32::from(c))
                         .sum();
-                    for (plane, ink) in [(&mut *u, ink[1]), (&mut *v, ink[2])] {
-                        let d = &mut plane.row_mut(y)[left / 2 + x];
-                        *d = blend(*d, ink, covered, 4 * full);
+                    for (i, plane) in [(1, &mut *u), (2, &mut *v)] {
+                        let v = &mut plane.row_mut(y)[left / 2 + x];
+                        change(v, ink[i], paper[i], covered, 4 * full);
                     }
                 }
             }
@@ -335,20 +336,17 @@ mod tests {
     }
 
     /// A layer of random cells, and its coverage by sample.
-    fn layer(seed: u32, inter: bool, full: u8) -> (InkLayer, Vec<u8>) {
+    fn layer(seed: u32, full: u8) -> (InkLayer, Vec<u8>) {
         let mut rng = rng(seed);
         let mut colours = |n| -> Vec<Ink> {
             let mut colour = || [0; 3].map(|_: u8| rng(256) as u8);
             (0..n).map(|_| colour()).collect()
         };
-        let (inks, papers) = (colours(5), colours(if inter { 3 } else { 0 }));
-        let mut cells = Cells::new(WIDTH, HEIGHT, inter);
+        let (inks, papers) = (colours(5), colours(3));
+        let mut cells = Cells::new(WIDTH, HEIGHT);
         for at in 0..cells.ink.len() {
-            let paper = cells.paper.as_mut().map(|paper| {
-                paper[at] = [0, 0, 1, 1, 2, 3][rng(6) as usize];
-                paper[at]
-            });
-            if paper != Some(0) {
+            cells.paper[at] = [0, 0, 1, 1, 2, 3][rng(6) as usize];
+            if cells.paper[at] > 0 {
                 cells.ink[at] = [0, 0, 0, 1, 1, 4, 5][rng(7) as usize];
             }
         }
@@ -369,11 +367,11 @@ mod tests {
 
     #[test]
     fn layers_round_trip() {
-        for (seed, inter) in [(1, false), (2, true), (3, false), (4, true)] {
+        for seed in [1, 2, 3] {
             for full in [1, 2, 7, 31] {
-                let (layer, wanted) = layer(seed, inter, full);
+                let (layer, wanted) = layer(seed, full);
                 let (layer, data) = layer.encode(|x, y, _, _| wanted[y * WIDTH + x]).unwrap();
-                let back = InkLayer::decode(&data, WIDTH, HEIGHT, inter).unwrap();
+                let back = InkLayer::decode(&data, WIDTH, HEIGHT).unwrap();
                 assert_eq!(back, layer);
                 // Nothing is covered outside of cells with ink.
                 for (at, &wanted) in wanted.iter().enumerate() {
@@ -387,10 +385,10 @@ mod tests {
 
     #[test]
     fn cut_layers_and_wrong_bytes_are_errors_or_sound_layers() {
-        let (layer, wanted) = layer(9, true, 6);
+        let (layer, wanted) = layer(9, 6);
         let (layer, data) = layer.encode(|x, y, _, _| wanted[y * WIDTH + x]).unwrap();
         let mut picture = Picture::new(WIDTH as u32, HEIGHT as u32).unwrap();
-        let mut check = |data: &[u8], inter| match InkLayer::decode(data, WIDTH, HEIGHT, inter) {
+        let mut check = |data: &[u8]| match InkLayer::decode(data, WIDTH, HEIGHT) {
             Ok(layer) => {
                 layer.apply(&mut picture);
                 let samples = picture.planes().iter().flat_map(|p| p.data());
@@ -399,34 +397,38 @@ mod tests {
             }
             Err(_) => true,
         };
-        assert!(!check(&data, true));
-        let cut = (0..data.len() / 2).filter(|&n| check(&data[..n], true));
+        assert!(!check(&data));
+        let cut = (0..data.len() / 2).filter(|&n| check(&data[..n]));
         assert!(cut.count() > data.len() / 3);
         let mut refused = 0;
         for i in 0..data.len() {
             let mut wrong = data.clone();
             wrong[i] ^= 1 << (i % 8);
-            refused += usize::from(check(&wrong, true));
+            refused += usize::from(check(&wrong));
         }
         assert!(refused > data.len() / 2, "{refused} of {}", data.len());
-        check(&data, false);
         assert_eq!(layer.papers.len(), 3);
     }
 
     #[test]
-    fn ink_covers_what_it_says() {
-        let (mut layer, _) = layer(5, false, 4);
-        layer.inks = vec![[200, 100, 30]];
+    fn ink_adds_what_it_differs_by_from_its_paper() {
+        let (mut layer, _) = layer(5, 4);
+        (layer.inks, layer.papers) = (vec![[200, 100, 30]], vec![[128, 128, 140]]);
         layer.cells.ink.fill(0);
-        layer.cells.ink[layer.cells.width + 1] = 1;
+        layer.cells.paper.fill(0);
+        let at = layer.cells.width + 1;
+        (layer.cells.ink[at], layer.cells.paper[at]) = (1, 1);
         // Column 8 full, column 9 half, the rest of the cell bare.
         let wanted = |x: usize, _: usize, _: &_, _: &_| [4, 2, 0, 0, 0, 0, 0, 0][x % 8];
         let (layer, _) = layer.encode(wanted).unwrap();
         let mut picture = Picture::new(WIDTH as u32, HEIGHT as u32).unwrap();
+        picture.plane_mut(0).row_mut(9)[8] = 900;
+        let bare = picture.clone();
         layer.apply(&mut picture);
         for y in 0..HEIGHT {
             for x in 0..WIDTH {
                 let expected = match (x, y) {
+                    (8, 9) => 1023,
                     (8, 8..16) => 800,
                     (9, 8..16) => 656,
                     _ => 512,
@@ -436,15 +438,18 @@ mod tests {
         }
         // Three quarters of the first column of chroma are covered.
         assert_eq!(picture.plane(1).row(4)[3..6], [512, 428, 512]);
-        assert_eq!(picture.plane(2).row(7)[3..6], [512, 218, 512]);
+        assert_eq!(picture.plane(2).row(7)[3..6], [512, 182, 512]);
+        layer.remove(&mut picture);
+        picture.plane_mut(0).row_mut(9)[8] = 900;
+        assert_eq!(picture, bare);
     }
 
     #[test]
     fn paper_takes_the_place_of_the_prediction() {
-        let (mut layer, _) = layer(5, true, 4);
+        let (mut layer, _) = layer(5, 4);
         layer.papers = vec![[16, 128, 128], [200, 90, 180]];
         let cells = layer.cells.ink.len();
-        layer.cells.paper = Some((0..cells).map(|at| (at % 3) as u8).collect());
+        layer.cells.paper = (0..cells).map(|at| (at % 3) as u8).collect();
         let (mut p, mut d) = (vec![7; 96 * cells], vec![9; 96 * cells]);
         layer.ground(&mut p, &mut d);
         for at in 0..cells {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Finding ink: which cells show one colour on a plain ground, and which of them are worth coding so.
 
-use super::{CELL, Cells, Ink, InkLayer, MAX_INKS, blend};
+use super::{CELL, Cells, Ink, InkLayer, MAX_INKS, difference};
 use crate::codec::entropy::{BitCounter, CoveragePlane, EntropyError, MAX_FULL};
 use crate::codec::picture::Picture;
 use std::collections::HashMap;
@@ -32,7 +32,6 @@ const SAVED: f32 = 0.9;
 #[derive(Debug, Clone)]
 pub struct Separation {
     inks: Vec<Ink>,
-    /// Of inter frames.
     papers: Vec<Ink>,
     cells: Cells,
     /// Colour of the paper by cell.
@@ -112,7 +111,7 @@ impl Separation {
     /// `worth`: squared error (of 10-bit samples) that a bit is worth.
     pub fn find(picture: &Picture, prediction: Option<&Picture>, worth: f32) -> Option<Self> {
         let luma = picture.luma();
-        let mut cells = Cells::new(luma.width(), luma.height(), prediction.is_some());
+        let mut cells = Cells::new(luma.width(), luma.height());
         let (width, height) = (cells.width, cells.height);
         let least = width * height / LEAST_CELLS[usize::from(prediction.is_some())] + 1;
         let badly_predicted = |at: usize, prediction: &Picture| {
@@ -140,10 +139,10 @@ impl Separation {
                 colours.map_or(([0; 3], None), |(paper, ink)| (paper, Some(ink)))
             })
             .unzip();
-        let mut papers = Vec::new();
-        if let Some(numbers) = &mut cells.paper {
-            papers = choose_papers(picture, &asked, numbers, width, &mut paper, &mut wanted);
-        }
+        // In key frames there is no prediction that flat paper could take the place of.
+        let flat = |at: usize| prediction.is_some() && asked[at];
+        let numbers = &mut cells.paper;
+        let papers = choose_papers(picture, flat, numbers, width, &mut paper, &mut wanted);
         let (inks, nearest) = palette(&wanted, ALIKE_INKS);
         for (at, ink) in wanted.iter().enumerate() {
             let Some(ink) = ink else { continue };
@@ -166,12 +165,7 @@ impl Separation {
 
     /// Number of cells with ink or paper.
     fn count(&self) -> usize {
-        let numbers = self.cells.paper.as_ref().unwrap_or(&self.cells.ink);
-        numbers.iter().filter(|&&n| n > 0).count()
-    }
-
-    fn has_paper(&self, at: usize) -> bool {
-        self.cells.paper.as_ref().is_some_and(|p| p[at] > 0)
+        self.cells.papered().count()
     }
 
     fn contrast(&self, at: usize) -> i32 {
@@ -190,12 +184,13 @@ impl Separation {
     fn cell_error(&self, picture: &Picture, at: usize) -> f32 {
         let (columns, rows) = cell_of(at % self.cells.width, at / self.cells.width);
         let ink = self.inks[usize::from(self.cells.ink[at]) - 1];
+        let paper = (self.paper[at][0] / 4) as u8;
         let mut sum = 0;
         for y in rows {
             for &v in &picture.luma().row(y)[columns.clone()] {
                 let level = self.level(at, v);
-                let made = blend(self.paper[at][0], ink[0], level.into(), self.full.into());
-                let d = i32::from(v) - i32::from(made);
+                let made = difference(ink[0], paper, level.into(), self.full.into());
+                let d = i32::from(v) - i32::from(self.paper[at][0]) - made;
                 if level > 0 || d.abs() > PAPER_NOISE {
                     sum += d * d;
                 }
@@ -251,7 +246,7 @@ impl Separation {
                 };
                 energy += own;
                 let inked = self.cells.ink[at] > 0;
-                if !inked && !self.has_paper(at) {
+                if self.cells.paper[at] == 0 {
                     continue;
                 }
                 taken += own;
@@ -294,34 +289,6 @@ impl Separation {
         Ok(bits)
     }
 
-    /// The picture without its ink: what the networks code.
-    pub fn without_ink(&self, picture: &Picture) -> Picture {
-        let mut out = picture.clone();
-        for (column, row, _) in self.cells.inked() {
-            let at = row * self.cells.width + column;
-            let paper = self.paper[at];
-            let (columns, rows) = cell_of(column, row);
-            for y in rows {
-                for v in &mut out.plane_mut(0).row_mut(y)[columns.clone()] {
-                    if (i32::from(*v) - i32::from(paper[0])).abs() > PAPER_NOISE {
-                        *v = paper[0];
-                    }
-                }
-            }
-            for y in row * CELL / 2..(row + 1) * CELL / 2 {
-                for x in column * CELL / 2..(column + 1) * CELL / 2 {
-                    let inked = self.chroma_levels(picture, at, x, y);
-                    if inked > 0 {
-                        for plane in [1, 2] {
-                            out.plane_mut(plane).row_mut(y)[x] = paper[plane];
-                        }
-                    }
-                }
-            }
-        }
-        out
-    }
-
     /// The picture with a reference's samples where paper takes the place of the prediction: no motion suits them best.
     pub fn still(&self, picture: &Picture, reference: &Picture) -> Picture {
         let mut out = picture.clone();
@@ -338,42 +305,32 @@ impl Separation {
         out
     }
 
-    /// Puts paper in the place of an inter frame's prediction, packed.
-    pub fn ground(&self, p: &mut [i16], d: &mut [i16]) {
-        self.cells.ground(&self.papers, p, d);
-    }
-
-    fn chroma_levels(&self, picture: &Picture, at: usize, x: usize, y: usize) -> i32 {
-        let rows = [2 * y, 2 * y + 1].map(|y| &picture.luma().row(y)[2 * x..2 * x + 2]);
-        let samples = rows.iter().flat_map(|row| row.iter());
-        samples.map(|&v| i32::from(self.level(at, v))).sum()
-    }
-
-    /// Chooses the coverage on top of the paper as decoded, by error and rate, and writes the layer.
+    /// Chooses the coverage by error and rate: the layer, as written, and the picture without it, which the networks are to code.
     ///
     /// # Errors
     /// None that a valid separation could cause.
     pub fn finish(
         self,
         picture: &Picture,
-        decoded: &Picture,
         worth: f32,
-    ) -> Result<(InkLayer, Vec<u8>), EntropyError> {
-        let (luma, ground) = (picture.luma(), decoded.luma());
-        let plane = CoveragePlane::new(luma.width(), luma.height());
+    ) -> Result<(InkLayer, Vec<u8>, Picture), EntropyError> {
+        let luma = picture.luma();
         let full = self.full;
-        let (width, ink_of, inks) = (self.cells.width, self.cells.ink.clone(), self.inks.clone());
+        let (width, cells) = (self.cells.width, self.cells.clone());
+        let (inks, papers) = (self.inks.clone(), self.papers.clone());
         let layer = InkLayer {
             inks: self.inks,
             papers: self.papers,
             cells: self.cells,
             full,
-            coverage: plane,
+            coverage: CoveragePlane::new(luma.width(), luma.height()),
         };
-        layer.encode(|x, y, model, context| {
-            let ink = inks[usize::from(ink_of[y / CELL * width + x / CELL]) - 1][0];
-            let (wanted, d) = (luma.row(y)[x], ground.row(y)[x]);
-            let at = covered(wanted, d.into(), 4 * i32::from(ink)) * f32::from(full);
+        let (layer, data) = layer.encode(|x, y, model, context| {
+            let at = y / CELL * width + x / CELL;
+            let ink = inks[usize::from(cells.ink[at]) - 1][0];
+            let paper = papers[usize::from(cells.paper[at]) - 1][0];
+            let (wanted, ground) = (luma.row(y)[x], 4 * i32::from(paper));
+            let at = covered(wanted, ground, 4 * i32::from(ink)) * f32::from(full);
             let below = at as u8;
             let mut best = (f32::INFINITY, 0);
             let choices = [
@@ -383,8 +340,8 @@ impl Separation {
                 (below + 2 >= full && below + 1 < full).then_some(full),
             ];
             for level in choices.into_iter().flatten() {
-                let made = blend(d, ink, level.into(), full.into());
-                let error = f32::from(wanted) - f32::from(made);
+                let made = ground + difference(ink, paper, level.into(), full.into());
+                let error = (i32::from(wanted) - made) as f32;
                 let bits = model.cost(context, level) as f32 / 256.0;
                 let cost = error * error + worth * bits;
                 if cost < best.0 {
@@ -392,7 +349,10 @@ impl Separation {
                 }
             }
             best.1
-        })
+        })?;
+        let mut without = picture.clone();
+        layer.remove(&mut without);
+        Ok((layer, data, without))
     }
 }
 
@@ -408,11 +368,11 @@ fn strongest(ground: &[Option<Ground>], width: usize, (x, y): (usize, usize), ow
         .fold(own, |far, e| if e.abs() > far.abs() { e } else { far })
 }
 
-/// Chooses the papers of an inter frame: under ink, and for flat cells. Cells get their numbers, and `paper` the colours as
+/// Chooses the papers: under ink, and for cells that are to be `flat` and are. Cells get their numbers, and `paper` the colours as
 /// they will be coded; `wanted` loses the inks that find no paper.
 fn choose_papers(
     picture: &Picture,
-    asked: &[bool],
+    flat: impl Fn(usize) -> bool,
     numbers: &mut [u8],
     width: usize,
     paper: &mut [[u16; 3]],
@@ -422,7 +382,7 @@ fn choose_papers(
         .map(|at| {
             let colour = match wanted[at] {
                 Some(_) => Some(paper[at]),
-                None if asked[at] => flat_colour(picture, at % width, at / width),
+                None if flat(at) => flat_colour(picture, at % width, at / width),
                 None => None,
             };
             colour.map(|c| c.map(|v| ((v + 2) >> 2).min(255) as u8))
@@ -709,23 +669,21 @@ mod tests {
         let found = Separation::find(&picture, None, 1500.0).unwrap();
         let inked: Vec<_> = found.cells.inked().collect();
         assert!(inked.len() > 300, "{}", inked.len());
-        assert!(inked.iter().all(|&(x, _, _)| x >= 11), "noise is no type");
+        assert!(inked.iter().all(|&(x, ..)| x >= 11), "noise is no type");
         let ink = found.inks[inked[100].2];
         assert!(
             ink[0].abs_diff(25) <= 8 && ink[1].abs_diff(128) <= 4,
             "{ink:?}"
         );
         // Nothing stays of the type on the paper.
-        let paper = found.without_ink(&picture);
+        let (layer, data, paper) = found.finish(&picture, 20.0).unwrap();
         let rows = paper.luma().visible_rows();
         let kept = rows.flat_map(|r| &r[104..]).filter(|v| **v < 800).count();
         assert!(kept < 100, "{kept}");
         // And all of it comes back with the ink.
-        let (layer, data) = found.finish(&picture, &paper, 20.0).unwrap();
         let mut back = paper.clone();
         layer.apply(&mut back);
-        let psnr = back.psnr(&picture)[0];
-        assert!(psnr > 35.0, "{psnr}");
+        assert!(back.psnr(&picture)[0] > 60.0, "{:?}", back.psnr(&picture));
         assert!(data.len() < 2000, "{}", data.len());
     }
 
@@ -738,12 +696,6 @@ mod tests {
         // The lines between the type are paper, too.
         let papered = found.cells.papered().count();
         assert!(papered > found.cells.inked_count(), "{papered}");
-        assert!(
-            found
-                .cells
-                .inked()
-                .all(|(x, y, _)| found.has_paper(y * WIDTH / CELL + x))
-        );
         let still = found.still(&picture, &blank);
         assert!(still.luma().row(20)[200..240].iter().all(|v| *v == 512));
         assert_eq!(still.luma().row(20)[..88], picture.luma().row(20)[..88]);
