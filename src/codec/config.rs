@@ -107,7 +107,7 @@ impl Tuning {
                 levels: [0, 11, 17, 23],
                 lambda: 0.09,
                 adaptive_quantizer: 2.0,
-                ink: 1500.0,
+                ink: 2500.0,
                 ..plain
             },
         }
