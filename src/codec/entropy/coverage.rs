@@ -203,7 +203,7 @@ impl CoverageModel {
                 k += 1;
                 &table[slots[k - 1]]
             });
-            cost += u32::from(super::bit_cost(self.mixers[node].p1(models), bit));
+            cost += super::bit_cost(self.mixers[node].p1(models), bit);
             bit
         });
         cost
