@@ -214,6 +214,25 @@ impl Outcome {
         let parts = [&self.map, &self.ink].into_iter().flatten();
         w.side.len() + w.z.len() + y + parts.map(Vec::len).sum::<usize>()
     }
+
+    /// With the contexts that an inter frame began with.
+    fn into_coded(self, level: u8, contexts: Option<ContextSource>) -> Coded {
+        Coded {
+            contexts,
+            map: self.map,
+            ink: self.ink,
+            side: self.written.side,
+            z: self.written.z,
+            y: self.written.y,
+            symbols: self.written.symbols,
+            reference: Some(Reference {
+                picture: self.picture,
+                level,
+                contexts: self.written.contexts.map(Arc::new),
+                field: self.field,
+            }),
+        }
+    }
 }
 
 /// A picture that may be coded as paper and ink.
@@ -639,21 +658,7 @@ impl Encoder {
         Ok(coded
             .into_iter()
             .zip(plans)
-            .map(|(coded, plan)| Coded {
-                contexts: None,
-                map: coded.map,
-                ink: coded.ink,
-                side: coded.written.side,
-                z: coded.written.z,
-                y: coded.written.y,
-                symbols: coded.written.symbols,
-                reference: Some(Reference {
-                    picture: coded.picture,
-                    level: plan.level,
-                    contexts: None,
-                    field: None,
-                }),
-            })
+            .map(|(coded, plan)| coded.into_coded(plan.level, None))
             .collect())
     }
 
@@ -835,20 +840,8 @@ impl Encoder {
         Ok(coded
             .into_iter()
             .zip(plans.iter().zip(&refs))
-            .map(|(coded, (plan, (ref0, ref1)))| Coded {
-                contexts: Some(context_source(ref0, ref1.as_ref())),
-                map: None,
-                ink: coded.ink,
-                side: coded.written.side,
-                z: coded.written.z,
-                y: coded.written.y,
-                symbols: coded.written.symbols,
-                reference: Some(Reference {
-                    picture: coded.picture,
-                    level: plan.level,
-                    contexts: coded.written.contexts.map(Arc::new),
-                    field: coded.field,
-                }),
+            .map(|(coded, (plan, (ref0, ref1)))| {
+                coded.into_coded(plan.level, Some(context_source(ref0, ref1.as_ref())))
             })
             .collect())
     }
