@@ -5,6 +5,7 @@
 //! cargo run --release --example codec_bench -- [OPTIONS] [CLIP.y4m]
 //!   --model NAME|FOLDER   bundle (realtime)          --q N          quantizer (28)
 //!   --bframes N           0 is low-delay order (0)   --key-int N    frames between key frames (250)
+//!   --lookahead N         frames behind an anchor (4)
 //!   --frames N            at most so many (all)      --threads N    threads (2)
 //!   --batch N             frames per run (4)         --bitrate N    kbit/s, variable bit rate
 //!   --cbr N               kbit/s, constant bit rate  --tune psnr|visual|zerolatency
@@ -67,6 +68,7 @@ fn main() -> Result<(), AnyError> {
     config.quantizer = args.number("q", 28)?;
     config.bframes = args.number("bframes", 0)?;
     config.key_int_max = args.number("key-int", 250)?;
+    config.lookahead = args.number("lookahead", u32::from(config.lookahead))? as u8;
     config.batch_size = args.number("batch", 4)?;
     config.threads = threads;
     config.frame_checksum = true;
@@ -368,6 +370,12 @@ fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
             "levels" => t.levels = offsets(v)?,
             "lambda" => t.lambda = v.parse()?,
             "adaptive_quantizer" => t.adaptive_quantizer = v.parse()?,
+            "temporal_filter" => {
+                let parsed: Result<Vec<f32>, _> = v.split(':').map(str::parse).collect();
+                t.temporal_filter = parsed?
+                    .try_into()
+                    .map_err(|_| "four strengths are needed")?;
+            }
             "ink" => t.ink = v.parse()?,
             "round_up" => t.round_up = v.parse()?,
             "motion_lambda" => t.motion_lambda = v.parse()?,

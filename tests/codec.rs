@@ -475,7 +475,7 @@ fn low_delay_has_no_delay() {
         assert_eq!(f.id, i as u64);
     }
     let hierarchical = Encoder::new(model(1), config(64, 48, 7)).unwrap();
-    assert_eq!(hierarchical.latency_frames(), 7);
+    assert_eq!(hierarchical.latency_frames(), 11);
     let zero = EncoderConfig {
         tune: Tune::ZeroLatency,
         ..config(64, 48, 7)

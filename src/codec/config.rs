@@ -3,9 +3,12 @@
 
 use super::gop::MAX_BFRAMES;
 use super::stream_info::StreamInfo;
+use super::temporal_filter::REACH;
 
 /// Largest quantizer.
 pub const MAX_QUANTIZER: u8 = 63;
+/// Most frames to look ahead.
+pub const MAX_LOOKAHEAD: u8 = REACH;
 /// Largest batch.
 pub const MAX_BATCH: u32 = 64;
 /// Smallest and largest bit rate, in bit/s.
@@ -78,6 +81,9 @@ pub struct Tuning {
     pub round_up: f32,
     /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0: the same quantizer everywhere.
     pub adaptive_quantizer: f32,
+    /// Strength of the temporal filter by level of a mini-GOP, key frames and anchors first: the error of motion, in units of
+    /// what coding loses, that halves a neighbour's weight. 0: such frames are coded as they are.
+    pub temporal_filter: [f32; 4],
     /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every six. 0: no ink.
     pub ink: f32,
     /// Scales the cost of a bit in motion search.
@@ -124,6 +130,7 @@ impl Default for Tuning {
             lambda: 0.06,
             round_up: 0.56,
             adaptive_quantizer: 0.0,
+            temporal_filter: [10.0, 4.0, 1.5, 0.0],
             ink: 1000.0,
             motion_lambda: 1.2,
             scene_cut: 0.82,
@@ -150,6 +157,9 @@ pub struct EncoderConfig {
     pub key_int_max: u32,
     /// Frames between the anchors of a mini-GOP, 0..=7; 0 is low-delay order.
     pub bframes: u8,
+    /// With B frames, frames behind a key frame or an anchor that are there before it is coded: its noise is filtered along
+    /// their motion.
+    pub lookahead: u8,
     /// What to optimise for.
     pub tune: Tune,
     /// Encoding time against rate.
@@ -177,6 +187,7 @@ impl EncoderConfig {
             max_quantizer: MAX_QUANTIZER,
             key_int_max: 250,
             bframes: 0,
+            lookahead: REACH,
             tune: Tune::Psnr,
             speed: SpeedPreset::Medium,
             batch_size: 4,
@@ -211,6 +222,9 @@ impl EncoderConfig {
         }
         if self.bframes > MAX_BFRAMES {
             return Err(E::Bframes(self.bframes));
+        }
+        if self.lookahead > MAX_LOOKAHEAD {
+            return Err(E::Lookahead(self.lookahead));
         }
         if !(1..=MAX_BATCH).contains(&self.batch_size) {
             return Err(E::BatchSize(self.batch_size));
@@ -260,6 +274,15 @@ impl EncoderConfig {
             0
         } else {
             self.bframes
+        }
+    }
+
+    /// `lookahead` where it serves anything.
+    pub fn effective_lookahead(&self) -> u8 {
+        if self.effective_bframes() == 0 || self.speed == SpeedPreset::Fast {
+            0
+        } else {
+            self.lookahead
         }
     }
 
@@ -326,6 +349,9 @@ pub enum ConfigError {
     /// Too many B frames.
     #[error("bframes is {0}, it must be 0 to {MAX_BFRAMES}")]
     Bframes(u8),
+    /// Too far ahead.
+    #[error("lookahead is {0}, it must be 0 to {MAX_LOOKAHEAD}")]
+    Lookahead(u8),
     /// Batch of no or too many frames.
     #[error("batch-size is {0}, it must be 1 to {MAX_BATCH}")]
     BatchSize(u32),

@@ -35,6 +35,7 @@ use super::picture::Picture;
 use super::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use super::rate_control::{RateController, guess_key_bits};
 use super::reference::{Coding, Contexts, Reference};
+use super::temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
 use crate::nn::{self, Cancel, Grid, InterItem, Model};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
@@ -371,6 +372,7 @@ impl Encoder {
             coding: Coding::new(&model, grid, &header)?,
             planner: GopPlanner::new(
                 bframes,
+                config.effective_lookahead(),
                 config.key_int_max,
                 batch,
                 config.effective_tuning(),
@@ -577,6 +579,7 @@ impl Encoder {
                 .map(|(plan, input)| self.choose_quantizer(plan, input))
                 .collect();
             let quantizers: Vec<u8> = chosen.iter().map(|c| c.0).collect();
+            self.filter_noise(part, &mut inputs, &quantizers)?;
             let coded = match part[0].kind {
                 FrameKind::Repeat => part.iter().map(|_| Coded::default()).collect(),
                 FrameKind::Key => self.code_keys(part, &inputs, &quantizers)?,
@@ -584,6 +587,44 @@ impl Encoder {
             };
             for (((plan, input), chosen), coded) in part.iter().zip(inputs).zip(chosen).zip(coded) {
                 self.emit(plan, input, chosen, coded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Filters frames that others are predicted from along the motion of the frames that wait around them.
+    fn filter_noise(
+        &self,
+        part: &[PlannedFrame],
+        inputs: &mut [InputFrame],
+        quantizers: &[u8],
+    ) -> Result<()> {
+        if self.config.effective_lookahead() == 0 {
+            return Ok(());
+        }
+        let strengths = self.config.effective_tuning().temporal_filter;
+        // Frames behind the next key frame are of another scene, or may be.
+        let end = self.planner.key_ahead().unwrap_or(u64::MAX);
+        for ((plan, input), &quantizer) in part.iter().zip(inputs).zip(quantizers) {
+            let strength = strengths[usize::from(plan.level).min(strengths.len() - 1)];
+            if strength <= 0.0 || plan.kind == FrameKind::Repeat || self.cancel.is_cancelled() {
+                continue;
+            }
+            let around = (1..=u64::from(REACH))
+                .flat_map(|d| [plan.index.checked_sub(d), plan.index.checked_add(d)])
+                .flatten()
+                .filter(|index| *index < end)
+                .filter_map(|index| {
+                    Some(Neighbour {
+                        picture: &self.waiting.get(&index)?.picture,
+                        distance: plan.index.abs_diff(index) as u32,
+                    })
+                });
+            let around: Vec<Neighbour> = around.take(NEIGHBOURS).collect();
+            if !around.is_empty() {
+                let picture =
+                    temporal_filter(&input.picture, &around, quantizer, strength, self.threads)?;
+                input.picture = Arc::new(picture);
             }
         }
         Ok(())

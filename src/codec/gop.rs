@@ -130,6 +130,8 @@ struct Pending {
 #[derive(Debug)]
 pub struct GopPlanner {
     bframes: u8,
+    /// Frames to wait for behind a key frame or an anchor.
+    lookahead: u8,
     key_int_max: u32,
     key_batch: usize,
     tuning: Tuning,
@@ -145,6 +147,8 @@ pub struct GopPlanner {
     /// Key frames waiting for a batch (when every frame is a key frame).
     keys: Vec<u64>,
     ready: VecDeque<Group>,
+    /// Nothing is waited for.
+    flushed: bool,
     /// Last anchor and long-term reference, by `poc`.
     last: u32,
     long: u32,
@@ -155,11 +159,18 @@ pub struct GopPlanner {
 }
 
 impl GopPlanner {
-    /// A planner for mini-GOPs of `bframes + 1` frames (at most 8) and a key frame at least every `key_int_max`
-    /// frames (0: only where asked for). Where every frame is a key frame, up to `key_batch` form a group.
-    pub fn new(bframes: u8, key_int_max: u32, key_batch: usize, tuning: Tuning) -> Self {
+    /// A planner for mini-GOPs of `bframes + 1` frames (at most 8), whose anchors wait for `lookahead` frames more, and a key
+    /// frame at least every `key_int_max` frames (0: only where asked for). Where every frame is a key frame, up to `key_batch` form a group.
+    pub fn new(
+        bframes: u8,
+        lookahead: u8,
+        key_int_max: u32,
+        key_batch: usize,
+        tuning: Tuning,
+    ) -> Self {
         Self {
             bframes: bframes.min(MAX_BFRAMES),
+            lookahead,
             key_int_max,
             key_batch: key_batch.max(1),
             tuning,
@@ -170,6 +181,7 @@ impl GopPlanner {
             poc: 0,
             keys: Vec::new(),
             ready: VecDeque::new(),
+            flushed: false,
             last: 0,
             long: 0,
             shown: 0,
@@ -182,7 +194,7 @@ impl GopPlanner {
         if self.key_int_max == 1 {
             self.key_batch - 1
         } else {
-            usize::from(self.bframes)
+            usize::from(self.bframes) + usize::from(self.lookahead)
         }
     }
 
@@ -195,6 +207,7 @@ impl GopPlanner {
     pub fn push(&mut self, facts: FrameFacts) -> bool {
         let index = self.next_index;
         self.next_index += 1;
+        self.flushed = false;
         let due = self.key_int_max != 0 && self.distance >= self.key_int_max;
         // A repeated frame needs no key frame unless one was asked for: showing it again costs nothing.
         let key =
@@ -231,18 +244,48 @@ impl GopPlanner {
     pub fn flush(&mut self) {
         self.close_mini_gop();
         self.flush_keys();
+        self.flushed = true;
     }
 
     /// Forgets everything: the next frame is a key frame.
     pub fn reset(&mut self) {
         let index = self.next_index;
-        *self = Self::new(self.bframes, self.key_int_max, self.key_batch, self.tuning);
+        *self = Self::new(
+            self.bframes,
+            self.lookahead,
+            self.key_int_max,
+            self.key_batch,
+            self.tuning,
+        );
         self.next_index = index;
     }
 
     /// The next group in coding order.
+    ///
+    /// Key frames and anchors wait for the frames that are looked at before they are coded, unless a key frame or
+    /// [`flush`](Self::flush) comes first.
     pub fn next_group(&mut self) -> Option<Group> {
+        let front = &self.ready.front()?[0];
+        let looks_ahead = front.kind != FrameKind::Repeat && front.level == 0;
+        let there = self.flushed
+            || self.next_index > front.index + u64::from(self.lookahead)
+            || self.key_from(1).is_some();
+        if looks_ahead && !there {
+            return None;
+        }
         self.ready.pop_front()
+    }
+
+    /// Input order of the first key frame behind the group that came last, if it is known.
+    pub fn key_ahead(&self) -> Option<u64> {
+        self.key_from(0)
+    }
+
+    fn key_from(&self, group: usize) -> Option<u64> {
+        let mut planned = self.ready.iter().skip(group).map(|group| &group[0]);
+        planned
+            .find(|frame| frame.kind == FrameKind::Key)
+            .map(|frame| frame.index)
     }
 
     fn flush_keys(&mut self) {
@@ -629,7 +672,7 @@ mod tests {
 
     /// Plans `facts` and follows the plan as a decoder would, checking everything a decoder relies on.
     fn follow(bframes: u8, key_int_max: u32, batch: usize, facts: &[FrameFacts]) -> Vec<Group> {
-        let mut planner = GopPlanner::new(bframes, key_int_max, batch, Tuning::default());
+        let mut planner = GopPlanner::new(bframes, 0, key_int_max, batch, Tuning::default());
         let mut groups = Vec::new();
         for (i, &f) in facts.iter().enumerate() {
             planner.push(f);
@@ -817,7 +860,7 @@ mod tests {
 
     #[test]
     fn reset_starts_with_a_key_frame_and_goes_on_counting() {
-        let mut p = GopPlanner::new(3, 0, 1, Tuning::default());
+        let mut p = GopPlanner::new(3, 0, 0, 1, Tuning::default());
         for _ in 0..3 {
             p.push(FrameFacts::default());
         }
@@ -849,6 +892,41 @@ mod tests {
         assert_eq!(r.push(0, 0), Ok(vec![0]));
         assert_eq!(r.push(u32::MAX, 1), Ok(vec![1]), "nothing is waited for");
         assert_eq!(r.push(u32::MAX - 1, 2), Err(2));
+    }
+
+    #[test]
+    fn anchors_wait_for_the_frames_behind_them() {
+        let mut p = GopPlanner::new(3, 2, 0, 1, Tuning::default());
+        let push = |p: &mut GopPlanner, force_key| {
+            p.push(FrameFacts {
+                force_key,
+                ..FrameFacts::default()
+            });
+            let groups = std::iter::from_fn(|| p.next_group());
+            groups.map(|g| g[0].index).collect::<Vec<_>>()
+        };
+        assert!(push(&mut p, false).is_empty());
+        assert!(push(&mut p, false).is_empty());
+        assert_eq!(
+            push(&mut p, false),
+            [0],
+            "the key frame and two more are there"
+        );
+        for _ in 3..6 {
+            assert!(push(&mut p, false).is_empty());
+        }
+        assert_eq!(
+            push(&mut p, false),
+            [4, 2, 1],
+            "anchor 4 has waited for frame 6"
+        );
+        // What is behind the next key frame is not looked at, so nothing waits for it; the key frame itself waits.
+        assert_eq!(push(&mut p, true), [6, 5]);
+        assert_eq!(p.key_ahead(), Some(7));
+        p.flush();
+        assert_eq!(p.next_group().map(|g| g[0].index), Some(7));
+        assert_eq!((p.next_group(), p.key_ahead()), (None, None));
+        assert_eq!(p.latency(), 5);
     }
 
     /// A textured picture: smooth noise of `seed`, shifted by `(dx, dy)`.

@@ -19,3 +19,4 @@ pub mod quantizer_map;
 pub mod rate_control;
 mod reference;
 pub mod stream_info;
+mod temporal_filter;

@@ -468,6 +468,7 @@ mod tests {
         const FPS: f64 = 30.0;
         let mut planner = GopPlanner::new(
             config.bframes,
+            0,
             config.key_int_max,
             1,
             config.effective_tuning(),

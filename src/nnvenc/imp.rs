@@ -13,7 +13,7 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
 use crate::codec::config::{
-    self, BITRATES, EncoderConfig, MAX_BATCH, MAX_QUANTIZER, Tuning, VBV_MS,
+    self, BITRATES, EncoderConfig, MAX_BATCH, MAX_LOOKAHEAD, MAX_QUANTIZER, Tuning, VBV_MS,
 };
 use crate::codec::encoder::{EncodedFrame, Encoder, InputFrame};
 use crate::codec::error::CodecError;
@@ -109,6 +109,7 @@ struct Settings {
     max_quantizer: u32,
     key_int_max: u32,
     bframes: u32,
+    lookahead: u32,
     tune: Tune,
     speed_preset: SpeedPreset,
     batch_size: u32,
@@ -128,6 +129,7 @@ impl Default for Settings {
             max_quantizer: u32::from(MAX_QUANTIZER),
             key_int_max: 250,
             bframes: 0,
+            lookahead: u32::from(MAX_LOOKAHEAD),
             tune: Tune::default(),
             speed_preset: SpeedPreset::default(),
             batch_size: 4,
@@ -187,6 +189,7 @@ impl Settings {
             max_quantizer: small(self.max_quantizer),
             key_int_max: self.key_int_max,
             bframes: small(self.bframes),
+            lookahead: small(self.lookahead),
             tune: self.tune(),
             speed: match self.speed_preset {
                 SpeedPreset::Fast => config::SpeedPreset::Fast,
@@ -252,7 +255,7 @@ fn reorder_depth(bframes: u8) -> u32 {
     // Mini-GOPs are cut short by key frames and the end, so all lengths count.
     (1..=bframes)
         .map(|bframes| {
-            let mut planner = GopPlanner::new(bframes, 0, 1, Tuning::default());
+            let mut planner = GopPlanner::new(bframes, 0, 0, 1, Tuning::default());
             let mut order = Vec::new();
             for _ in 0..=2 * (u32::from(bframes) + 1) {
                 planner.push(FrameFacts::default());
@@ -446,6 +449,17 @@ impl ObjectImpl for NnvEnc {
                     .default_value(d.bframes)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecUInt::builder("lookahead")
+                    .nick("Lookahead")
+                    .blurb(
+                        "With B frames: frames that an anchor waits for, so that its noise can be \
+                         filtered along the motion around it (0: nothing is filtered; each frame \
+                         adds its duration to the latency; speed-preset=fast counts as 0)",
+                    )
+                    .maximum(u32::from(MAX_LOOKAHEAD))
+                    .default_value(d.lookahead)
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecEnum::builder::<Tune>("tune")
                     .nick("Tune")
                     .blurb("What the encoder favours")
@@ -508,6 +522,7 @@ impl ObjectImpl for NnvEnc {
             "max-quantizer" => s.max_quantizer = uint(),
             "key-int-max" => s.key_int_max = uint(),
             "bframes" => s.bframes = uint(),
+            "lookahead" => s.lookahead = uint(),
             "tune" => s.tune = value.get().expect("type checked upstream"),
             "speed-preset" => s.speed_preset = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
@@ -535,6 +550,7 @@ impl ObjectImpl for NnvEnc {
             "max-quantizer" => s.max_quantizer.to_value(),
             "key-int-max" => s.key_int_max.to_value(),
             "bframes" => s.bframes.to_value(),
+            "lookahead" => s.lookahead.to_value(),
             "tune" => s.tune.to_value(),
             "speed-preset" => s.speed_preset.to_value(),
             "batch-size" => s.batch_size.to_value(),
@@ -1001,7 +1017,7 @@ mod tests {
                 let duration = gst::ClockTime::from_mseconds(40);
                 let depth = reorder_depth(bframes);
                 let mut clock = DtsClock::new(depth, duration);
-                let mut planner = GopPlanner::new(bframes, 0, 1, Tuning::default());
+                let mut planner = GopPlanner::new(bframes, 0, 0, 1, Tuning::default());
                 let (mut last, mut units) = (None, 0);
                 let pts = |index: u64| SHIFT + duration * index;
                 for index in 0..=count {

@@ -123,9 +123,15 @@ fn low_delay_has_no_latency_and_plain_times() {
 #[test]
 fn reordered_frames_have_sound_times_and_the_latency_is_told() {
     within(|| {
-        for bframes in [1, 2, 3, 7] {
+        for (bframes, lookahead) in [(1, 0), (2, 4), (3, 1), (7, 4), (7, 0)] {
             let info = i420(48, 32);
-            let mut h = encoder(&info, &[("bframes", &bframes.to_string())]);
+            let mut h = encoder(
+                &info,
+                &[
+                    ("bframes", &bframes.to_string()),
+                    ("lookahead", &lookahead.to_string()),
+                ],
+            );
             let mut waiting = 0;
             for t in 0..20 {
                 h.push(buffer(&info, t, 0)).unwrap();
@@ -133,9 +139,9 @@ fn reordered_frames_have_sound_times_and_the_latency_is_told() {
                 waiting = waiting.max(t + 1 - out);
             }
             // The frame that comes in has arrived when it ends: those before it have waited.
-            let latency = ms(40 * u64::from(bframes));
+            let latency = ms(40 * (bframes + lookahead));
             assert_eq!(h.query_latency(), Some(latency), "bframes {bframes}");
-            assert!(waiting <= bframes, "{waiting} frames wait");
+            assert!(waiting <= bframes + lookahead, "{waiting} frames wait");
             h.push_event(gst::event::Eos::new());
             let units = pull_all(&mut h);
             assert_eq!(units.len(), 20);

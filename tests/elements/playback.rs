@@ -307,7 +307,7 @@ fn the_stream_survives_a_payload_format() {
 #[test]
 fn a_live_pipeline_reports_its_latency() {
     within(|| {
-        for (bframes, latency) in [(0u64, 0u64), (3, 3), (7, 7)] {
+        for (bframes, latency) in [(0u64, 0u64), (3, 7), (7, 11)] {
             let pipeline = launch(&format!(
                 "videotestsrc is-live=true num-buffers=12 ! \
                  video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \

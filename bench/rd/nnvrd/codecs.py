@@ -22,6 +22,11 @@ from .clips import REPO, RawClip
 WHOLE_CLIP = 1000
 
 
+def interval_of(key_interval: int, frames: int) -> int:
+    """A clip no longer than the interval has one key frame either way: one row serves both settings."""
+    return WHOLE_CLIP if key_interval >= frames else key_interval
+
+
 @dataclass(frozen=True)
 class Coded:
     stream: Path

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import metrics, vmaf
 from .clips import REPO, Clip, RawClip, find_clips, own_clips, prepare
-from .codecs import (CODECS, STILL_DEFAULT, VIDEO_DEFAULT, WHOLE_CLIP, Codec, Models, code, load_models, source_revision,
+from .codecs import (CODECS, STILL_DEFAULT, VIDEO_DEFAULT, WHOLE_CLIP, Codec, Models, code, interval_of, load_models, source_revision,
                      tool_version)  # fmt: skip
 from .store import Row, Store
 
@@ -99,14 +99,15 @@ class Progress:
 
 
 def measure(codec: Codec, clip: RawClip, point: int, a: argparse.Namespace, models: Models) -> Row:
+    interval = interval_of(a.key, clip.frames)
     with tempfile.TemporaryDirectory(prefix="nnvrd.") as folder:
         work = Path(folder)
-        coded = code(codec, clip, point, a.key, a.threads, models, work)
+        coded = code(codec, clip, point, interval, a.threads, models, work)
         quality = metrics.compare(clip.yuv, coded.decoded, clip.width, clip.height, clip.frames)
         size = coded.stream.stat().st_size
         seconds = float(clip.frames / clip.fps)
         return Row(
-            clip=clip.name, codec=codec.id, point=point, frames=clip.frames, config=codec.config(a.key),
+            clip=clip.name, codec=codec.id, point=point, frames=clip.frames, config=codec.config(interval),
             model=models[codec.bundle].hash if codec.kind == "nnv" else "", version=tool_version(codec), width=clip.width,
             height=clip.height, fps=float(clip.fps), bytes=size, kbps=size * 8 / seconds / 1000,
             bpp=size * 8 / (clip.frames * clip.width * clip.height), psnr_y=quality.psnr_y, psnr_u=quality.psnr_u,
@@ -136,7 +137,8 @@ def run(a: argparse.Namespace, clips: list[Clip]) -> int:
                 raw[clip.name] = prepare(clip, a.nframes, a.cache)
             ready = raw[clip.name]
             nnv = codec.kind == "nnv"
-            key = (clip.name, codec.id, point, ready.frames, codec.config(a.key), models[codec.bundle].hash if nnv else "")
+            config = codec.config(interval_of(a.key, ready.frames))
+            key = (clip.name, codec.id, point, ready.frames, config, models[codec.bundle].hash if nnv else "")
             known = store.rows.get(key)
             if known and a.vmaf and known.vmaf is None:
                 known = None

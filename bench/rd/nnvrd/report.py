@@ -11,7 +11,7 @@ from statistics import fmean
 
 from .bdrate import BdResult, bd_rate, make_curve
 from .clips import REPO, Clip
-from .codecs import CODECS, Model, Models, source_revision
+from .codecs import CODECS, Model, Models, interval_of, source_revision
 from .store import Row, Store
 from .svg import Series, bar_plot, rate_plot
 
@@ -65,7 +65,7 @@ def select(store: Store, clips: list[Clip], frames: int, key_interval: int, mode
         by_codec: dict[str, list[Row]] = {}
         for row in fits:
             codec = CODECS.get(row.codec)
-            if codec is None or row.frames != length or row.config != codec.config(key_interval):
+            if codec is None or row.frames != length or row.config != codec.config(interval_of(key_interval, length)):
                 continue
             if codec.kind == "nnv" and (codec.bundle not in models or row.model != models[codec.bundle].hash):
                 continue

@@ -54,6 +54,8 @@ def test_selection_keeps_to_setting_and_bundle(store):
     short = report.select(store, CLIPS, 33, 1000, MODELS)
     assert list(short.rows["clip"]) == ["x264-medium"]
     assert report.select(store, CLIPS, 96, 64, MODELS).rows == {}
+    # An interval beyond the clip's end changes nothing.
+    assert report.select(store, CLIPS, 96, 96, MODELS).rows == chosen.rows
 
 
 def test_losses_name_the_clip(store):
