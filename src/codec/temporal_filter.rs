@@ -2,10 +2,10 @@
 //! Temporal filter of the encoder: frames that others are predicted from are averaged with what moves along their neighbours
 //! before they are coded. Noise goes, and with it the bits it takes in this frame and in those that refer to it.
 //!
-//! Motion-compensated temporal filtering as in the test model of VVC (JVET-O0549), with weights that follow from what coding
-//! loses anyway.
+//! Motion-compensated temporal filtering as in the test model of VVC (JVET-O0549). Here weights follow from what coding loses
+//! anyway, and from how much of the difference is noise: what all neighbours lack is, what each lacks in its own way is an
+//! error of motion.
 
-use super::motion::search::lambda_of_quantizer;
 use super::motion::{MotionError, SearchParams, predict, search};
 use super::parallel;
 use super::picture::{MAX_SAMPLE, Picture, Plane};
@@ -34,6 +34,12 @@ fn distortion(quantizer: u8) -> f32 {
     87.0 * ((f32::from(quantizer) - 32.0) / 10.5).exp2()
 }
 
+/// A neighbour as motion brings it to the picture's time, with the weights of its cells of luma.
+struct Moved {
+    picture: Picture,
+    weights: Vec<f32>,
+}
+
 /// `picture` averaged with its `neighbours`.
 ///
 /// `strength`: error of the motion, in units of the squared error that coding makes at `quantizer`, that halves the weight of
@@ -49,10 +55,6 @@ pub fn temporal_filter(
     threads: usize,
 ) -> Result<Picture, MotionError> {
     let half = strength * distortion(quantizer);
-    let fall: Vec<f32> = (0..=MAX_SAMPLE)
-        .map(|v| (-f32::from(v) * f32::from(v) / (SINGLE * half)).exp())
-        .collect();
-    let columns = picture.padded_width() / CELL;
     let inner = threads.div_ceil(neighbours.len().max(1));
     let others = parallel::map(threads, neighbours.len(), |i| {
         let Neighbour {
@@ -60,65 +62,113 @@ pub fn temporal_filter(
             distance,
         } = neighbours[i];
         let params = SearchParams {
-            lambda: lambda_of_quantizer(quantizer),
             threads: inner,
             ..SearchParams::new(quantizer)
         };
         let field = search(picture, [other; 2], None, &params)?;
         let moved = predict(&field, other, other, inner)?.picture;
         let near = FAR.powi(distance.saturating_sub(1).min(64) as i32);
-        let mut weights = errors(picture.luma(), moved.luma());
-        weights
-            .iter_mut()
-            .for_each(|e| *e = near / (1.0 + *e / half));
-        Ok((moved, weights))
+        let weight = |error| near / (1.0 + error / half);
+        Ok(Moved {
+            weights: errors(picture.luma(), moved.luma()).map(weight).collect(),
+            picture: moved,
+        })
     });
-    let others = others
-        .into_iter()
-        .collect::<Result<Vec<_>, MotionError>>()?;
+    let others = others.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let fall: Vec<f32> = (0..=MAX_SAMPLE)
+        .map(|v| (-f32::from(v) * f32::from(v) / (SINGLE * half)).exp())
+        .collect();
+    let filtered = parallel::map(threads, 3, |p| {
+        let moved: Vec<(&Plane, &[f32])> = others
+            .iter()
+            .map(|other| (other.picture.plane(p), &other.weights[..]))
+            .collect();
+        filter_plane(
+            picture.plane(p),
+            &moved,
+            if p == 0 { CELL } else { CELL / 2 },
+            &fall,
+        )
+    });
     let mut out = picture.clone();
-    for (p, plane) in out.planes_mut().iter_mut().enumerate() {
-        let cell = if p == 0 { CELL } else { CELL / 2 };
-        let (width, height) = (plane.width(), plane.height());
-        let (mut sums, mut totals) = (vec![0.0f32; width], vec![0.0f32; width]);
-        for y in 0..height {
-            let row = plane.row_mut(y);
-            for (sum, &v) in sums.iter_mut().zip(&*row) {
-                *sum = f32::from(v);
-            }
-            totals.fill(1.0);
-            for (moved, weights) in &others {
-                let weights = &weights[y / cell * columns..][..columns];
-                let from = moved.plane(p).row(y);
-                for (x, (&own, &other)) in row.iter().zip(from).enumerate() {
-                    let w = weights[x / cell] * fall[usize::from(own.abs_diff(other))];
-                    sums[x] += w * f32::from(other);
-                    totals[x] += w;
-                }
-            }
-            for (v, (sum, total)) in row.iter_mut().zip(sums.iter().zip(&totals)) {
-                *v = (sum / total).round() as u16;
-            }
-        }
+    for (to, plane) in out.planes_mut().iter_mut().zip(filtered) {
+        *to = plane;
     }
     Ok(out)
 }
 
-/// Mean squared difference by cell, row after row.
-fn errors(a: &Plane, b: &Plane) -> Vec<f32> {
-    let columns = a.width() / CELL;
-    let mut out = vec![0.0; columns * (a.height() / CELL)];
-    for (y, sums) in (0..a.height()).zip((0..).map(|y| y / CELL * columns)) {
-        let pairs = a.row(y).chunks_exact(CELL).zip(b.row(y).chunks_exact(CELL));
-        for (sum, (a, b)) in out[sums..][..columns].iter_mut().zip(pairs) {
-            let squares = a
-                .iter()
-                .zip(b)
-                .map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2));
-            *sum += squares.sum::<u32>() as f32 / (CELL * CELL) as f32;
+/// One plane, cell by cell. `fall`: what a difference of a single sample leaves of its weight.
+fn filter_plane(plane: &Plane, moved: &[(&Plane, &[f32])], side: usize, fall: &[f32]) -> Plane {
+    let mut out = plane.clone();
+    let columns = plane.width() / side;
+    let count = (side * side) as f32;
+    for (cy, y0) in (0..plane.height()).step_by(side).enumerate() {
+        for (cx, x0) in (0..plane.width()).step_by(side).enumerate() {
+            let weights = moved.iter().map(|(_, weights)| weights[cy * columns + cx]);
+            // By sample: weighted sum of the differences, the same with the weights of single samples, and the sum of these.
+            let mut sums = [(0.0f32, 0.0f32, 1.0f32); CELL * CELL];
+            let (mut total, mut squares, mut error, mut least) = (0.0, 0.0, 0.0, f32::MAX);
+            for ((other, _), weight) in moved.iter().zip(weights) {
+                let mut own_error = 0.0;
+                for (y, sums) in (y0..y0 + side).zip(sums.chunks_exact_mut(side)) {
+                    let pairs = plane.row(y)[x0..x0 + side]
+                        .iter()
+                        .zip(&other.row(y)[x0..x0 + side]);
+                    for ((&own, &other), sum) in pairs.zip(sums) {
+                        let difference = f32::from(other) - f32::from(own);
+                        let single = weight * fall[usize::from(own.abs_diff(other))];
+                        own_error += difference * difference;
+                        sum.0 += weight * difference;
+                        sum.1 += single * difference;
+                        sum.2 += single;
+                    }
+                }
+                total += weight;
+                squares += weight * weight;
+                error += weight * own_error / count;
+                least = f32::min(least, own_error / count);
+            }
+            let alike = total * total / squares;
+            let mean: f32 = sums.iter().map(|s| s.0 * s.0).sum::<f32>() / (total * total * count);
+            let noise = noise_share(error / total, mean, least, alike);
+            for (y, sums) in (y0..y0 + side).zip(sums.chunks_exact(side)) {
+                for (v, sum) in out.row_mut(y)[x0..x0 + side].iter_mut().zip(sums) {
+                    *v = (f32::from(*v) + noise * sum.1 / sum.2).round() as u16;
+                }
+            }
         }
     }
     out
+}
+
+/// How much of what the mean of the neighbours would change is noise of the picture's own, 0 to 1.
+///
+/// With noise of variance s in each picture and an error of motion of variance m, differences from `alike` neighbours n have the
+/// mean square `error` = 2 s + m, their mean has the mean square `mean` = s (1 + 1/n) + m/n. That gives s, which no
+/// neighbour can come nearer to the picture than (`least`); the best share of the mean is s / (s + m/n).
+fn noise_share(error: f32, mean: f32, least: f32, alike: f32) -> f32 {
+    let own = (alike * mean - error) / (alike - 1.0).max(0.1);
+    let own = own.clamp(0.0, least);
+    let motion = (error - 2.0 * own).max(0.0);
+    // A thousandth keeps 0/0 away.
+    own / (own + motion / alike + 1e-3)
+}
+
+/// Mean squared difference of luma by cell, row after row.
+fn errors<'a>(a: &'a Plane, b: &'a Plane) -> impl Iterator<Item = f32> + 'a {
+    let cells = (0..a.height()).step_by(CELL).flat_map(move |y| {
+        let columns = (0..a.width()).step_by(CELL);
+        columns.map(move |x| (x, y))
+    });
+    cells.map(move |(x, y)| {
+        let rows = (y..y + CELL).map(|y| (&a.row(y)[x..x + CELL], &b.row(y)[x..x + CELL]));
+        let squares = rows.flat_map(|(a, b)| {
+            a.iter()
+                .zip(b)
+                .map(|(&a, &b)| u32::from(a.abs_diff(b)).pow(2))
+        });
+        squares.sum::<u32>() as f32 / (CELL * CELL) as f32
+    })
 }
 
 #[cfg(test)]
@@ -189,6 +239,22 @@ mod tests {
         let own = frame(0, 0);
         let out = filtered(&[own.clone(), other], 0);
         assert!(out.psnr(&own)[0] > 50.0, "{:?}", out.psnr(&own));
+    }
+
+    #[test]
+    fn noise_is_told_from_errors_of_motion() {
+        // Four neighbours; noise of 10, motion of 6.
+        let share = noise_share(26.0, 12.5 + 1.5, 20.0, 4.0);
+        assert!((share - 10.0 / 11.5).abs() < 1e-3, "{share}");
+        assert_eq!(
+            noise_share(40.0, 10.0, 30.0, 4.0),
+            0.0,
+            "errors that have nothing in common"
+        );
+        assert!(
+            noise_share(26.0, 14.0, 1.0, 4.0) < 0.2,
+            "one neighbour is all but the same"
+        );
     }
 
     #[test]
