@@ -339,6 +339,17 @@ pub struct NnvEnc {
     rate_changed: AtomicBool,
     /// Times are shifted, for frames that are reordered.
     shifted: AtomicBool,
+    /// Requests for key frames that wait for the first unit; `None` where they need not.
+    requests: Mutex<Option<Vec<Request>>>,
+}
+
+/// A request for a key frame.
+///
+/// Until the first unit leaves with the shifted segment, the base class compares the time of a request with unshifted ones: it
+/// would honour one for later at once, and none ever after.
+enum Request {
+    Upstream(gst::Event),
+    Downstream(gst::Event),
 }
 
 /// Statistics over all encoders since the element started.
@@ -610,6 +621,7 @@ impl ElementImpl for NnvEnc {
 impl VideoEncoderImpl for NnvEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.shifted.store(false, Ordering::Release);
+        *lock(&self.requests) = None;
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
@@ -702,6 +714,8 @@ impl VideoEncoderImpl for NnvEnc {
             state.dts = DtsClock::new(state.dts.depth, state.dts.duration);
         }
         lock(&self.timeline).restarted = true;
+        let shifted = self.shifted.load(Ordering::Acquire);
+        *lock(&self.requests) = shifted.then(Vec::new);
         true
     }
 
@@ -709,7 +723,17 @@ impl VideoEncoderImpl for NnvEnc {
         if event.type_() == gst::EventType::FlushStart {
             self.abort();
         }
-        self.parent_sink_event(event)
+        match self.held(event, Request::Downstream) {
+            Some(event) => self.parent_sink_event(event),
+            None => true,
+        }
+    }
+
+    fn src_event(&self, event: gst::Event) -> bool {
+        match self.held(event, Request::Upstream) {
+            Some(event) => self.parent_src_event(event),
+            None => true,
+        }
     }
 
     fn propose_allocation(
@@ -794,6 +818,7 @@ impl NnvEnc {
         // The base class starts a new segment with each call.
         let shift = depth > 0;
         if self.shifted.swap(shift, Ordering::AcqRel) != shift {
+            *lock(&self.requests) = shift.then(Vec::new);
             obj.set_min_pts(shift.then_some(SHIFT));
         }
         obj.set_latency(latency, latency);
@@ -832,6 +857,31 @@ impl NnvEnc {
         };
         let output = obj.set_output_state(caps, Some(input)).map_err(refused)?;
         obj.negotiate(output).map_err(refused)
+    }
+
+    /// Keeps a request for a key frame that has to wait; gives back every other event.
+    fn held(&self, event: gst::Event, request: fn(gst::Event) -> Request) -> Option<gst::Event> {
+        if !gst_video::ForceKeyUnitEvent::is(&event) {
+            return Some(event);
+        }
+        match &mut *lock(&self.requests) {
+            Some(waiting) => {
+                waiting.push(request(event));
+                None
+            }
+            None => Some(event),
+        }
+    }
+
+    /// The first unit has left: requests that waited for it take their way.
+    fn release_requests(&self) {
+        let requests = lock(&self.requests).take();
+        for request in requests.into_iter().flatten() {
+            match request {
+                Request::Upstream(event) => self.parent_src_event(event),
+                Request::Downstream(event) => self.parent_sink_event(event),
+            };
+        }
     }
 
     fn read_picture(
@@ -985,6 +1035,7 @@ impl NnvEnc {
             }
             frame.set_output_buffer(buffer);
             obj.finish_frame(frame)?;
+            self.release_requests();
         }
         Ok(gst::FlowSuccess::Ok)
     }
