@@ -335,11 +335,12 @@ fn processor_time() -> Duration {
 fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages: &StageTimes) {
     let ms = |t: Duration| t.as_secs_f64() * 1000.0 / frames as f64;
     println!(
-        "{what}: {:.1} frames/s, {:.2} ms per frame ({:.2} ms of processor time): search {:.2}, predict {:.2}, pack {:.2}, analyse {:.2}, \
+        "{what}: {:.1} frames/s, {:.2} ms per frame ({:.2} ms of processor time): filter {:.2}, search {:.2}, predict {:.2}, pack {:.2}, analyse {:.2}, \
          prior {:.2}, quantise {:.2}, entropy {:.2}, synth {:.2}",
         frames as f64 / time.as_secs_f64(),
         ms(time),
         ms(processor),
+        ms(stages.filter),
         ms(stages.search),
         ms(stages.predict),
         ms(stages.pack),

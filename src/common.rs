@@ -491,6 +491,7 @@ pub fn frame_duration(rate: Option<(u32, u32)>) -> gst::ClockTime {
 /// Adds the time per frame of each stage, in ms, to a structure of statistics.
 pub fn add_times(stats: &mut gst::StructureRef, times: &StageTimes, frames: u64) {
     for (name, time) in [
+        ("filter-ms", times.filter),
         ("search-ms", times.search),
         ("predict-ms", times.predict),
         ("pack-ms", times.pack),

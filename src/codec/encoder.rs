@@ -126,6 +126,8 @@ pub struct FrameSymbols {
 /// Time spent per stage since the encoder was made or reset.
 #[derive(Debug, Clone, Default)]
 pub struct StageTimes {
+    /// Temporal filter (encoder only).
+    pub filter: Duration,
     /// Motion search.
     pub search: Duration,
     /// Prediction from references.
@@ -147,6 +149,7 @@ pub struct StageTimes {
 impl StageTimes {
     /// Adds the times of another.
     pub(super) fn add(&mut self, other: &Self) {
+        self.filter += other.filter;
         self.search += other.search;
         self.predict += other.predict;
         self.pack += other.pack;
@@ -594,7 +597,7 @@ impl Encoder {
 
     /// Filters frames that others are predicted from along the motion of the frames that wait around them.
     fn filter_noise(
-        &self,
+        &mut self,
         part: &[PlannedFrame],
         inputs: &mut [InputFrame],
         quantizers: &[u8],
@@ -602,6 +605,7 @@ impl Encoder {
         if self.config.effective_lookahead() == 0 {
             return Ok(());
         }
+        let mut clock = Clock::start();
         let strengths = self.config.effective_tuning().temporal_filter;
         // Frames behind the next key frame are of another scene, or may be.
         let end = self.planner.key_ahead().unwrap_or(u64::MAX);
@@ -627,6 +631,7 @@ impl Encoder {
                 input.picture = Arc::new(picture);
             }
         }
+        clock.lap(&mut self.stats.times.filter);
         Ok(())
     }
 

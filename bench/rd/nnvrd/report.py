@@ -234,7 +234,7 @@ def plots(selection: Selection, folder: Path, tag: str) -> list[str]:
 
 METHOD = """Rate is the size of the file: for the anchors a bare elementary stream without its text SEI, for NNV the `.nnv` file with
 all headers. PSNR is taken per plane from the mean squared error over the whole clip; (6Y+U+V)/8 weighs the three PSNR values. SSIM and MS-SSIM are
-means of luma over every third frame. BD-rate: Akima interpolation of log rate over quality (for SSIM and MS-SSIM over -10 log10(1 - s)), negative = fewer
+means of luma over every third frame, VMAF (libvmaf, its default model) of all frames. BD-rate: Akima interpolation of log rate over quality (for SSIM and MS-SSIM over -10 log10(1 - s)), negative = fewer
 bits than the anchor; a question mark stands where the curves share less than half of their range. Each codec got the same frames, decoded once to 8-bit 4:2:0,
 and the same key-frame interval. Times are wall-clock times of whole processes, start-up and file access included, on a machine under the given mean load."""
 
