@@ -300,6 +300,8 @@ def publish(a: argparse.Namespace, clips: list[Clip], store: Store, models: Mode
         parts.append(f"--codecs {a.codecs}")
     if a.points:
         parts.append(f"--points {a.points}")
+    if a.vmaf:
+        parts.append("--vmaf")
     if a.model_path:
         parts.append(f"--model-path {shlex.quote(a.model_path)}")
     page = REPO / "docs/results.md"

@@ -78,7 +78,7 @@ def test_a_section_is_replaced_and_the_rest_stays():
 def test_published_page_and_plots(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(report, "REPO", tmp_path)
     a = argparse.Namespace(nframes=96, codecs=None, key=1000, key_interval="whole", no_docs=False, quick=False, clips=[], frames=None,
-                           dataset="video", model_path=None, points=None)  # fmt: skip
+                           dataset="video", model_path=None, points=None, vmaf=False)  # fmt: skip
     report.publish(a, CLIPS, store, MODELS)
     text = (tmp_path / "docs/results.md").read_text()
     assert "training.kmac_per_pixel: 9.5" in text
