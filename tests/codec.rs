@@ -863,3 +863,38 @@ fn cancelling_aborts_and_reset_recovers() {
     decoder.reset();
     assert_exact(&units, &decode(&mut decoder, datas(&units)));
 }
+
+#[test]
+fn a_lookahead_takes_the_noise_out_of_a_still_scene() {
+    let mut random = rng(7);
+    let still = picture(96, 64, 0, 0.0);
+    let noisy: Vec<Arc<Picture>> = (0..13)
+        .map(|_| {
+            let mut p = (*still).clone();
+            for plane in p.planes_mut() {
+                for v in plane.data_mut() {
+                    *v = (*v + (random() % 33) as u16).saturating_sub(16).min(1023);
+                }
+            }
+            Arc::new(p)
+        })
+        .collect();
+    let coded = |lookahead| {
+        let units = encode(
+            EncoderConfig {
+                lookahead,
+                ..config(96, 64, 7)
+            },
+            &noisy,
+        );
+        let bytes: usize = units.iter().map(|u| u.data.len()).sum();
+        let shown = |u: &EncodedFrame| u.stats.reconstruction.as_ref().unwrap().sse(&still)[0];
+        (bytes, units.iter().map(shown).sum::<u64>())
+    };
+    let (plain, filtered) = (coded(0), coded(4));
+    assert!(filtered.0 < plain.0, "{filtered:?} {plain:?}");
+    assert!(
+        filtered.1 < plain.1,
+        "nearer to the scene, too: {filtered:?} {plain:?}"
+    );
+}
