@@ -271,6 +271,10 @@ def insert_section(text: str, name: str, body: str) -> str:
 
 def publish(a: argparse.Namespace, clips: list[Clip], store: Store, models: Models) -> None:
     selection = select(store, clips, a.nframes, a.key, models)
+    if a.codecs:
+        asked = a.codecs.split(",")
+        rows = {clip: {c: r for c, r in by.items() if c in asked} for clip, by in selection.rows.items()}
+        selection = Selection({clip: by for clip, by in rows.items() if by}, selection.still)
     if not selection.rows:
         print("bench/rd: no results for this setting yet")
         return
