@@ -129,7 +129,9 @@ def bd_by_measure(selection: Selection) -> list[str]:
     for measure, (title, _) in MEASURES.items():
         means = [mean(selection, t, a, measure) for t, a in pairs]
         if any(means):
-            body.append([title] + [f"{m[0]:+.1f}" if m else "" for m in means])
+            # A mean over fewer clips than the table has says so.
+            count = len(selection.rows)
+            body.append([title] + [(f"{m[0]:+.1f}" + (f" ({m[1]})" if m[1] < count else "")) if m else "" for m in means])
     return markdown_table(["measure"] + [f"{t} / {a}" for t, a in pairs], body) if body else []
 
 
