@@ -68,7 +68,7 @@ fn main() -> Result<(), AnyError> {
     config.quantizer = args.number("q", 28)?;
     config.bframes = args.number("bframes", 0)?;
     config.key_int_max = args.number("key-int", 250)?;
-    config.lookahead = args.number("lookahead", u32::from(config.lookahead))? as u8;
+    config.lookahead = args.number("lookahead", config.lookahead)?;
     config.batch_size = args.number("batch", 4)?;
     config.threads = threads;
     config.frame_checksum = true;

@@ -595,7 +595,7 @@ impl Encoder {
         Ok(())
     }
 
-    /// Filters frames that others are predicted from along the motion of the frames that wait around them.
+    /// Filters frames along the motion of those that wait around them, as strongly as their level wants it.
     fn filter_noise(
         &mut self,
         part: &[PlannedFrame],

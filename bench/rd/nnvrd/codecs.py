@@ -78,6 +78,8 @@ CODECS: dict[str, Codec] = {
               quick_points=_NNV_QUICK),
         Codec("nnv-b7", "NNV hierarchical B", "nnv", _NNV, "nnv", ("bframes=7",), False, "#e07000",
               quick_points=_NNV_QUICK),
+        Codec("nnv-b7-unfiltered", "NNV hierarchical B, no temporal filter", "nnv", _NNV, "nnv", ("bframes=7", "lookahead=0"), False,
+              "#b0a000", quick_points=_NNV_QUICK),
         Codec("nnv-key", "NNV key frames", "nnv", _NNV, "nnv", ("bframes=0",), True, "#a050c0",
               quick_points=_NNV_QUICK),
         Codec("nnv-ld-visual", "NNV low delay, tune visual", "nnv", _NNV, "nnv", ("bframes=0", "batch-size=1", "tune=visual"),

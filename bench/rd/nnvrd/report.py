@@ -18,7 +18,7 @@ from .svg import Series, bar_plot, rate_plot
 # (test, anchor): what the tables compare, most important first.
 VIDEO_PAIRS = (
     ("nnv-ld", "x264-zl"), ("nnv-b7", "x264-medium"), ("nnv-b7", "x265-medium"), ("nnv-b7", "svtav1-p8"),
-    ("nnv-ld-visual", "x264-zl"), ("nnv-b7-visual", "x264-medium"), ("nnv-b7-visual", "nnv-b7"),
+    ("nnv-ld-visual", "x264-zl"), ("nnv-b7-visual", "x264-medium"), ("nnv-b7-visual", "nnv-b7"), ("nnv-b7", "nnv-b7-unfiltered"),
     ("nnv-key", "x264-intra"), ("nnv-key", "x265-intra"), ("nnv-ld", "nnv-key"), ("nnv-b7", "nnv-key"),
     ("nnv-b7", "x264-medium-psnr"), ("x265-medium", "x264-medium"), ("svtav1-p8", "x264-medium"),
     ("x264-zl", "x264-medium"), ("x264-medium-psnr", "x264-medium"), ("x265-medium-psnr", "x265-medium"),
