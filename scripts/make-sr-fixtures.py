@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Writes the super-resolution bundles that the tests use: tests/fixtures/sr-exact and tests/fixtures/sr-random.
+"""Writes the super-resolution bundles that the tests use: tests/fixtures/sr-exact, sr-random and sr-folded.
 
 Nothing in them is trained. What `sr-exact` must give is known in closed form:
 
@@ -10,7 +10,8 @@ Nothing in them is trained. What `sr-exact` must give is known in closed form:
   x4  the same
 
 `sr-random` (x2) is a small convolutional network with pseudo-random weights on top of the repetition: it stands for what
-training makes, where tiles and batches are compared with whole pictures.
+training makes, where tiles and batches are compared with whole pictures. `sr-folded` (x1) is another, on squares of 2 x 2
+samples: where a square begins decides what comes out.
 
 Needs numpy and onnx:  scripts/make-sr-fixtures.py
 """
@@ -45,8 +46,9 @@ def bicubic(scale: int) -> np.ndarray:
     return np.einsum("pi,qj->pqij", taps, taps).reshape(scale * scale, 1, 5, 5)
 
 
-def model(scale: int, layers: list[np.ndarray], skip: np.ndarray | None = None) -> onnx.ModelProto:
-    """Convolutions with ReLU between them, plus `skip` of the input, rearranged from channels to pixels."""
+def model(scale: int, layers: list[np.ndarray], skip: np.ndarray | None = None, fold: int = 1) -> onnx.ModelProto:
+    """Convolutions with ReLU between them, plus `skip` of the input, rearranged from channels to pixels. With `fold`, squares of the
+    input become channels first."""
     nodes, tensors = [], []
 
     def conv(source: str, weights: np.ndarray, out: str) -> str:
@@ -55,19 +57,22 @@ def model(scale: int, layers: list[np.ndarray], skip: np.ndarray | None = None) 
         nodes.append(helper.make_node("Conv", [source, f"{out}.weight"], [out], kernel_shape=list(weights.shape[2:]), pads=[pad] * 4))
         return out
 
-    at = "x"
+    at = first = "x"
+    if fold > 1:
+        at = first = "folded"
+        nodes.append(helper.make_node("SpaceToDepth", ["x"], [at], blocksize=fold))
     for i, weights in enumerate(layers):
         at = conv(at, weights, f"conv{i}")
         if i + 1 < len(layers):
             nodes.append(helper.make_node("Relu", [at], [f"relu{i}"]))
             at = f"relu{i}"
     if skip is not None:
-        nodes.append(helper.make_node("Add", [at, conv("x", skip, "skip")], ["sum"]))
+        nodes.append(helper.make_node("Add", [at, conv(first, skip, "skip")], ["sum"]))
         at = "sum"
-    if scale == 1:
+    if scale * fold == 1:
         nodes.append(helper.make_node("Identity", [at], ["y"]))
     else:
-        nodes.append(helper.make_node("DepthToSpace", [at], ["y"], blocksize=scale))
+        nodes.append(helper.make_node("DepthToSpace", [at], ["y"], blocksize=scale * fold))
     graph = helper.make_graph(
         nodes,
         f"x{scale}",
@@ -80,7 +85,7 @@ def model(scale: int, layers: list[np.ndarray], skip: np.ndarray | None = None) 
     return made
 
 
-def write(name: str, description: str, networks: dict[int, tuple[int, onnx.ModelProto]]) -> None:
+def write(name: str, description: str, networks: dict[int, tuple[int, onnx.ModelProto]], fold: int = 1) -> None:
     """A bundle of scale -> (radius, model)."""
     folder = ROOT / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +101,7 @@ def write(name: str, description: str, networks: dict[int, tuple[int, onnx.Model
             f'file = "x{scale}.onnx"',
             f'sha256 = "{hashlib.sha256(data).hexdigest()}"',
             f"radius = {radius}",
+            *([f"fold = {fold}"] if fold > 1 else []),
             f"parameters = {sum(w.size for w in weights)}",
             f"macs_per_pixel = {sum(w.size for w in weights)}",
             'precision = "float32"',
@@ -119,6 +125,12 @@ def main() -> None:
     layers = [random.normal(0, math.sqrt(1 / (9 * i)), (o, i, 3, 3)) for o, i in shapes]
     layers[-1] *= 0.2
     write("sr-random", "Untrained: pseudo-random weights", {2: (3, model(2, layers, np.ones((4, 1, 1, 1))))})
+
+    shapes = [(12, 4), (12, 12), (4, 12)]
+    layers = [random.normal(0, math.sqrt(1 / (9 * i)), (o, i, 3, 3)) for o, i in shapes]
+    layers[-1] *= 0.2
+    folded = model(1, layers, np.eye(4).reshape(4, 4, 1, 1), fold=2)
+    write("sr-folded", "Untrained: pseudo-random weights on squares of four samples", {1: (6, folded)}, fold=2)
 
 
 if __name__ == "__main__":

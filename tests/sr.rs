@@ -311,7 +311,12 @@ fn strength_blends_between_kernel_and_network() {
 
 #[test]
 fn tiles_join_without_a_seam() {
-    for (name, scale) in [("sr-random", 2), ("sr-exact", 4), ("sr-exact", 1)] {
+    for (name, scale) in [
+        ("sr-random", 2),
+        ("sr-exact", 4),
+        ("sr-exact", 1),
+        ("sr-folded", 1),
+    ] {
         let network = network(name, scale);
         for (format, w, h) in [
             (Format::I42010Le, 150, 131),

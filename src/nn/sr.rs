@@ -14,7 +14,8 @@
 //! scale = 2                 # 1 to 4
 //! file = "x2.onnx"
 //! sha256 = "…"
-//! radius = 9                # receptive field, in input pixels to each side
+//! radius = 9                # receptive field, in input pixels to each side (of the folded square, where there is one)
+//! fold = 1                  # optional: sides of the input are multiples of it, and so is the radius
 //! parameters = 98000
 //! macs_per_pixel = 97000    # per input pixel
 //! precision = "float32"     # or "int8": quantised inside, float32 outside
@@ -22,7 +23,7 @@
 //! ```
 //!
 //! A graph takes `x`, float32 `[N, 1, H, W]`, and gives `y`, float32 `[N, 1, scale·H, scale·W]`: luma in limited range
-//! as 8-bit code values / 255. Within `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
+//! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
 
 use std::sync::Arc;
 
@@ -42,6 +43,7 @@ use super::{ModelSource, Provider, RuntimeOptions};
 pub const MAX_SCALE: usize = 4;
 /// Largest receptive field, so that tiles stay larger than their borders.
 const MAX_RADIUS: usize = 128;
+const MAX_FOLD: usize = 8;
 const MAX_CHANNELS: usize = 4096;
 /// Most samples of one run: what ONNX Runtime indexes with 32 bits.
 const MAX_SAMPLES: usize = 1 << 27;
@@ -69,10 +71,16 @@ struct Entry {
     file: String,
     sha256: String,
     radius: usize,
+    #[serde(default = "unfolded")]
+    fold: usize,
     parameters: u64,
     macs_per_pixel: u64,
     precision: String,
     channels: Option<usize>,
+}
+
+fn unfolded() -> usize {
+    1
 }
 
 /// Number format inside a network.
@@ -91,6 +99,8 @@ pub struct SrFacts {
     pub scale: usize,
     /// How far to each side an output sample sees, in input samples.
     pub radius: usize,
+    /// Sides of what it takes are multiples of this, and so is the radius.
+    pub fold: usize,
     /// Number of weights.
     pub parameters: u64,
     /// Multiplications per input sample.
@@ -106,13 +116,14 @@ impl SrFacts {
     ///
     /// Three feature maps of the widest layer (input, output and a skip connection), and the picture before and after.
     /// Where the bundle does not tell the width, all weights are taken to be in one dense 3×3 layer, which
-    /// over-estimates.
+    /// over-estimates. Maps of a folded picture have fewer positions.
     pub fn bytes_per_sample(&self) -> usize {
         let widest = self.channels.unwrap_or_else(|| {
             let weights = usize::try_from(self.parameters).unwrap_or(usize::MAX);
             (weights / 9).isqrt().clamp(16, MAX_CHANNELS)
         });
-        size_of::<f32>() * (3 * widest + 1 + 2 * self.scale * self.scale)
+        let maps = (3 * widest).div_ceil(self.fold * self.fold);
+        size_of::<f32>() * (maps + 1 + 2 * self.scale * self.scale)
     }
 }
 
@@ -260,6 +271,12 @@ impl Entry {
                 self.radius
             )));
         }
+        if !(1..=MAX_FOLD).contains(&self.fold) || !self.radius.is_multiple_of(self.fold) {
+            return Err(wrong(format!(
+                "fold is {}, it must be within 1..={MAX_FOLD} and divide the radius",
+                self.fold
+            )));
+        }
         if self
             .channels
             .is_some_and(|c| !(1..=MAX_CHANNELS).contains(&c))
@@ -280,6 +297,7 @@ impl Entry {
             facts: SrFacts {
                 scale,
                 radius: self.radius,
+                fold: self.fold,
                 parameters: self.parameters,
                 macs_per_pixel: self.macs_per_pixel,
                 precision,
@@ -375,7 +393,8 @@ impl SrNetwork {
             warnings: Vec::new(),
         };
         // Shapes are open in the graph: only a run shows that it takes any, and what it makes of them.
-        for (n, h, w) in [(1, 1, 1), (2, 3, 5)] {
+        let fold = network.facts.fold;
+        for (n, h, w) in [(1, fold, fold), (2, 3 * fold, 5 * fold)] {
             network
                 .run(&vec![0.5; n * h * w], [n, h, w], &Cancel::new())
                 .map_err(|e| match e {
@@ -468,6 +487,7 @@ mod tests {
             file: "x2.onnx".into(),
             sha256: "0".repeat(64),
             radius: 9,
+            fold: 1,
             parameters: 12_000,
             macs_per_pixel: 12_000,
             precision: "float32".into(),
@@ -479,7 +499,7 @@ mod tests {
     fn hostile_entries_are_refused() {
         assert!(entry().check().is_ok());
         type Change = fn(&mut Entry);
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 11] = [
             (|e| e.scale = 0, "scale 0"),
             (|e| e.scale = 5, "scale 5"),
             (|e| e.file = "../x2.onnx".into(), "plain file name"),
@@ -487,6 +507,8 @@ mod tests {
             (|e| e.file = "..".into(), "plain file name"),
             (|e| e.sha256 = "g".repeat(64), "hexadecimal"),
             (|e| e.radius = usize::MAX, "radius"),
+            (|e| e.fold = 0, "fold"),
+            (|e| e.fold = 2, "fold"),
             (|e| e.precision = "float16".into(), "float16"),
             (|e| e.channels = Some(0), "channels"),
         ];
@@ -505,6 +527,9 @@ mod tests {
         assert_eq!(facts.bytes_per_sample(), 4 * (3 * 36 + 1 + 8));
         facts.channels = Some(16);
         assert_eq!(facts.bytes_per_sample(), 4 * (3 * 16 + 1 + 8));
+        facts.fold = 2;
+        assert_eq!(facts.bytes_per_sample(), 4 * (3 * 4 + 1 + 8));
+        facts.fold = 1;
         facts.channels = None;
         facts.parameters = u64::MAX;
         assert_eq!(facts.bytes_per_sample(), 4 * (3 * MAX_CHANNELS + 1 + 8));

@@ -16,9 +16,28 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
+    /// The same for a network that folds squares of `fold` samples: places and sides of tiles are multiples of it, so
+    /// that the cut decides nothing, and the last ones may reach beyond the picture. `fold` divides `radius`.
+    pub(super) fn folded(
+        (width, height): (usize, usize),
+        radius: usize,
+        fold: usize,
+        limit: usize,
+    ) -> Self {
+        let (columns, rows) = (width.div_ceil(fold), height.div_ceil(fold));
+        let squares = Self::new(columns, rows, radius / fold, limit / (fold * fold));
+        let unfold = |starts: Vec<usize>| starts.into_iter().map(|at| at * fold).collect();
+        Self {
+            width: squares.width * fold,
+            height: squares.height * fold,
+            columns: unfold(squares.columns),
+            rows: unfold(squares.rows),
+        }
+    }
+
     /// Covers `width` × `height` samples with tiles that have, with a border of `radius`, at most `limit` samples, and
     /// with as little work as possible.
-    pub(super) fn new(width: usize, height: usize, radius: usize, limit: usize) -> Self {
+    fn new(width: usize, height: usize, radius: usize, limit: usize) -> Self {
         let border = 2 * radius;
         // For each number of columns, the least number of rows that fits.
         let candidates = (1..=width.div_ceil(MIN_SIDE)).filter_map(|columns| {
@@ -99,6 +118,27 @@ mod tests {
                         );
                         assert_eq!(starts.last().unwrap() + side, length);
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn folded_tiles_keep_to_the_squares_and_cover_the_picture() {
+        for (width, height) in [(1, 1), (5, 8191), (641, 359), (640, 360)] {
+            for limit in [0, 5000, 250_000, usize::MAX] {
+                let tiles = Tiles::folded((width, height), 20, 2, limit);
+                let smallest = tiles.width <= 2 * MIN_SIDE && tiles.height <= 2 * MIN_SIDE;
+                assert!(tiles.padded_area(20) <= limit || smallest);
+                for (starts, side, length) in [
+                    (&tiles.columns, tiles.width, width),
+                    (&tiles.rows, tiles.height, height),
+                ] {
+                    assert!(starts.iter().all(|at| at % 2 == 0) && side % 2 == 0);
+                    assert_eq!(
+                        starts.last().unwrap() + side,
+                        length.next_multiple_of(2)
+                    );
                 }
             }
         }

@@ -134,7 +134,8 @@ impl Upscaler {
         Layout::new(input.format, input.width(), input.height())?;
         let facts = network.facts();
         let limit = memory / facts.bytes_per_sample().max(1);
-        let tiles = Tiles::new(input.width(), input.height(), facts.radius, limit);
+        let size = (input.width(), input.height());
+        let tiles = Tiles::folded(size, facts.radius, facts.fold, limit);
         let batch = match tiles.len() {
             1 => (limit / tiles.padded_area(facts.radius)).max(1),
             _ => 1,
@@ -267,11 +268,13 @@ impl Upscaler {
                         stride: width * scale,
                         x: left * scale,
                         y: top * scale,
-                        width: tile_width * scale,
+                        width: tile_width.min(self.input().width() - left) * scale,
                         strength: job.strength,
                     };
                     let input = &job.input;
-                    let rows = top * scale..(top + tile_height) * scale;
+                    // What was folded may reach beyond the picture.
+                    let bottom = (top + tile_height).min(self.input().height());
+                    let rows = top * scale..bottom * scale;
                     let bands = job.output.key_bands(rows, self.plain.bands());
                     bands.map(move |band| Task {
                         input,

@@ -20,6 +20,7 @@ class Network:
     path: Path
     id: str
     radius: int
+    fold: int
     parameters: int
     macs_per_pixel: int
     precision: str
@@ -37,10 +38,11 @@ class Network:
 
     def __call__(self, plane: np.ndarray, threads: int = 1) -> np.ndarray:
         """u8 luma [h,w], limited range -> u8 luma [scale*h, scale*w]."""
-        x = np.pad(plane.astype(np.float32) / 255, self.radius, "edge")[None, None]
+        x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "edge")[None, None]
         y = self.session(threads).run(None, {"x": x})[0][0, 0]
         m = self.radius * self.scale
-        return np.clip(np.rint(y[m : y.shape[0] - m, m : y.shape[1] - m] * 255), 0, 255).astype(np.uint8)
+        h, w = (n * self.scale for n in plane.shape)
+        return np.clip(np.rint(y[m : m + h, m : m + w] * 255), 0, 255).astype(np.uint8)
 
 
 def load(folder: Path) -> list[Network]:
@@ -56,7 +58,7 @@ def load(folder: Path) -> list[Network]:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
             if digest != n["sha256"]:
                 raise SystemExit(f"bench/sr: {path} is not the file that {folder}/bundle.toml describes")
-            out.append(Network(head["name"], n["scale"], path, f"{head['name']}@{digest[:12]}", n["radius"], n["parameters"],
+            out.append(Network(head["name"], n["scale"], path, f"{head['name']}@{digest[:12]}", n["radius"], n.get("fold", 1), n["parameters"],
                                n["macs_per_pixel"], n["precision"], manifest.get("training", {}).get(f"x{n['scale']}", {})))
         return out
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from nnvrd.clips import REPO
 
-from . import measure, report
+from . import measure, peers, report
 from .bundles import load, shipped
 from .store import Clip, Picture, Small, Speed, Table
 
-FRAMES, QUICK_FRAMES = 96, 16
+FRAMES, QUICK_FRAMES = {"clips": 12, "small": 32}, 8
 PARTS = ("pictures", "clips", "small", "speed")
 
 
@@ -20,7 +20,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--bundle", action="append", type=Path, help="a bundle's folder; may be given again (default: all that ship)")
     p.add_argument("--only", action="append", choices=PARTS, help="only this part; may be given again")
     p.add_argument("--quick", action="store_true", help=f"every sixth picture of BSD100, 4 clips, {QUICK_FRAMES} frames")
-    p.add_argument("--frames", type=int, help=f"frames per clip (default {FRAMES})")
+    p.add_argument("--frames", type=int, help=f"frames per clip (default: {FRAMES['clips']} for clips, {FRAMES['small']} for small)")
     p.add_argument("--threads", type=int, default=2, help="threads when measuring speed (default 2)")
     p.add_argument("--seconds", type=float, default=3, help="for each measurement of speed (default 3)")
     p.add_argument("--report", action="store_true", help="measure nothing; only print tables and write docs/")
@@ -35,15 +35,20 @@ def main():
     networks = [n for b in a.bundle for n in load(b)] if a.bundle else shipped(REPO / "models/sr")
     tables = {"pictures": Table(a.results / "pictures.csv", Picture), "clips": Table(a.results / "clips.csv", Clip),
               "small": Table(a.results / "small.csv", Small), "speed": Table(a.results / "speed.csv", Speed)}
+    others = peers.installed()
     parts = () if a.report else a.only or PARTS
+
+    def frames(part):
+        return a.frames or (QUICK_FRAMES if a.quick else FRAMES[part])
+
     if "pictures" in parts:
-        measure.pictures(tables["pictures"], networks, a.quick)
+        measure.pictures(tables["pictures"], networks + others, a.quick)
     if "speed" in parts:
         measure.speed(tables["speed"], networks, a.threads, a.seconds)
     if "clips" in parts:
-        measure.clips(tables["clips"], networks, a.quick, a.frames or (QUICK_FRAMES if a.quick else FRAMES), a.cache)
+        measure.clips(tables["clips"], networks, others, a.quick, frames("clips"), a.cache)
     if "small" in parts:
-        measure.small(tables["small"], networks, a.frames or (QUICK_FRAMES if a.quick else FRAMES), a.cache)
+        measure.small(tables["small"], networks, frames("small"), a.cache)
     docs = not (a.no_docs or a.bundle)
     side_by_side = report.crops(networks, REPO / "docs/sr") if docs else []
     body = report.section(tables, networks, "bench/sr/run.sh" + (" --quick" if a.quick else ""), side_by_side)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import tempfile
@@ -10,23 +11,27 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+from nnvrd import vmaf
 from nnvrd.clips import REPO, RawClip, find_clips, prepare
 from nnvrd.codecs import y4m_to_yuv
 from nnvrd.metrics import frame_bytes, psnr, ssim_pair
 
 from .bundles import Network
+from .peers import Peer
 from .planes import KERNELS, compare, read_luma, resize, ssimulacra2
 from .store import Clip, Picture, Small, Speed, Table
 
 DATASETS = ("set5", "set14", "bsd100")
-UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 32)
+UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
+# Peers' networks take seconds for a frame: one quality is enough to see where they stand.
+PEERS_CRF = (27,)
 SSIM_STRIDE, SSIMULACRA2_STRIDE = 3, 16
 # "Code small, show large": the clips whose half size a player might get, and the quantizers of both ways.
 SMALL_CLIPS = ("bikes", "talking_head", "vtest")
 SMALL_QUANTIZERS, FULL_QUANTIZERS = (16, 24, 32, 40), (36, 42, 48, 54, 60)
 
 
-def pictures(table: Table, networks: list[Network], quick: bool):
+def pictures(table: Table, networks: list[Network | Peer], quick: bool):
     """The usual convention: luma, bicubic down, `scale` samples of border left out."""
     for dataset in DATASETS:
         for item in find_clips(dataset, quick and dataset == "bsd100"):
@@ -102,7 +107,17 @@ def quality(wanted, got, perceived: bool = True) -> tuple[float, float, float | 
     return psnr(squares / count), float(np.mean(ssims)), float(np.mean(scores)) if scores else None
 
 
-def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache: Path):
+def keep(path: Path, frames) -> Path:
+    """Lumas as an I420 file without colour."""
+    with path.open("wb") as out:
+        for y in frames:
+            h, w = y.shape
+            out.write(np.ascontiguousarray(y).tobytes())
+            out.write(bytes([128]) * (frame_bytes(w, h) - w * h))
+    return path
+
+
+def clips(table: Table, networks: list[Network], peers: list[Peer], quick: bool, frames: int, cache: Path):
     """x2 of clips coded at half size, by every x2 network and two plain kernels; x1 of clips coded at full size."""
     work = [(2, crf) for crf in UPSCALE_CRF] + [(1, crf) for crf in REPAIR_CRF]
     for item in find_clips("video", quick):
@@ -110,6 +125,8 @@ def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache
         for scale, crf in work:
             plain = ("bicubic", "lanczos") if scale > 1 else ("decoded",)
             methods = {m: None for m in plain} | {n.id: n for n in networks if n.scale == scale}
+            if scale == 2 and crf in PEERS_CRF:
+                methods |= {p.id: p for p in peers}
             missing = {m: n for m, n in methods.items() if (item.name, frames, crf, scale, m) not in table}
             if not missing or (scale == 1 and len(methods) == 1):
                 continue
@@ -118,8 +135,9 @@ def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache
                 folder = Path(name)
                 coded = Coded(clip, scale, crf, folder)
                 w, h = coded.full
+                wanted = keep(folder / "wanted.yuv", (y[:h, :w] for y in lumas(clip.yuv, clip.width, clip.height)))
+                seen = dataclasses.replace(clip, width=w, height=h, yuv=wanted)
                 for method, network in missing.items():
-                    wanted = (y[:h, :w] for y in lumas(clip.yuv, clip.width, clip.height))
                     small = lumas(coded.path, coded.width, coded.height)
                     if network:
                         got = (network(y) for y in small)
@@ -127,7 +145,9 @@ def clips(table: Table, networks: list[Network], quick: bool, frames: int, cache
                         got = lumas(coded.lanczos(clip, folder), w, h)
                     else:
                         got = small if method == "decoded" else (resize(y, h, w) for y in small)
-                    table.add(Clip(item.name, frames, crf, scale, method, coded.kbps, *quality(wanted, got)))
+                    shown = keep(folder / "shown.yuv", got)
+                    measured = quality(lumas(wanted, w, h), lumas(shown, w, h))
+                    table.add(Clip(item.name, frames, crf, scale, method, coded.kbps, *measured, vmaf.measure(seen, shown, folder)))
         print(f"bench/sr: {item.name} done", flush=True)
 
 
@@ -146,7 +166,7 @@ def nnv_version() -> str:
 def small(table: Table, networks: list[Network], frames: int, cache: Path):
     """videoscale ! nnvenc, then nnvdec ! nnsr scale=2 (or videoscale again), beside nnvenc at full size: real pipelines, files and plugin."""
     codec = nnv_version()
-    networks = [n for n in networks if n.scale == 2 and n.bundle in ("balanced", "compressed")]
+    networks = [n for n in networks if n.scale == 2 and n.bundle == "compressed"]
     for item in (c for c in find_clips("video", False) if c.name in SMALL_CLIPS):
         clip = prepare(item, frames, cache)
         w, h = clip.width, clip.height

@@ -11,6 +11,7 @@ from nnvrd.report import markdown_table
 
 from .bundles import Network
 from .measure import DATASETS, REPAIR_CRF, UPSCALE_CRF
+from .peers import ALL as PEERS
 from .planes import KERNELS, read_luma, resize
 from .store import Table
 
@@ -23,23 +24,26 @@ TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality"
 
 METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 bits, PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
 border, means over the pictures. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); luma against the original; PSNR of the mean
-squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
-clips: ffmpeg). Networks as the element runs them: edges repeated, output rounded to 8 bits."""
+squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
+clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: edges repeated, output rounded to 8 bits."""
 
 
 def short(method: str) -> str:
     return method.split("@")[0]
 
 
-def current(networks: list[Network], scale: int, plain: tuple) -> list[str]:
-    return [*plain, *(n.id for n in networks if n.scale == scale)]
+def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> list[str]:
+    """Plain kernels, the peers that were measured, and the bundles that there are."""
+    names = {p.name for p in PEERS if p.scale == scale}
+    peers = sorted({r.method for r in table.rows.values() if r.scale == scale and short(r.method) in names})
+    return [*plain, *peers, *(n.id for n in networks if n.scale == scale)]
 
 
 def picture_tables(table: Table, networks: list[Network]) -> list[str]:
     lines = []
     for scale in (2, 3, 4):
         body = []
-        for method in current(networks, scale, tuple(KERNELS)):
+        for method in current(table, networks, scale, tuple(KERNELS)):
             cells = []
             for dataset in DATASETS:
                 rows = table.select(dataset=dataset, scale=scale, method=method)
@@ -58,26 +62,26 @@ def picture_tables(table: Table, networks: list[Network]) -> list[str]:
 def clip_tables(table: Table, networks: list[Network]) -> list[str]:
     lines = []
     for scale, crfs, plain in ((2, UPSCALE_CRF, ("bicubic", "lanczos")), (1, REPAIR_CRF, ("decoded",))):
-        methods = current(networks, scale, plain)
+        methods = current(table, networks, scale, plain)
         if len(methods) == len(plain):
             continue
-        body, seen = [], set()
+        body, measured = [], set()
         for crf in crfs:
             rows = {m: {(r.clip, r.frames): r for r in table.select(crf=crf, scale=scale, method=m)} for m in methods}
             rows = {m: r for m, r in rows.items() if r}
             common = set.intersection(*map(set, rows.values())) if len(rows) > 1 else set()
             if not common:
                 continue
-            seen |= {f"{clip} ({frames})" for clip, frames in common}
+            measured |= {f"{clip} ({frames})" for clip, frames in common}
             for m, r in rows.items():
                 means = [np.mean([getattr(r[c], k) for c in common]) for k in ("psnr", "ssim")]
-                perceived = [r[c].ssimulacra2 for c in common]
+                seen = [[getattr(r[c], k) for c in common] for k in ("ssimulacra2", "vmaf")]
                 body.append([f"CRF {crf} {short(m)}", str(len(common)), f"{means[0]:.2f}", f"{means[1]:.4f}",
-                             "" if None in perceived else f"{np.mean(perceived):.1f}"])
+                             *("" if None in v else f"{np.mean(v):.1f}" for v in seen)])
         if body:
             title = "Clips coded at half size, x2" if scale == 2 else "Repair of clips coded at full size"
-            lines += [f"### {title}", "", *markdown_table(["", "clips", "PSNR Y", "SSIM Y", "SSIMULACRA2"], body), "",
-                      "Clips (frames): " + ", ".join(sorted(seen)) + ".", ""]
+            lines += [f"### {title}", "", *markdown_table(["", "clips", "PSNR Y", "SSIM Y", "SSIMULACRA2", "VMAF"], body), "",
+                      "Clips (frames): " + ", ".join(sorted(measured)) + ".", ""]
     return lines
 
 
@@ -156,7 +160,7 @@ def clip_targets(table: Table, n: Network) -> list[str]:
     owed = []
     if n.bundle == "compressed":
         owed = [(f"PSNR at CRF {crf}", gain(crf, 2, "lanczos", "psnr"), 0.5) for crf in (27, 32)]
-        owed += [(f"{key} at CRF {crf}", gain(crf, 2, "lanczos", key), 0.0) for crf in (27, 32) for key in ("ssim", "ssimulacra2")]
+        owed += [(f"{key} at CRF {crf}", gain(crf, 2, "lanczos", key), 0.0) for crf in (27, 32) for key in ("ssim", "ssimulacra2", "vmaf")]
     elif n.bundle == "repair":
         owed = [("PSNR at CRF 32", gain(32, 1, "decoded", "psnr"), 0.35), ("PSNR at CRF 18, worst clip", gain(18, 1, "decoded", "psnr", min), -0.05)]
     return [f"- `{n.bundle}`, {what}: {got:+.3f}, wanted {wanted:+.2f}." for what, got, wanted in owed if got is not None and got < wanted]

@@ -33,6 +33,7 @@ class Clip:
     psnr: float
     ssim: float
     ssimulacra2: float | None
+    vmaf: float | None
     KEY = ("clip", "frames", "crf", "scale", "method")
 
 

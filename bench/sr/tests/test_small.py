@@ -11,7 +11,7 @@ from nnvsr.bundles import Network  # noqa: E402
 
 
 def network(name, scale):
-    return Network(name, scale, Path("x.onnx"), f"{name}@0", 3, 0, 0, "int8", {})
+    return Network(name, scale, Path("x.onnx"), f"{name}@0", 3, 1, 0, 0, "int8", {})
 
 
 def test_rates_between_points_and_outside():
@@ -33,6 +33,6 @@ def test_small_table_compares_at_the_same_rate(tmp_path):
 def test_debts_are_named(tmp_path):
     table = store.Table(tmp_path / "clips.csv", store.Clip)
     for crf, scale, method, psnr in ((32, 1, "decoded", 30.0), (32, 1, "repair@0", 30.2), (18, 1, "decoded", 40.0), (18, 1, "repair@0", 40.1)):
-        table.add(store.Clip("c", 9, crf, scale, method, 10, psnr, 0.9, None))
+        table.add(store.Clip("c", 9, crf, scale, method, 10, psnr, 0.9, None, None))
     assert report.clip_targets(table, network("repair", 1)) == ["- `repair`, PSNR at CRF 32: +0.200, wanted +0.35."]
     assert report.clip_targets(table, network("fast", 2)) == []

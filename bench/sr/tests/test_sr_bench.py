@@ -34,6 +34,18 @@ def test_network_crops_its_surroundings_away(tmp_path):
     assert network.id.startswith("t@")
 
 
+def test_odd_pictures_are_completed_for_a_folded_network(tmp_path):
+    pytest.importorskip("onnxruntime")
+    value = lambda n: helper.make_tensor_value_info(n, TensorProto.FLOAT, ["n", 1, "h", "w"])
+    nodes = [helper.make_node("SpaceToDepth", ["x"], ["s"], blocksize=2), helper.make_node("DepthToSpace", ["s"], ["y"], blocksize=2)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [value("x")], [value("y")]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "x1.onnx"
+    path.write_bytes(model.SerializeToString())
+    network = bundles.Network("t", 1, path, "t@0", 4, 2, 0, 0, "float32", {})
+    plane = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
+    assert np.array_equal(network(plane), plane)
+
+
 def test_changed_file_and_other_kind_are_refused(tmp_path):
     folder = write_bundle(tmp_path / "b")
     (folder / "x2.onnx").write_bytes(b"other")
@@ -61,7 +73,7 @@ def test_resize_keeps_flat_pictures_and_ramps():
 
 def test_table_finds_rows_again_and_reports_broken_ones(tmp_path):
     path = tmp_path / "clips.csv"
-    row = store.Clip("c", 4, 23, 2, "bicubic", 10.5, 30.25, 0.9, None)
+    row = store.Clip("c", 4, 23, 2, "bicubic", 10.5, 30.25, 0.9, None, None)
     store.Table(path, store.Clip).add(row)
     table = store.Table(path, store.Clip)
     assert ("c", 4, 23, 2, "bicubic") in table and table.select(crf=23) == [row]

@@ -60,9 +60,9 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -80,16 +80,16 @@ def test_kernel_starts_at_the_identity_where_widths_agree():
     assert torch.equal(Conv(1, 6, 1.0).identity, torch.zeros(6, 1, 3, 3))
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3])
+@pytest.mark.parametrize("scale, fold", [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
 @torch.no_grad()
-def test_radius_is_the_receptive_field(scale):
-    net, c = noisy_net(scale, 8, 3), 12
-    x = torch.rand(1, 1, 25, 25)
+def test_radius_is_the_receptive_field(scale, fold):
+    net, c = noisy_net(scale, 8, 3, fold=fold), 12
+    x = torch.rand(1, 1, 26, 26)
     def changes(distance):
         y = x.clone()
         y[0, 0, c, c + distance] += 5
         return bool((net(x) - net(y))[0, 0, c * scale : (c + 1) * scale, c * scale : (c + 1) * scale].abs().max() > 0)
-    assert changes(0) and not changes(net.cfg.radius + 1)
+    assert changes(0) and not changes(net.cfg.radius + fold)
 
 
 @torch.no_grad()
@@ -103,10 +103,10 @@ def test_a_silent_network_is_the_bicubic_kernel():
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("scale", [1, 2, 3])
-def test_graph_agrees_with_pytorch(scale, int8):
+@pytest.mark.parametrize("scale, fold", [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
+def test_graph_agrees_with_pytorch(scale, fold, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8)
+    net = noisy_net(scale, int8=int8, fold=fold)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)
@@ -298,7 +298,7 @@ def options(pictures, tmp_path, out, *more, command=train.arguments):
 def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
     train.run(options(pictures, tmp_path, "a", "--steps", "3"))
     train.run(options(pictures, tmp_path, "a", "--steps", "5"))
     assert "resumed at step 3" in capsys.readouterr().out
@@ -321,8 +321,8 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
 
 def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
-    monkeypatch.setitem(train.NAMES, "balanced", (8, 1))
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
+    monkeypatch.setitem(train.NAMES, "balanced", (8, 1, 1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     with pytest.raises(ValueError, match="architecture"):
         train.run(options(pictures, tmp_path, "b", "--model", "balanced", "--init", str(tmp_path / "a" / "last.pt")))
@@ -330,7 +330,7 @@ def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch
 
 def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1))
+    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     start = str(tmp_path / "a" / "last.pt")
     args = options(pictures, tmp_path, "g", "--steps", "2", "--model", "fast", "--init", start, command=gan.gan_arguments)
@@ -344,10 +344,23 @@ def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     gan.run(args)
 
 
-def test_the_loss_of_repair_weighs_each_crop_by_its_own_error():
+def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():
     wanted = torch.zeros(2, 1, 24, 24)
-    got = wanted.clone()
-    got[0] += 10 / 255
-    got[1] += 0.5 / 255
-    expected = (10 * np.log10(105) + 10 * np.log10(5.25)) / 2
-    assert abs(float(train.distance("psnr", got, wanted, 1)) - expected) < 1e-3
+    given, got = wanted + 0, wanted + 0
+    given[0] += 10 / 255
+    got[0] += 5 / 255
+    given[1] += 1 / 255
+    got[1] += 1 / 255
+    expected = (25 / (100 + train.NEARLY_GOOD) + 1 / (1 + train.NEARLY_GOOD)) / 2
+    assert abs(float(train.distance("fair", got, wanted, 1, given)) - expected) < 1e-3
+
+
+@torch.no_grad()
+def test_a_network_grows_into_a_larger_one_that_does_the_same():
+    small, net = noisy_net(2, 8, 2), SrNet(SrConfig(2, 16, 4))
+    train.grow(net, small)
+    x = torch.rand(1, 1, 20, 20)
+    assert torch.allclose(net(x), small(x), atol=1e-5)
+    assert all(conv.plain[8:].abs().max() > 0 for conv in net.body)
+    with pytest.raises(ValueError, match="float32"):
+        train.grow(net, noisy_net(2, 8, 2, int8=True))

@@ -101,8 +101,9 @@ class Planes:
         index = offset[:, None, None] + row * width[:, None, None] + column
         return self.data[index][:, None]
 
-    def draw(self, batch: int, size: int, rng: torch.Generator):
-        """Float crops in code values: input [B,1,size,size] (whole numbers) and wanted [B,1,scale*size,scale*size]."""
+    def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
+        """Float crops in code values: input [B,1,size,size] (whole numbers) and wanted [B,1,scale*size,scale*size].
+        They begin at multiples of `step` input pixels."""
         s, device = self.scale, self.data.device
         margin = 0 if self.paired else down_margin(s)
         need = size * s + 2 * margin
@@ -112,7 +113,7 @@ class Planes:
         pick = torch.multinomial(self.weights * usable, batch, True, generator=rng).to(device)
         offset, small, h, w = self.table[pick].T
         random = torch.rand(2, batch, generator=rng).to(device)
-        top, left = ((random[k] * ((n - need) // s + 1)).long() * s for k, n in enumerate((h, w)))
+        top, left = ((random[k] * ((n - need) // (s * step) + 1)).long() * s * step for k, n in enumerate((h, w)))
         turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
         wanted = self._gather(offset, w, top, left, need, turn).float()
         if self.paired:
@@ -120,11 +121,11 @@ class Planes:
         given = downscale(wanted, s).round().clamp(0, 255) if s > 1 else wanted[..., margin:-margin, margin:-margin]
         return given, wanted[..., margin : need - margin, margin : need - margin]
 
-    def whole(self, index: int, largest: int = 384):
-        """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side."""
+    def whole(self, index: int, largest: int = 384, multiple: int = 1):
+        """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""
         e, s = self.entries[index], self.scale
-        h, w = (min(n, largest) // s * s for n in (e["h"], e["w"]))
-        top, left = ((n - k) // (2 * s) * s for n, k in ((e["h"], h), (e["w"], w)))
+        h, w = (min(n, largest) // (s * multiple) * s * multiple for n in (e["h"], e["w"]))
+        top, left = ((n - k) // (2 * s * multiple) * s * multiple for n, k in ((e["h"], h), (e["w"], w)))
         plane = self.data[e["offset"] : e["offset"] + e["h"] * e["w"]].view(e["h"], e["w"])
         wanted = plane[top : top + h, left : left + w].float()[None, None]
         if self.paired:

@@ -28,7 +28,7 @@ TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.01}
 def graph_of(net: SrNet) -> bytes:
     layers = [(w.numpy(), b.numpy()) for w, b in net.layers()]
     steps = [float(r.step()) for r in (*net.acts, net.residual)] if net.cfg.int8 else None
-    return build(layers, net.skip.numpy(), net.cfg.scale, steps)
+    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold)
 
 
 def precision(net: SrNet) -> str:
@@ -50,6 +50,8 @@ def check(net: SrNet, graph: bytes) -> float:
     run, worst = session(graph, "all", 1), 0.0
     kind = precision(net)
     for x in pictures_for_check():
+        # Sides become multiples of what is folded by repeating the last row and column.
+        x = np.pad(x, [(0, 0), (0, 0), *((0, -n % net.cfg.fold) for n in x.shape[2:])], "edge")
         got = run.run(None, {"x": x})[0]
         # The graph folds x - 1/2 into a bias, which differs beyond the border. As the element does: repeat the edge, crop the border away.
         x = np.pad(x, [(0, 0), (0, 0), (net.cfg.radius,) * 2, (net.cfg.radius,) * 2], "edge")
@@ -96,7 +98,7 @@ def write_bundle(out: Path, name: str, description: str, checkpoints: list, fact
         args = c["log_args"]
         training = {"task": c["task"], "steps": c["step"], "hours": round(c["seconds"] / 3600, 2)}
         training |= {k: number(args[k]) for k in ("batch", "size", "lr", "loss", "amp", "device") if k in args}
-        networks.append({"scale": scale, "file": f"x{scale}.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "radius": net.cfg.radius,
+        networks.append({"scale": scale, "file": f"x{scale}.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "radius": net.cfg.radius, "fold": net.cfg.fold,
                          "parameters": net.parameters_deployed(), "macs_per_pixel": net.macs_per_pixel(), "precision": precision(net),
                          "bytes": len(graph), "largest_difference": round(worst, 4), "training": training | facts.get(f"x{scale}", {})})
     networks.sort(key=lambda n: n["scale"])
@@ -105,13 +107,14 @@ def write_bundle(out: Path, name: str, description: str, checkpoints: list, fact
     return networks
 
 
-KEYS = ("scale", "file", "sha256", "radius", "parameters", "macs_per_pixel", "precision")
+KEYS = ("scale", "file", "sha256", "radius", "fold", "parameters", "macs_per_pixel", "precision")
+OPTIONAL = {"fold": 1}
 
 
 def manifest(name, description, networks) -> str:
     lines = ["[bundle]", "format = 1", 'kind = "sr"', f"name = {toml_value(name)}", f"description = {toml_value(description)}"]
     for n in networks:
-        lines += ["", "[[network]]", *(f"{k} = {toml_value(n[k])}" for k in KEYS)]
+        lines += ["", "[[network]]", *(f"{k} = {toml_value(n[k])}" for k in KEYS if n[k] != OPTIONAL.get(k))]
     for n in networks:
         lines += ["", f"[training.x{n['scale']}]", *(f"{k} = {toml_value(v)}" for k, v in n["training"].items())]
     return "\n".join(lines) + "\n"

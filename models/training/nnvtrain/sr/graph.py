@@ -55,12 +55,13 @@ class Builder:
         return self.conv(x, w, b)
 
 
-def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None) -> bytes:
-    """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2. `steps`: the 8-bit steps of the activations after
+def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1) -> bytes:
+    """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
     head and body, and of the residual; None for float32. Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
-    h = g.node("Relu", [g.conv("x", w, b - 0.5 * w.sum((1, 2, 3)))])
+    h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
+    h = g.node("Relu", [g.conv(h, w, b - 0.5 * w.sum((1, 2, 3)))])
     for i, (w, b) in enumerate(body):
         if steps:
             h = g.node("DequantizeLinear", [*g.quantise(h, steps[i], 0)])
@@ -79,9 +80,13 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None)
         r = g.node("DequantizeLinear", [r, step, zero])
     else:
         r = g.conv(h, w, b)
-    y = g.node("Add", [r, g.conv("x", skip) if scale > 1 else "x"], "y" if scale == 1 else None)
-    if scale > 1:
-        g.node("DepthToSpace", [y], "y", blocksize=scale, mode="CRD")
+    plain = g.conv("x", skip) if scale > 1 else "x"
+    unfold = lambda t, side, output=None: g.node("DepthToSpace", [t], output, blocksize=side, mode="CRD")
+    if fold == 1 and scale > 1:
+        unfold(g.node("Add", [r, plain]), scale, "y")
+    else:
+        r = unfold(r, fold * scale) if fold > 1 else r
+        g.node("Add", [r, unfold(plain, scale) if scale > 1 else plain], "y")
     tensor = lambda name, h, w: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, h, w])
     names = ("h", "w") if scale == 1 else ("h_out", "w_out")
     graph = helper.make_graph(g.nodes, "sr", [tensor("x", "h", "w")], [tensor("y", *names)], g.constants)

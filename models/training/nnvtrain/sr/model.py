@@ -1,4 +1,6 @@
-"""The networks: plain 3x3 convolutions with ReLU at the input's size, a depth-to-space tail and a bicubic skip.
+"""The networks: plain 3x3 convolutions with ReLU, a depth-to-space tail and a bicubic skip.
+
+They work at the input's size, or on a picture folded by space-to-depth, which sees `fold` times as far at the same cost.
 
 All arithmetic happens in one kind of layer, 3x3 convolutions of equal width, which runtimes run best. Body kernels are trained as a
 difference from the identity: a residual path that costs nothing once the 1 stands in the middle of the kernel. Branches beside them
@@ -19,29 +21,35 @@ from .resample import up_kernel
 
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
-NAMES = {"fast": (16, 6), "balanced": (32, 10), "quality": (64, 13)}
+# (width, depth, fold)
+NAMES = {"fast": (16, 6, 1), "balanced": (32, 10, 1), "quality": (64, 13, 1), "repair": (64, 8, 2)}
 
 
 @dataclass(frozen=True)
 class SrConfig:
-    """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does."""
+    """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
+
+    `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it."""
 
     scale: int = 2
     width: int = 16
     depth: int = 6
     int8: bool = False
+    fold: int = 1
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
             raise ValueError(f"scale {self.scale} is not 1, 2, 3 or 4")
+        if self.fold not in (1, 2, 4):
+            raise ValueError(f"fold {self.fold} is not 1, 2 or 4")
 
     def dict(self):
         return asdict(self)
 
     @property
     def radius(self) -> int:
-        """Input pixels that an output pixel sees on each side."""
-        return self.depth + 2
+        """Input pixels that an output pixel, or the square that it lies in, sees on each side."""
+        return (self.depth + 2) * self.fold
 
 
 class Conv(nn.Module):
@@ -100,9 +108,9 @@ class SrNet(nn.Module):
     def __init__(self, cfg: SrConfig):
         super().__init__()
         self.cfg = cfg
-        self.head = Conv(1, cfg.width, 1.4)
+        self.head = Conv(cfg.fold**2, cfg.width, 1.4)
         self.body = nn.ModuleList(Conv(cfg.width, cfg.width, 0.3) for _ in range(cfg.depth))
-        self.tail = Conv(cfg.width, cfg.scale**2, 0.02)
+        self.tail = Conv(cfg.width, (cfg.fold * cfg.scale) ** 2, 0.02)
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
         self.residual = Rounding(-127, 127) if cfg.int8 else None
         self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
@@ -114,7 +122,7 @@ class SrNet(nn.Module):
     def forward(self, x, calibrate: bool = False):
         layers, int8 = self.layers(), self.cfg.int8
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
-        h = x - 0.5
+        h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
         for i, (w, b) in enumerate(layers):
             if int8 and i:
                 w, b = fake_layer(w, b, self.acts[i - 1].step())
@@ -130,8 +138,8 @@ class SrNet(nn.Module):
             elif not last:
                 h = F.relu(h)
         with torch.autocast(x.device.type, enabled=False):
-            y = h.float() + F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
-            return F.pixel_shuffle(y, self.cfg.scale)
+            plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
+            return F.pixel_shuffle(h.float(), self.cfg.fold * self.cfg.scale) + F.pixel_shuffle(plain, self.cfg.scale)
 
     def residual_least(self) -> float:
         """Repairing moves a sample by less than enlarging does, and its good input deserves fine steps."""
@@ -142,7 +150,7 @@ class SrNet(nn.Module):
 
     def macs_per_pixel(self) -> int:
         """Multiplications per input pixel, the skip's included."""
-        return sum(w.numel() for w, _ in self.layers()) + self.skip.numel()
+        return sum(w.numel() for w, _ in self.layers()) // self.cfg.fold**2 + self.skip.numel()
 
 
 def load_sr(path, device="cpu", which="ema") -> SrNet:

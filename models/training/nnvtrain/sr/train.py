@@ -7,6 +7,7 @@ import os
 import time
 
 import torch
+import torch.nn.functional as F
 
 from .. import train
 from ..train import Run
@@ -15,7 +16,7 @@ from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
-NEARLY_GOOD = 5.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `psnr`
+NEARLY_GOOD = 2.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
 def arguments(p):
@@ -27,7 +28,7 @@ def arguments(p):
     p.add_argument("--task", choices=("bicubic", "compressed", "repair"), default="bicubic")
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
-    p.add_argument("--loss", choices=("l1", "mse", "psnr"), default="l1", help="mse suits the last steps: it is what PSNR measures; psnr weighs each crop by its own error, so that good ones stay good")
+    p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -72,38 +73,63 @@ def psnr(mse: float) -> float:
 
 @torch.no_grad()
 def evaluate(net, held, count, label="eval"):
-    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement."""
+    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before."""
     ours = plain = 0.0
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
+    gains = {}
     zero = SrNet(SrConfig(net.cfg.scale, 2, 0)).to(held.data.device)  # no layer of equal widths: no identity
     for parameter in zero.parameters():
         parameter.zero_()
     for i in picks:
-        given, wanted = held.whole(i)
-        for model in (net, zero):
-            got = model(given / 255).mul(255).round().clamp(0, 255)
-            value = psnr(float((got - wanted)[..., m:-m, m:-m].square().mean()))
-            if model is net:
-                ours += value / len(picks)
-            else:
-                plain += value / len(picks)
-    print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}", flush=True)
+        given, wanted = held.whole(i, multiple=net.cfg.fold)
+        after, before = (psnr(float((model(given / 255).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean())) for model in (net, zero))
+        ours += after / len(picks)
+        plain += before / len(picks)
+        gains.setdefault(min(int(before) // 3 * 3, 48), []).append(after - before)
+    table = "".join(f", {k} {sum(v) / len(v):+.2f}" for k, v in sorted(gains.items())) if held.paired else ""
+    print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}{table}", flush=True)
     return ours
 
 
 def start_of(args) -> SrNet:
-    """A fresh network, or one that takes over what fits from `--init`."""
-    width, depth = NAMES[args.model]
-    net = SrNet(SrConfig(args.scale, width, depth, args.int8))
+    """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
+    width, depth, fold = NAMES[args.model]
+    net = SrNet(SrConfig(args.scale, width, depth, args.int8, fold))
     if args.init:
-        own, other = net.state_dict(), load_sr(args.init).state_dict()
-        taken = {k: v for k, v in other.items() if k in own and own[k].shape == v.shape}
-        if not any(k.startswith("body.") for k in taken):
-            raise ValueError(f"{args.init}: holds another architecture than {args.model}")
-        net.load_state_dict({**own, **taken})
+        other = load_sr(args.init)
+        if other.cfg.width > width or other.cfg.depth > depth or other.cfg.fold != fold:
+            raise ValueError(f"{args.init}: holds another architecture than {args.model}, and none that could grow into it")
+        if (other.cfg.width, other.cfg.depth) != (width, depth):
+            grow(net, other)
+        else:
+            own, taken = net.state_dict(), other.state_dict()
+            if other.cfg.scale != args.scale:
+                # What it adds on average to the samples that come of one: a repaired sample, when it learned from spoilt input.
+                for key in ("tail.plain", "tail.bias"):
+                    taken[key] = taken[key].mean(0, keepdim=True).expand_as(own[key]).clone()
+            net.load_state_dict({**own, **{k: v for k, v in taken.items() if k in own and own[k].shape == v.shape}})
     return net.to(args.device)
+
+
+@torch.no_grad()
+def grow(net: SrNet, small: SrNet):
+    """Puts a narrower, shallower network into `net` (T. Chen et al., Net2Net, arXiv 1511.05641): its channels come first, the new ones see
+    them but are not yet heard by them, and layers that were not there are the identity, which ReLUs let pass."""
+    if net.cfg.int8 or small.cfg.int8 or net.cfg.scale != small.cfg.scale:
+        raise ValueError("only float32 networks of one scale grow")
+    n = small.cfg.width
+    for i, conv in enumerate(net.body):
+        conv.plain[:n] = 0
+        if i < len(small.body):
+            conv.plain[:n, :n] = small.body[i].plain
+            conv.bias[:n] = small.body[i].bias
+    net.head.plain[:n] = small.head.plain
+    net.head.bias[:n] = small.head.bias
+    net.tail.plain.zero_()
+    net.tail.plain[:, :n] = small.tail.plain
+    net.tail.bias.copy_(small.tail.bias)
 
 
 def split(planes):
@@ -117,16 +143,18 @@ def crops(planes, args, step):
     """Endless batches; a run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     while True:
-        given, wanted = planes.draw(args.batch, args.size, rng)
+        given, wanted = planes.draw(args.batch, args.size, rng, NAMES[args.model][2])
         yield given / 255, wanted / 255
 
 
-def distance(kind, got, wanted, scale):
+def distance(kind, got, wanted, scale, given=None):
+    """The loss of a batch in units of 8-bit codes, so that the printed figures mean something. `given` is for `fair` alone."""
     b = BORDER * scale
     d = (got - wanted)[..., b:-b, b:-b]
-    # In units of 8-bit codes, so that the printed figures mean something.
-    if kind == "psnr":
-        return ((d * 255).square().mean((1, 2, 3)) + NEARLY_GOOD).log10().mean() * 10
+    if kind == "fair":
+        before = given if scale == 1 else F.interpolate(given, scale_factor=scale, mode="bicubic", align_corners=False)
+        before = ((before - wanted)[..., b:-b, b:-b] * 255).square().mean((1, 2, 3))
+        return ((d * 255).square().mean((1, 2, 3)) / (before + NEARLY_GOOD)).mean()
     return (d * 255).square().mean() if kind == "mse" else (d.square() + 1e-6).sqrt().mean() * 255
 
 
@@ -157,7 +185,7 @@ def run(args):
         given, wanted = next(batches)
         with amp:
             got = forward(given)
-        loss = distance(args.loss, got.float(), wanted, args.scale)
+        loss = distance(args.loss, got.float(), wanted, args.scale, given)
         norm = state.update(loss)
         state.log(200, loss=loss.detach(), norm=norm, rate=(state.step - first) / (time.time() - since))
         if state.step % args.save_every == 0:
