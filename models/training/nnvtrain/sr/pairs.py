@@ -111,11 +111,15 @@ def through_gstreamer(raw: bytes, w: int, h: int, options: list) -> bytes:
         return got.read_bytes()
 
 
-def camera_noise(rng, luma: np.ndarray) -> np.ndarray:
-    """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it.
+# Standard deviation of noise that is to be removed, in codes, and of the grain that good pictures have. They do not meet: a network could not tell
+# them apart, and would smooth what must come back untouched.
+NOISE, GRAIN = (7, 20), (0.7, 4)
 
-    Stronger than the grain of good pictures: a network could not tell them apart, and would smooth what must come back untouched."""
-    gauss, poisson = log_uniform(rng, 7, 20), log_uniform(rng, 0.02, 0.8)
+
+def camera_noise(rng, luma: np.ndarray, strength=NOISE) -> np.ndarray:
+    """Poisson-Gaussian noise on u8 luma, correlated between neighbours as demosaicking leaves it."""
+    gauss = log_uniform(rng, *strength)
+    poisson = log_uniform(rng, 0.02, 0.8) * (gauss / NOISE[1]) ** 2
     noise = rng.normal(0, 1, luma.shape)
     blur = rng.uniform(0, 0.5)
     for axis in (0, 1):
@@ -172,11 +176,15 @@ class Maker:
         group, frames = self.clip()
         # GStreamer pads rows of I420 to four samples, of chroma too.
         frames = [middle(f, 8 * self.scale) for f in frames]
+        repair = self.task == "repair"
+        if repair and rng.random() < 0.45:
+            # Our clips were coded before and lost their grain: a network that never saw any would take it for damage.
+            low = log_uniform(rng, *GRAIN)
+            frames = [(camera_noise(rng, y, (low, low)), u, v) for y, u, v in frames]
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
         # Of clips to be repaired one in twelve is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
         fate = rng.random()
-        repair = self.task == "repair"
         if repair and fate < 0.08:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
         if not repair or 0.04 <= fate < 0.95:
