@@ -49,7 +49,7 @@ bundle balanced-x3 balanced bicubic 3 "$pictures" 32
 bundle balanced-x4 balanced bicubic 4 "$pictures" 32
 bundle quality-x2 quality bicubic 2 "$pictures" 32
 if compgen -G "$pairs/compressed-x2-*.nnvpairs" >/dev/null; then bundle compressed-x2 balanced compressed 2 "$pairs" 32; fi
-if compgen -G "$pairs/repair-x1-*.nnvpairs" >/dev/null; then bundle repair-x1 balanced repair 1 "$pairs" 32; fi
+if compgen -G "$pairs/repair-x1-*.nnvpairs" >/dev/null; then bundle repair-x1 repair repair 1 "$pairs" 32; fi
 if [[ $stage == gan ]]; then
   train gan-x2 sr-gan "$pictures" --model balanced --batch 16 --size 64 --init "$out/balanced-x2/last.pt"
 fi

@@ -21,6 +21,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--only", action="append", choices=PARTS, help="only this part; may be given again")
     p.add_argument("--quick", action="store_true", help=f"every sixth picture of BSD100, 4 clips, {QUICK_FRAMES} frames")
     p.add_argument("--frames", type=int, help=f"frames per clip (default: {FRAMES['clips']} for clips, {FRAMES['small']} for small)")
+    p.add_argument("--peers", action="store_true", help="peers' networks too, which take seconds for a frame (packages: see nnvsr/peers.py)")
     p.add_argument("--threads", type=int, default=2, help="threads when measuring speed (default 2)")
     p.add_argument("--seconds", type=float, default=3, help="for each measurement of speed (default 3)")
     p.add_argument("--report", action="store_true", help="measure nothing; only print tables and write docs/")
@@ -35,7 +36,7 @@ def main():
     networks = [n for b in a.bundle for n in load(b)] if a.bundle else shipped(REPO / "models/sr")
     tables = {"pictures": Table(a.results / "pictures.csv", Picture), "clips": Table(a.results / "clips.csv", Clip),
               "small": Table(a.results / "small.csv", Small), "speed": Table(a.results / "speed.csv", Speed)}
-    others = peers.installed()
+    others = peers.installed() if a.peers else []
     parts = () if a.report else a.only or PARTS
 
     def frames(part):

@@ -60,9 +60,9 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, gate=0):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -80,10 +80,10 @@ def test_kernel_starts_at_the_identity_where_widths_agree():
     assert torch.equal(Conv(1, 6, 1.0).identity, torch.zeros(6, 1, 3, 3))
 
 
-@pytest.mark.parametrize("scale, fold", [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 3)])
 @torch.no_grad()
-def test_radius_is_the_receptive_field(scale, fold):
-    net, c = noisy_net(scale, 8, 3, fold=fold), 12
+def test_radius_is_the_receptive_field(scale, fold, gate):
+    net, c = noisy_net(scale, 8, 3, fold=fold, gate=gate), 12
     x = torch.rand(1, 1, 26, 26)
     def changes(distance):
         y = x.clone()
@@ -103,10 +103,10 @@ def test_a_silent_network_is_the_bicubic_kernel():
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("scale, fold", [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
-def test_graph_agrees_with_pytorch(scale, fold, int8):
+@pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 5)])
+def test_graph_agrees_with_pytorch(scale, fold, gate, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold)
+    net = noisy_net(scale, int8=int8, fold=fold, gate=gate)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)
@@ -230,14 +230,14 @@ def test_maker_draws_matching_sizes(task, scale):
 
     maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
     spoilt = 0
-    for _ in range(24):
+    for _ in range(60):
         group, made = maker.pairs()
         assert group == "g" and len(made) == pairs.KEPT
         for wanted, given in made:
             assert wanted.shape == (given.shape[0] * scale, given.shape[1] * scale)
             spoilt += scale == 1 and not np.array_equal(wanted, given)
-    assert len(coded) == 24 if task == "compressed" else 0 < len(coded) < 24
-    assert task == "compressed" or 0 < spoilt < 24 * pairs.KEPT
+    assert len(coded) == 60 if task == "compressed" else 0 < len(coded) < 60
+    assert task == "compressed" or 0 < spoilt < 60 * pairs.KEPT
     assert 0 < sum(options[0] == pairs.NNV for options in coded) < len(coded)
 
 
@@ -298,7 +298,7 @@ def options(pictures, tmp_path, out, *more, command=train.arguments):
 def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "3"))
     train.run(options(pictures, tmp_path, "a", "--steps", "5"))
     assert "resumed at step 3" in capsys.readouterr().out
@@ -321,8 +321,8 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
 
 def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
-    monkeypatch.setitem(train.NAMES, "balanced", (8, 1, 1))
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
+    monkeypatch.setitem(train.NAMES, "balanced", dict(width=8, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     with pytest.raises(ValueError, match="architecture"):
         train.run(options(pictures, tmp_path, "b", "--model", "balanced", "--init", str(tmp_path / "a" / "last.pt")))
@@ -330,7 +330,7 @@ def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch
 
 def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "fast", (16, 1, 1))
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     start = str(tmp_path / "a" / "last.pt")
     args = options(pictures, tmp_path, "g", "--steps", "2", "--model", "fast", "--init", start, command=gan.gan_arguments)

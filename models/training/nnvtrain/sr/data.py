@@ -90,6 +90,12 @@ class Planes:
     def subset(self, keep) -> "Planes":
         return Planes(self.data, [e for i, e in enumerate(self.entries) if keep(i)], self.scale)
 
+    def squared_error(self, index: int) -> float:
+        """Mean squared error of the input of a pair of scale 1."""
+        e = self.entries[index]
+        wanted, given = (self.data[at : at + e["h"] * e["w"]].float() for at in (e["offset"], e["small"]))
+        return float((wanted - given).square().mean())
+
     def _gather(self, offset, width, top, left, size, turn):
         """Crops [B,1,size,size]: flips and transposes are a matter of indices."""
         axis = torch.arange(size, device=self.data.device)

@@ -28,7 +28,8 @@ TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.01}
 def graph_of(net: SrNet) -> bytes:
     layers = [(w.numpy(), b.numpy()) for w, b in net.layers()]
     steps = [float(r.step()) for r in (*net.acts, net.residual)] if net.cfg.int8 else None
-    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold)
+    gate = {"reach": net.cfg.gate, "floor": net.gate.FLOOR} | {k: (c.weight.numpy(), c.bias.numpy()) for k, c in net.gate.named_children()} if net.gate else None
+    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, gate)
 
 
 def precision(net: SrNet) -> str:
@@ -98,7 +99,8 @@ def write_bundle(out: Path, name: str, description: str, checkpoints: list, fact
         args = c["log_args"]
         training = {"task": c["task"], "steps": c["step"], "hours": round(c["seconds"] / 3600, 2)}
         training |= {k: number(args[k]) for k in ("batch", "size", "lr", "loss", "amp", "device") if k in args}
-        networks.append({"scale": scale, "file": f"x{scale}.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "radius": net.cfg.radius, "fold": net.cfg.fold,
+        networks.append({"scale": scale, "file": f"x{scale}.onnx", "sha256": hashlib.sha256(graph).hexdigest(), "radius": net.cfg.radius,
+                         "fold": net.cfg.fold, "channels": net.cfg.width,
                          "parameters": net.parameters_deployed(), "macs_per_pixel": net.macs_per_pixel(), "precision": precision(net),
                          "bytes": len(graph), "largest_difference": round(worst, 4), "training": training | facts.get(f"x{scale}", {})})
     networks.sort(key=lambda n: n["scale"])
@@ -107,7 +109,7 @@ def write_bundle(out: Path, name: str, description: str, checkpoints: list, fact
     return networks
 
 
-KEYS = ("scale", "file", "sha256", "radius", "fold", "parameters", "macs_per_pixel", "precision")
+KEYS = ("scale", "file", "sha256", "radius", "fold", "parameters", "macs_per_pixel", "precision", "channels")
 OPTIONAL = {"fold": 1}
 
 

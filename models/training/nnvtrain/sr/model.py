@@ -21,27 +21,31 @@ from .resample import up_kernel
 
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
-# (width, depth, fold)
-NAMES = {"fast": (16, 6, 1), "balanced": (32, 10, 1), "quality": (64, 13, 1), "repair": (64, 8, 2)}
+NAMES = {"fast": dict(width=16, depth=6), "balanced": dict(width=32, depth=10), "quality": dict(width=64, depth=13),
+         "repair": dict(width=32, depth=10, gate=16)}
 
 
 @dataclass(frozen=True)
 class SrConfig:
     """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
 
-    `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it."""
+    `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `gate`: how far
+    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none."""
 
     scale: int = 2
     width: int = 16
     depth: int = 6
     int8: bool = False
     fold: int = 1
+    gate: int = 0
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
             raise ValueError(f"scale {self.scale} is not 1, 2, 3 or 4")
         if self.fold not in (1, 2, 4):
             raise ValueError(f"fold {self.fold} is not 1, 2 or 4")
+        if self.gate and (self.scale, self.fold) != (1, 1):
+            raise ValueError("a gate is for scale 1 without folding")
 
     def dict(self):
         return asdict(self)
@@ -49,7 +53,7 @@ class SrConfig:
     @property
     def radius(self) -> int:
         """Input pixels that an output pixel, or the square that it lies in, sees on each side."""
-        return (self.depth + 2) * self.fold
+        return (self.depth + 2) * self.fold + self.gate
 
 
 class Conv(nn.Module):
@@ -66,6 +70,34 @@ class Conv(nn.Module):
 
     def kernel(self) -> torch.Tensor:
         return (self.plain + self.identity).contiguous(memory_format=torch.channels_last)
+
+
+class Gate(nn.Module):
+    """How much of the residual is added, 0 to 1: from the means of a few features of the first and the last layer, and of the residual's size, over a wide window.
+
+    What is good already looks like what is damaged where the window is small; a network without a gate smooths it."""
+
+    FEATURES, FLOOR = 11, 0.1  # the latter in code values
+
+    def __init__(self, width: int, reach: int):
+        super().__init__()
+        self.reach = reach
+        self.look = nn.Conv2d(2 * width, self.FEATURES, 1)
+        self.mix = nn.Conv2d(self.FEATURES + 1, 8, 1)
+        self.out = nn.Conv2d(8, 1, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.constant_(self.out.bias, 2.0)
+
+    def forward(self, first, last, residual):
+        with torch.autocast(last.device.type, enabled=False):
+            m = 255 * torch.cat((F.relu(self.look(torch.cat((first, last), 1).float())), residual.float().abs()), 1)
+            for axis in (2, 3):
+                # Windows that a crop's border cuts off are means of what is there; in the element there is always picture.
+                pad = (0, self.reach) if axis == 3 else (self.reach, 0)
+                side = (1, 2 * self.reach + 1) if axis == 3 else (2 * self.reach + 1, 1)
+                m = F.avg_pool2d(m, side, 1, pad, count_include_pad=False)
+            # What tells good from bad is how large the residual is beside the detail around it: ratios, not sizes.
+            return torch.sigmoid(self.out(F.relu(self.mix(torch.log(m + self.FLOOR)))))
 
 
 def fake_layer(w, b, step):
@@ -113,6 +145,7 @@ class SrNet(nn.Module):
         self.tail = Conv(cfg.width, (cfg.fold * cfg.scale) ** 2, 0.02)
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
         self.residual = Rounding(-127, 127) if cfg.int8 else None
+        self.gate = Gate(cfg.width, cfg.gate) if cfg.gate else None
         self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
 
     def layers(self):
@@ -124,6 +157,9 @@ class SrNet(nn.Module):
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
         h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
         for i, (w, b) in enumerate(layers):
+            before = h  # what this layer sees: in the end, of the tail
+            if i == 1:
+                first = h
             if int8 and i:
                 w, b = fake_layer(w, b, self.acts[i - 1].step())
             h = F.conv2d(h, w, b, padding=1)
@@ -138,6 +174,8 @@ class SrNet(nn.Module):
             elif not last:
                 h = F.relu(h)
         with torch.autocast(x.device.type, enabled=False):
+            if self.gate is not None:
+                h = h.float() * self.gate(first, before, h)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(h.float(), self.cfg.fold * self.cfg.scale) + F.pixel_shuffle(plain, self.cfg.scale)
 
@@ -146,11 +184,14 @@ class SrNet(nn.Module):
         return (32 if self.cfg.scale == 1 else 64) / 255
 
     def parameters_deployed(self) -> int:
-        return sum(w.numel() + b.numel() for w, b in self.layers())
+        return sum(w.numel() + b.numel() for w, b in self.layers()) + sum(p.numel() for p in (self.gate.parameters() if self.gate else ()))
 
     def macs_per_pixel(self) -> int:
         """Multiplications per input pixel, the skip's included."""
-        return sum(w.numel() for w, _ in self.layers()) // self.cfg.fold**2 + self.skip.numel()
+        convolutions = sum(w.numel() for w, _ in self.layers()) // self.cfg.fold**2 + self.skip.numel()
+        if self.gate is None:
+            return convolutions
+        return convolutions + sum(p.numel() for p in self.gate.parameters() if p.dim() > 1) + 2 * (2 * self.cfg.gate + 1) * (Gate.FEATURES + 1)
 
 
 def load_sr(path, device="cpu", which="ema") -> SrNet:

@@ -16,7 +16,7 @@ from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
-NEARLY_GOOD = 2.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
+NEARLY_GOOD = 4.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
 def arguments(p):
@@ -29,6 +29,8 @@ def arguments(p):
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
     p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
+    p.add_argument("--below", type=float, help="only pairs for scale 1 whose input has a lower PSNR than this: for `repair-strong`")
+    p.add_argument("--gate-only", action="store_true", help="train the gate of `repair` alone")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -49,8 +51,10 @@ def arguments(p):
 def parameter_groups(net, lr):
     """Muon sees a kernel as a matrix of outputs by taps."""
     kernels = [c.plain for c in net.body]
-    ids = {id(p) for p in kernels}
-    return [{"params": kernels, "lr": lr, "matrix": True}, {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 5}]
+    gate = list(net.gate.parameters()) if net.gate else []
+    ids = {id(p) for p in (*kernels, *gate)}
+    groups = [{"params": kernels, "lr": lr, "matrix": True}, {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 5}]
+    return groups + ([{"params": gate, "lr": lr}] if gate else [])
 
 
 class SrRun(Run):
@@ -95,8 +99,8 @@ def evaluate(net, held, count, label="eval"):
 
 def start_of(args) -> SrNet:
     """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
-    width, depth, fold = NAMES[args.model]
-    net = SrNet(SrConfig(args.scale, width, depth, args.int8, fold))
+    net = SrNet(SrConfig(args.scale, int8=args.int8, **NAMES[args.model]))
+    width, depth, fold = net.cfg.width, net.cfg.depth, net.cfg.fold
     if args.init:
         other = load_sr(args.init)
         if other.cfg.width > width or other.cfg.depth > depth or other.cfg.fold != fold:
@@ -143,7 +147,7 @@ def crops(planes, args, step):
     """Endless batches; a run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     while True:
-        given, wanted = planes.draw(args.batch, args.size, rng, NAMES[args.model][2])
+        given, wanted = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
         yield given / 255, wanted / 255
 
 
@@ -166,7 +170,14 @@ def run(args):
         torch.set_float32_matmul_precision("high")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    state = SrRun(args, net, parameter_groups(net, args.lr))
+    if args.below:
+        train_set = train_set.subset(lambda i: psnr(train_set.squared_error(i)) < args.below)
+    groups = parameter_groups(net, args.lr)
+    if args.gate_only:
+        net.requires_grad_(False)
+        net.gate.requires_grad_(True)
+        groups = groups[-1:]
+    state = SrRun(args, net, groups)
     batches = None
     if not state.resume():
         batches = crops(train_set, args, 0)
