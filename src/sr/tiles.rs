@@ -135,10 +135,7 @@ mod tests {
                     (&tiles.rows, tiles.height, height),
                 ] {
                     assert!(starts.iter().all(|at| at % 2 == 0) && side % 2 == 0);
-                    assert_eq!(
-                        starts.last().unwrap() + side,
-                        length.next_multiple_of(2)
-                    );
+                    assert_eq!(starts.last().unwrap() + side, length.next_multiple_of(2));
                 }
             }
         }
