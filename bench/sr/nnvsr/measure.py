@@ -185,7 +185,7 @@ def small(table: Table, networks: list[Network], frames: int, cache: Path):
                 kbps = stream.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
                 for method, enlarge in missing.items():
                     gstreamer("filesrc", f"location={stream}", "!", "nnvparse", "!", "nnvdec", *enlarge, "!", "y4menc", "!", "filesink", f"location={shown}")
-                    y4m_to_yuv(shown, raw_shown, frame_bytes(w, h))
+                    y4m_to_yuv(shown, raw_shown, w, h, clip.frames)
                     psnr_y, ssim, _ = quality(lumas(clip.yuv, w, h), lumas(raw_shown, w, h), perceived=False)
                     table.add(Small(clip.name, frames, codec, quantizer, method, kbps, psnr_y, ssim))
         print(f"bench/sr: {item.name} coded small done", flush=True)

@@ -36,3 +36,5 @@ def test_debts_are_named(tmp_path):
         table.add(store.Clip("c", 9, crf, scale, method, 10, psnr, 0.9, None, None))
     assert report.clip_targets(table, network("repair", 1)) == ["- `repair`, PSNR at CRF 32: +0.200, wanted +0.35."]
     assert report.clip_targets(table, network("fast", 2)) == []
+    gains = " ".join(" ".join(report.repair_gains(table, [network("repair", 1)])).split())
+    assert "| c (9) | +0.10 | | | +0.20 | |" in gains

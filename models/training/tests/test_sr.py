@@ -62,7 +62,7 @@ def test_torch_resampling_agrees(scale):
 
 def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, gate=0):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate, shrink=0.25 if gate else 0.0))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:

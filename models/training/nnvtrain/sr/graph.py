@@ -69,9 +69,9 @@ def gate_of(g: Builder, gate: dict, first: str, last: str, residual: str) -> str
     return g.node("Sigmoid", [g.conv(m, *gate["out"])])
 
 
-def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, gate: dict | None = None) -> bytes:
+def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, gate: dict | None = None, shrink: float = 0.0) -> bytes:
     """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
-    head and body, and of the residual; None for float32. `gate`: its `reach`, and (kernel, bias) of `look`, `mix` and `out`. Same arguments, same bytes."""
+    head and body, and of the residual; None for float32. `gate`: its `reach`, and (kernel, bias) of `look`, `mix` and `out`. `shrink` in code values. Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
@@ -99,6 +99,8 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         r = g.conv(h, w, b)
     if gate:
         r = g.node("Mul", [r, gate_of(g, gate, first, features, r)])
+    if shrink:
+        r = g.node("Shrink", [r], lambd=shrink / 255, bias=shrink / 255)
     plain = g.conv("x", skip) if scale > 1 else "x"
     unfold = lambda t, side, output=None: g.node("DepthToSpace", [t], output, blocksize=side, mode="CRD")
     if fold == 1 and scale > 1:

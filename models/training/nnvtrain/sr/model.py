@@ -22,7 +22,7 @@ from .resample import up_kernel
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
 NAMES = {"fast": dict(width=16, depth=6), "balanced": dict(width=32, depth=10), "quality": dict(width=64, depth=13),
-         "repair": dict(width=32, depth=10, gate=16)}
+         "repair": dict(width=32, depth=10, gate=16, shrink=0.25)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class SrConfig:
     """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `gate`: how far
-    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none."""
+    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing."""
 
     scale: int = 2
     width: int = 16
@@ -38,6 +38,7 @@ class SrConfig:
     int8: bool = False
     fold: int = 1
     gate: int = 0
+    shrink: float = 0.0
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
@@ -176,6 +177,8 @@ class SrNet(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             if self.gate is not None:
                 h = h.float() * self.gate(first, before, h)
+            if self.cfg.shrink:
+                h = F.softshrink(h.float(), self.cfg.shrink / 255)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(h.float(), self.cfg.fold * self.cfg.scale) + F.pixel_shuffle(plain, self.cfg.scale)
 
