@@ -18,13 +18,14 @@ from nnvrd.metrics import frame_bytes, psnr, ssim_pair
 
 from .bundles import Network
 from .peers import Peer
-from .planes import KERNELS, compare, read_luma, resize, ssimulacra2
+from .planes import KERNELS, compare, read_luma, resize, ssimulacra2, to_u8
 from .store import Clip, Picture, Small, Speed, Table
 
 DATASETS = ("set5", "set14", "bsd100")
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
 # Peers' networks take seconds for a frame: one quality is enough to see where they stand.
 PEERS_CRF = (27,)
+NOISE = 10
 SSIM_STRIDE, SSIMULACRA2_STRIDE = 3, 16
 # "Code small, show large": the clips whose half size a player might get, and the quantizers of both ways.
 SMALL_CLIPS = ("bikes", "talking_head", "vtest")
@@ -32,10 +33,18 @@ SMALL_QUANTIZERS, FULL_QUANTIZERS = (16, 24, 32, 40), (36, 42, 48, 54, 60)
 
 
 def pictures(table: Table, networks: list[Network | Peer], quick: bool):
-    """The usual convention: luma, bicubic down, `scale` samples of border left out."""
+    """The usual convention: luma, bicubic down, `scale` samples of border left out. For scale 1: Gaussian noise of `NOISE` code values."""
     for dataset in DATASETS:
         for item in find_clips(dataset, quick and dataset == "bsd100"):
             full = None
+            repairers = {"noisy": None} | {n.id: n for n in networks if n.scale == 1}
+            missing = {m: n for m, n in repairers.items() if (dataset, item.name, 1, m) not in table}
+            if missing and len(repairers) > 1:
+                full = read_luma(item.source)
+                noise = np.random.default_rng(len(item.name) + full.size).normal(0, NOISE, full.shape)
+                noisy = to_u8(full + noise)
+                for method, network in missing.items():
+                    table.add(Picture(dataset, item.name, 1, method, *compare(full, network(noisy) if network else noisy, 1)))
             for scale in (2, 3, 4):
                 methods = {k: None for k in KERNELS} | {n.id: n for n in networks if n.scale == scale}
                 missing = {m: n for m, n in methods.items() if (dataset, item.name, scale, m) not in table}

@@ -10,7 +10,7 @@ from nnvrd.png import write_png
 from nnvrd.report import markdown_table
 
 from .bundles import Network
-from .measure import DATASETS, REPAIR_CRF, UPSCALE_CRF
+from .measure import DATASETS, NOISE, REPAIR_CRF, UPSCALE_CRF
 from .peers import ALL as PEERS
 from .planes import KERNELS, read_luma, resize
 from .store import Table
@@ -41,9 +41,10 @@ def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> 
 
 def picture_tables(table: Table, networks: list[Network]) -> list[str]:
     lines = []
-    for scale in (2, 3, 4):
+    for scale in (1, 2, 3, 4):
         body = []
-        for method in current(table, networks, scale, tuple(KERNELS)):
+        plain = tuple(KERNELS) if scale > 1 else ("noisy",)
+        for method in current(table, networks, scale, plain):
             cells = []
             for dataset in DATASETS:
                 rows = table.select(dataset=dataset, scale=scale, method=method)
@@ -54,7 +55,8 @@ def picture_tables(table: Table, networks: list[Network]) -> list[str]:
                 if wanted:
                     body.append([f"{short(method)}, wanted", *(f"{v:.2f}" for v in wanted)])
         if body:
-            lines += [f"### Pictures, x{scale}: PSNR (dB) / SSIM (number of pictures)", "",
+            title = f"Pictures, x{scale}" if scale > 1 else f"Pictures with Gaussian noise of {NOISE} code values, x1"
+            lines += [f"### {title}: PSNR (dB) / SSIM (number of pictures)", "",
                       *markdown_table(["", "Set5", "Set14", "BSD100"], body), ""]
     return lines
 
