@@ -14,7 +14,7 @@
 //! scale = 2                 # 1 to 4
 //! file = "x2.onnx"
 //! sha256 = "…"
-//! radius = 9                # receptive field, in input pixels to each side (of the folded square, where there is one)
+//! radius = 9                # receptive field, in input pixels to each side (of the square, for a folded picture)
 //! fold = 1                  # optional: sides of the input are multiples of it, and so is the radius
 //! parameters = 98000
 //! macs_per_pixel = 97000    # per input pixel
@@ -23,7 +23,8 @@
 //! ```
 //!
 //! A graph takes `x`, float32 `[N, 1, H, W]`, and gives `y`, float32 `[N, 1, scale·H, scale·W]`: luma in limited range
-//! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
+//! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within
+//! `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
 
 use std::sync::Arc;
 

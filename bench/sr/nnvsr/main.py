@@ -52,7 +52,7 @@ def main():
         measure.small(tables["small"], networks, frames("small"), a.cache)
     docs = not (a.no_docs or a.bundle)
     side_by_side = report.crops(networks, REPO / "docs/sr") if docs else []
-    body = report.section(tables, networks, "bench/sr/run.sh" + (" --quick" if a.quick else ""), side_by_side)
+    body = report.section(tables, networks, "bench/sr/run.sh" + (" --quick" if a.quick else "") + (" --peers" if a.peers else ""), side_by_side)
     print(body)
     if docs:
         page = REPO / "docs/results.md"

@@ -29,8 +29,7 @@ def arguments(p):
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
     p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
-    p.add_argument("--below", type=float, help="only pairs for scale 1 whose input has a lower PSNR than this: for `repair-strong`")
-    p.add_argument("--gate-only", action="store_true", help="train the gate of `repair` alone")
+    p.add_argument("--below", type=float, help="only pairs for scale 1 whose input has a lower PSNR than this (docs/decisions.md has what came of it)")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -168,16 +167,13 @@ def run(args):
     if args.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+    if args.below and (args.task, args.scale) != ("repair", 1):
+        raise SystemExit("sr: --below is for --task repair --scale 1")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
     if args.below:
         train_set = train_set.subset(lambda i: psnr(train_set.squared_error(i)) < args.below)
-    groups = parameter_groups(net, args.lr)
-    if args.gate_only:
-        net.requires_grad_(False)
-        net.gate.requires_grad_(True)
-        groups = groups[-1:]
-    state = SrRun(args, net, groups)
+    state = SrRun(args, net, parameter_groups(net, args.lr))
     batches = None
     if not state.resume():
         batches = crops(train_set, args, 0)
