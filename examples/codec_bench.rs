@@ -369,6 +369,7 @@ fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
             "key_only" => t.key_only = v.parse()?,
             "low_delay" => t.low_delay = offsets(v)?,
             "levels" => t.levels = offsets(v)?,
+            "inheritance" => t.inheritance = v.parse()?,
             "lambda" => t.lambda = v.parse()?,
             "adaptive_quantizer" => t.adaptive_quantizer = v.parse()?,
             "temporal_filter" => {

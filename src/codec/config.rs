@@ -57,7 +57,8 @@ pub enum SpeedPreset {
     /// Full motion search, symbols by rate and distortion.
     #[default]
     Medium,
-    /// Wider search, and a second pass over the motion that knows the blocks to come.
+    /// Wider search, a second pass over the motion that knows the blocks to come, and a second look at the latents of inter
+    /// frames that knows what the first decodes to.
     Slow,
 }
 
@@ -75,6 +76,9 @@ pub struct Tuning {
     pub low_delay: [i8; 4],
     /// Offsets by level of a mini-GOP; level 0 is the anchor.
     pub levels: [i8; 4],
+    /// How much these offsets of inter frames shrink where little is inherited from references: per octave that inter frames
+    /// lack to a quarter to a fifth of their key frame's size. 0: not at all.
+    pub inheritance: f32,
     /// Squared error, in squared steps, that one bit of the latent is worth.
     pub lambda: f32,
     /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain rounding).
@@ -110,7 +114,9 @@ impl Tuning {
             // Structure is judged frame by frame: what a good reference keeps in quiet areas counts in each of them.
             Tune::Visual => Self {
                 key: -16,
+                low_delay: [8, 5, 8, 0],
                 levels: [0, 11, 17, 23],
+                inheritance: 0.0,
                 lambda: 0.09,
                 adaptive_quantizer: 2.0,
                 ink: 2500.0,
@@ -125,8 +131,9 @@ impl Default for Tuning {
         Self {
             key: -12,
             key_only: 0,
-            low_delay: [8, 5, 8, 0],
-            levels: [0, 7, 11, 15],
+            low_delay: [11, 7, 11, 0],
+            levels: [0, 10, 15, 20],
+            inheritance: 0.7,
             lambda: 0.06,
             round_up: 0.56,
             adaptive_quantizer: 0.0,

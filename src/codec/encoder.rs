@@ -25,6 +25,7 @@ use super::bitstream::{
 use super::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use super::error::{CodecError, Result};
 use super::gop::{FrameFacts, FrameKind, GopPlanner, Group, PlannedFrame, References, SceneCut};
+use super::inheritance::Inheritance;
 use super::ink::InkLayer;
 use super::ink::separate::Separation;
 use super::latent::{Rounding, bits_by_place, dequantise, hide_signs, quantise, refined};
@@ -306,6 +307,7 @@ pub struct Encoder {
     planner: GopPlanner,
     scene: SceneCut,
     rate: RateController,
+    inheritance: Inheritance,
     references: References<Reference>,
     /// Counts key frames.
     gop: u8,
@@ -382,6 +384,7 @@ impl Encoder {
             ),
             scene: SceneCut::default(),
             rate: RateController::new(&config),
+            inheritance: Inheritance::default(),
             references: References::default(),
             gop: u8::MAX,
             key_pts: None,
@@ -561,7 +564,11 @@ impl Encoder {
     }
 
     fn code_ready(&mut self) -> Result<()> {
-        while let Some(group) = self.planner.next_group() {
+        let strength = self.config.effective_tuning().inheritance;
+        while let Some(mut group) = self.planner.next_group() {
+            for plan in group.iter_mut().filter(|p| p.kind == FrameKind::Inter) {
+                plan.offset = self.inheritance.scaled(plan.offset, strength);
+            }
             self.code_group(&group)?;
         }
         Ok(())
@@ -1065,6 +1072,26 @@ impl Encoder {
                 round(i, &y, Some(&quantised[i].0))
             });
             clock.lap(&mut self.stats.times.quantise);
+        } else if self.config.speed == SpeedPreset::Slow && with_map.iter().all(Option::is_none) {
+            // What the decoded picture lacks, as the analysis sees it, is asked for once more: the synthesis' refinement
+            // has given some of it already, and has taken some away. (Latents of key frames are not comparable: their
+            // means differ with the hyper-latent.)
+            let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
+            let decoded = batch.synthesise(&prior, &r, &self.cancel)?;
+            clock.lap(&mut self.stats.times.synth);
+            let decoded: Vec<&[i16]> = (0..n).map(|i| decoded.get(i)).collect();
+            let again = batch.analyse(&decoded, &self.cancel)?;
+            clock.lap(&mut self.stats.times.analyse);
+            quantised = parallel::map(threads, n, |i| {
+                let lacks = analysis.y(i).iter().zip(again.y(i));
+                let symbols = quantised[i].0.iter();
+                let y: Vec<f32> = symbols
+                    .zip(lacks)
+                    .map(|(&s, (y, again))| f32::from(s) + (y - again))
+                    .collect();
+                round(i, &y, None)
+            });
+            clock.lap(&mut self.stats.times.quantise);
         }
         let place_bits = parallel::map(threads, n, |i| {
             let symbols = &quantised[i].0;
@@ -1193,6 +1220,7 @@ impl Encoder {
             8 * data.len() as u64,
             seconds,
         );
+        self.inheritance.coded(plan.kind, quantizer, data.len());
         let stats = FrameStats {
             reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
             symbols: coded.symbols,

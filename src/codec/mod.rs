@@ -10,6 +10,7 @@ pub mod encoder;
 pub mod entropy;
 pub mod error;
 pub mod gop;
+mod inheritance;
 pub mod ink;
 pub mod latent;
 pub mod motion;

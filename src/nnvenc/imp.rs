@@ -90,7 +90,10 @@ pub enum SpeedPreset {
         nick = "medium"
     )]
     Medium,
-    #[enum_value(name = "Slow: wider motion search in two passes", nick = "slow")]
+    #[enum_value(
+        name = "Slow: motion search and latents of inter frames in two passes",
+        nick = "slow"
+    )]
     Slow,
 }
 

@@ -58,6 +58,7 @@ def gan_arguments(p):
     p.add_argument("--w-l1", type=float, default=1.0)
     p.add_argument("--w-adv", type=float, default=0.005)
     p.add_argument("--w-feat", type=float, default=0.2)
+    p.add_argument("--judge-width", type=int, default=32, help="channels of the discriminator at full size (16: a quarter of the work)")
     p.set_defaults(model="balanced", lr=5e-4)
 
 
@@ -66,7 +67,7 @@ def run(args):
         raise SystemExit("sr-gan: give --init, a network trained for PSNR; adversarial training from nothing wastes its time")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    net, judge = start_of(args), Discriminator().to(args.device)
+    net, judge = start_of(args), Discriminator(args.judge_width).to(args.device)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
     state = SrRun(args, net, parameter_groups(net, args.lr))
     other = torch.optim.AdamW(judge.parameters(), lr=0.4 * args.lr, betas=(0.5, 0.99), weight_decay=0)
