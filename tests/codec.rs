@@ -4,7 +4,7 @@
 //! Wherever a decoder says that a frame is sound, it must be exactly what the encoder reconstructed.
 
 use gstnnv::codec::bitstream::{AccessUnit, BundleHash, Scan, UnitScanner, UnitType, write_unit};
-use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, Tune, Tuning};
+use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
 use gstnnv::codec::decoder::{Decoded, DecodedFrame, Decoder};
 use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame};
 use gstnnv::codec::error::CodecError;
@@ -191,6 +191,55 @@ fn every_order_decodes_to_what_the_encoder_saw() {
         };
         assert!(size(false) < size(true), "{} {}", size(false), size(true));
     }
+}
+
+#[test]
+fn every_speed_preset_decodes_to_what_the_encoder_saw() {
+    let frames = clip(96, 64, 6);
+    for bframes in [0, 3] {
+        let streams = [SpeedPreset::Fast, SpeedPreset::Medium, SpeedPreset::Slow].map(|speed| {
+            let config = EncoderConfig {
+                speed,
+                ..config(96, 64, bframes)
+            };
+            let units = encode(config, &frames);
+            assert_exact(&units, &decode(&mut decoder(), datas(&units)));
+            units
+        });
+        let [fast, medium, slow] = streams.each_ref().map(|s| datas(s).collect::<Vec<_>>());
+        assert!(
+            fast[1] != medium[1] && medium[1] != slow[1],
+            "presets differ"
+        );
+    }
+}
+
+#[test]
+fn quantizers_of_inter_frames_follow_what_they_inherit() {
+    // One scene, each frame with noise of its own.
+    let scene = |noise: u32| -> Vec<Arc<Picture>> {
+        let mut random = rng(5);
+        let frame = |_| {
+            let mut p = picture(96, 64, 0, 0.0).as_ref().clone();
+            for v in p.plane_mut(0).data_mut() {
+                *v = (*v + (random() % noise) as u16).min(1023);
+            }
+            p.pad();
+            Arc::new(p)
+        };
+        (0..13).map(frame).collect()
+    };
+    let offsets = |frames: &[Arc<Picture>]| -> Vec<u8> {
+        let units = encode(config(96, 64, 0), frames);
+        assert!(units[1..].iter().all(|u| u.kind == FrameKind::Inter));
+        units[1..].iter().map(|u| u.quantizer - 24).collect()
+    };
+    // Nothing is known before the fifth frame.
+    let pattern = [11, 7, 11, 0];
+    assert_eq!(offsets(&scene(4)), pattern.repeat(3));
+    let rustling = offsets(&scene(160));
+    assert_eq!(rustling[..4], pattern);
+    assert_eq!(rustling[4..], [7, 4, 7, 0].repeat(2));
 }
 
 #[test]
