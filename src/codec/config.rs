@@ -76,8 +76,8 @@ pub struct Tuning {
     pub low_delay: [i8; 4],
     /// Offsets by level of a mini-GOP; level 0 is the anchor.
     pub levels: [i8; 4],
-    /// How much these offsets of inter frames shrink where little is inherited from references: per octave that inter frames
-    /// lack to a quarter to a fifth of their key frame's size. 0: not at all.
+    /// How much the offsets of inter frames shrink where they inherit little from their references: by this share of them for
+    /// each octave that inter frames are too large next to their key frame. 0: not at all.
     pub inheritance: f32,
     /// Squared error, in squared steps, that one bit of the latent is worth.
     pub lambda: f32,

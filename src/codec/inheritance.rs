@@ -30,9 +30,7 @@ pub(super) struct Inheritance {
 impl Inheritance {
     /// Takes note of a coded frame.
     pub(super) fn coded(&mut self, kind: FrameKind, quantizer: u8, bytes: usize) {
-        // Headers are bits that no quantizer takes off.
-        let size = (8 * bytes.max(8)) as f64;
-        let size = size.log2() + SLOPE * f64::from(quantizer);
+        let size = ((8 * bytes.max(1)) as f64).log2() + SLOPE * f64::from(quantizer);
         match kind {
             FrameKind::Key => {
                 *self = Self {
