@@ -11,7 +11,7 @@ from statistics import fmean
 
 from .bdrate import BdResult, bd_rate, make_curve
 from .clips import REPO, Clip
-from .codecs import CODECS, Model, Models, interval_of, source_revision
+from .codecs import CODECS, Model, Models, interval_of
 from .store import Row, Store
 from .svg import Series, bar_plot, rate_plot
 
@@ -75,6 +75,15 @@ def select(store: Store, clips: list[Clip], frames: int, key_interval: int, mode
         if by_codec:
             chosen[clip.name] = by_codec
     return Selection(chosen, all(c.still for c in clips))
+
+
+def restricted(selection: Selection, codecs: list[str] | None, points: set[int] | None) -> Selection:
+    """Only these codecs, and of NNV's points only these: others may be of an earlier source revision, which a curve must not mix."""
+    def wanted(row: Row) -> bool:
+        return (codecs is None or row.codec in codecs) and (points is None or CODECS[row.codec].kind != "nnv" or row.point in points)
+
+    rows = {clip: {c: kept for c, rows in by.items() if (kept := [r for r in rows if wanted(r)])} for clip, by in selection.rows.items()}
+    return Selection({clip: by for clip, by in rows.items() if by}, selection.still)
 
 
 def compare(selection: Selection, clip: str, test: str, anchor: str, measure: str) -> BdResult | None:
@@ -244,7 +253,10 @@ and the same key-frame interval. Times are wall-clock times of whole processes, 
 def section(title: str, selection: Selection, models: Models, command: str, tag: str) -> str:
     lines = [f"## {title}", "", f"Command: `{command}`"]
     for model in models.values():
-        lines.append(f"  \nBundle `{model.name}`, hash `{model.hash}`; source revision {source_revision()}.")
+        codecs = [c for c in selection.codecs() if CODECS[c].kind == "nnv" and CODECS[c].bundle == model.name]
+        revisions = {r.version for by in selection.rows.values() for c in codecs for r in by.get(c, [])}
+        if revisions:
+            lines.append(f"  \nBundle `{model.name}`, hash `{model.hash}`; source revision {', '.join(sorted(revisions))}.")
     lines += ["", METHOD, "", "### BD-rate by clip, % (PSNR (6Y+U+V)/8)", "", *bd_by_clip(selection), "",
               "### Mean BD-rate by measure, %", "", *bd_by_measure(selection)]  # fmt: skip
     lost = losses(selection)
@@ -273,10 +285,9 @@ def insert_section(text: str, name: str, body: str) -> str:
 
 def publish(a: argparse.Namespace, clips: list[Clip], store: Store, models: Models) -> None:
     selection = select(store, clips, a.nframes, a.key, models)
-    if a.codecs:
-        asked = a.codecs.split(",")
-        rows = {clip: {c: r for c, r in by.items() if c in asked} for clip, by in selection.rows.items()}
-        selection = Selection({clip: by for clip, by in rows.items() if by}, selection.still)
+    codecs = a.codecs.split(",") if a.codecs else None
+    points = {int(p) for p in a.points.split(",")} if a.points else None
+    selection = restricted(selection, codecs, points)
     if not selection.rows:
         print("bench/rd: no results for this setting yet")
         return

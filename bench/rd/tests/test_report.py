@@ -1,5 +1,6 @@
 import argparse
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,3 +106,12 @@ def test_padding_of_y4m_rows_is_taken_off(tmp_path):
     source.write_bytes(b"YUV4MPEG2 W6 H3 F25:1\n" + 2 * frame)
     y4m_to_yuv(source, tmp_path / "a.yuv", 6, 3, 2)
     assert (tmp_path / "a.yuv").read_bytes() == 2 * b"abcdefghijklmnopqr123456uvwxyz"
+
+
+def test_a_curve_takes_only_the_points_asked_for():
+    rows = {"clip": {"nnv-b7": [SimpleNamespace(codec="nnv-b7", point=p) for p in (8, 16, 24)],
+                     "x264-medium": [SimpleNamespace(codec="x264-medium", point=27)],
+                     "x265-medium": [SimpleNamespace(codec="x265-medium", point=27)]}}  # fmt: skip
+    got = report.restricted(report.Selection(rows, False), ["nnv-b7", "x264-medium"], {8, 24}).rows["clip"]
+    assert {c: [r.point for r in kept] for c, kept in got.items()} == {"nnv-b7": [8, 24], "x264-medium": [27]}
+    assert report.restricted(report.Selection(rows, False), None, None).rows == rows
