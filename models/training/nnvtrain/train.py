@@ -54,10 +54,16 @@ class Muon(torch.optim.Optimizer):
 
     Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with the scale of arXiv:2502.16982: an update has 0.2 of Adam's
     RMS, so that both share their learning rates. Groups with ``matrix=True`` go the first way.
+    A group's ``decay`` draws its parameters to zero by that share of the learning rate in each step (decoupled, as in AdamW).
     """
 
     def __init__(self, groups, lr, betas=(0.9, 0.99), momentum=0.95):
-        super().__init__(groups, dict(lr=lr, betas=betas, momentum=momentum, matrix=False, eps=1e-8))
+        super().__init__(groups, dict(lr=lr, betas=betas, momentum=momentum, matrix=False, eps=1e-8, decay=0.0))
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("decay", 0.0)  # checkpoints from before it
 
     @staticmethod
     def orthogonal(g):
@@ -79,6 +85,8 @@ class Muon(torch.optim.Optimizer):
                     if not group["matrix"]:
                         self.state[p]["v"] = torch.zeros_like(p)
                         self.state[p]["t"] = torch.zeros(())
+            if group["decay"]:
+                torch._foreach_mul_(group["params"], 1 - group["lr"] * group["decay"])
             if group["matrix"]:
                 for p in live:
                     m = self.state[p]["m"]

@@ -102,6 +102,26 @@ def test_a_silent_network_is_the_bicubic_kernel():
     assert np.abs(y - resample.resize(plane, 20, 28))[4:-4, 4:-4].max() < 1e-2
 
 
+def test_a_centred_head_sees_no_brightness():
+    torch.manual_seed(0)
+    x = torch.rand(1, 1, 20, 24) / 2
+    for centred, same in ((True, True), (False, False)):
+        net = SrNet(SrConfig(2, 8, 2, centred=centred)).requires_grad_(False)
+        net.tail.plain.normal_(0, 0.1)
+        m = net.cfg.radius * 2
+        added = [(net(v) - F.pixel_shuffle(F.conv2d(v, net.skip, padding=net.skip.shape[-1] // 2), 2))[..., m:-m, m:-m] for v in (x, x + 0.25)]
+        assert torch.allclose(*added, atol=1e-5) == same
+
+
+def test_channels_that_gave_up_are_seen():
+    torch.manual_seed(0)
+    net = SrNet(SrConfig(2, 8, 2, centred=True)).requires_grad_(False)
+    net.body[1].bias[[2, 5]] = -100.0
+    alive = net.alive(torch.rand(1, 1, 20, 24))
+    assert alive.shape == (3, 8)
+    assert [i for i in range(8) if not alive[2, i]] == [2, 5]
+
+
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 5)])
 def test_graph_agrees_with_pytorch(scale, fold, gate, int8):
@@ -361,6 +381,7 @@ def test_a_network_grows_into_a_larger_one_that_does_the_same():
     train.grow(net, small)
     x = torch.rand(1, 1, 20, 20)
     assert torch.allclose(net(x), small(x), atol=1e-5)
-    assert all(conv.plain[8:].abs().max() > 0 for conv in net.body)
+    listened = [(conv.plain + conv.identity).abs().sum((0, 2, 3)) for conv in (*net.body, net.tail)]
+    assert all((heard > 0).all() for heard in listened), "every channel has work from the start"
     with pytest.raises(ValueError, match="float32"):
         train.grow(net, noisy_net(2, 8, 2, int8=True))

@@ -21,8 +21,8 @@ from .resample import up_kernel
 
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
-NAMES = {"fast": dict(width=16, depth=6), "balanced": dict(width=32, depth=10), "quality": dict(width=64, depth=13),
-         "repair": dict(width=32, depth=10, gate=16, shrink=0.25)}
+NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=10, centred=True), "quality": dict(width=64, depth=13, centred=True),
+         "repair": dict(width=32, depth=10, gate=16, shrink=0.25, centred=True)}
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class SrConfig:
     """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `gate`: how far
-    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing."""
+    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
+    brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md)."""
 
     scale: int = 2
     width: int = 16
@@ -39,6 +40,7 @@ class SrConfig:
     fold: int = 1
     gate: int = 0
     shrink: float = 0.0
+    centred: bool = False
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
@@ -58,10 +60,12 @@ class SrConfig:
 
 
 class Conv(nn.Module):
-    """A 3x3 convolution; where input and output have the same width, `plain` is its difference from the identity."""
+    """A 3x3 convolution; where input and output have the same width, `plain` is its difference from the identity. `centred`: kernels sum to
+    zero, so that brightness does not pass."""
 
-    def __init__(self, cin: int, cout: int, gain: float):
+    def __init__(self, cin: int, cout: int, gain: float, centred: bool = False):
         super().__init__()
+        self.centred = centred
         self.plain = nn.Parameter(torch.randn(cout, cin, 3, 3) * gain * (9 * cin) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(cout))
         identity = torch.zeros(cout, cin, 3, 3)
@@ -70,7 +74,10 @@ class Conv(nn.Module):
         self.register_buffer("identity", identity, persistent=False)
 
     def kernel(self) -> torch.Tensor:
-        return (self.plain + self.identity).contiguous(memory_format=torch.channels_last)
+        w = self.plain + self.identity
+        if self.centred:
+            w = w - w.mean((1, 2, 3), keepdim=True)
+        return w.contiguous(memory_format=torch.channels_last)
 
 
 class Gate(nn.Module):
@@ -141,7 +148,7 @@ class SrNet(nn.Module):
     def __init__(self, cfg: SrConfig):
         super().__init__()
         self.cfg = cfg
-        self.head = Conv(cfg.fold**2, cfg.width, 1.4)
+        self.head = Conv(cfg.fold**2, cfg.width, 1.4, cfg.centred)
         self.body = nn.ModuleList(Conv(cfg.width, cfg.width, 0.3) for _ in range(cfg.depth))
         self.tail = Conv(cfg.width, (cfg.fold * cfg.scale) ** 2, 0.02)
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
@@ -181,6 +188,15 @@ class SrNet(nn.Module):
                 h = F.softshrink(h.float(), self.cfg.shrink / 255)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
             return F.pixel_shuffle(h.float(), self.cfg.fold * self.cfg.scale) + F.pixel_shuffle(plain, self.cfg.scale)
+
+    @torch.no_grad()
+    def alive(self, x) -> torch.Tensor:
+        """Which channels of each layer [depth + 1, width] are not zero at more than one in a thousand samples of `x`: the others have stopped learning."""
+        h, rows = F.pixel_unshuffle(x - 0.5, self.cfg.fold), []
+        for w, b in self.layers()[:-1]:
+            h = F.relu(F.conv2d(h, w, b, padding=1))
+            rows.append((h > 0).float().mean((0, 2, 3)) > 0.001)
+        return torch.stack(rows)
 
     def residual_least(self) -> float:
         """Repairing moves a sample by less than enlarging does, and its good input deserves fine steps."""

@@ -16,7 +16,8 @@ from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
-NEARLY_GOOD = 4.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
+DECAY = 0.2
+NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
 def arguments(p):
@@ -36,7 +37,7 @@ def arguments(p):
     p.add_argument("--size", type=int, default=48, help="side of the input crops")
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
-    p.add_argument("--lr", type=float, default=5e-3, help="of Muon, which trains the kernels of the body; everything else has a fifth, by Adam")
+    p.add_argument("--lr", type=float, default=2e-3, help="of Muon, which trains the kernels of the body; everything else has half of it, by Adam")
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
@@ -48,11 +49,13 @@ def arguments(p):
 
 
 def parameter_groups(net, lr):
-    """Muon sees a kernel as a matrix of outputs by taps."""
-    kernels = [c.plain for c in net.body]
+    """Muon sees a kernel as a matrix of outputs by taps. It takes steps of one size in every direction, also where there is but noise: what
+    draws kernels back to the identity and biases to zero keeps channels from wandering off to where their ReLU gives zero for ever."""
+    kernels, biases = [c.plain for c in net.body], [c.bias for c in (net.head, *net.body)]
     gate = list(net.gate.parameters()) if net.gate else []
-    ids = {id(p) for p in (*kernels, *gate)}
-    groups = [{"params": kernels, "lr": lr, "matrix": True}, {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 5}]
+    ids = {id(p) for p in (*kernels, *biases, *gate)}
+    groups = [{"params": kernels, "lr": lr, "matrix": True, "decay": DECAY}, {"params": biases, "lr": lr / 2, "decay": DECAY},
+              {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 2}]
     return groups + ([{"params": gate, "lr": lr}] if gate else [])
 
 
@@ -81,7 +84,7 @@ def evaluate(net, held, count, label="eval"):
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
-    gains = {}
+    gains, alive = {}, torch.zeros(net.cfg.depth + 1, net.cfg.width, dtype=torch.bool, device=held.data.device)
     zero = SrNet(SrConfig(net.cfg.scale, 2, 0)).to(held.data.device)  # no layer of equal widths: no identity
     for parameter in zero.parameters():
         parameter.zero_()
@@ -90,9 +93,10 @@ def evaluate(net, held, count, label="eval"):
         after, before = (psnr(float((model(given / 255).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean())) for model in (net, zero))
         ours += after / len(picks)
         plain += before / len(picks)
+        alive |= net.alive(given / 255)
         gains.setdefault(min(int(before) // 3 * 3, 48), []).append(after - before)
     table = "".join(f", {k} {sum(v) / len(v):+.2f}" for k, v in sorted(gains.items())) if held.paired else ""
-    print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}{table}", flush=True)
+    print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}{table}, dead channels {int((~alive).sum())} of {alive.numel()}", flush=True)
     return ours
 
 
@@ -102,7 +106,7 @@ def start_of(args) -> SrNet:
     width, depth, fold = net.cfg.width, net.cfg.depth, net.cfg.fold
     if args.init:
         other = load_sr(args.init)
-        if other.cfg.width > width or other.cfg.depth > depth or other.cfg.fold != fold:
+        if other.cfg.width > width or other.cfg.depth > depth or (other.cfg.fold, other.cfg.centred) != (fold, net.cfg.centred):
             raise ValueError(f"{args.init}: holds another architecture than {args.model}, and none that could grow into it")
         if (other.cfg.width, other.cfg.depth) != (width, depth):
             grow(net, other)
@@ -118,20 +122,32 @@ def start_of(args) -> SrNet:
 
 @torch.no_grad()
 def grow(net: SrNet, small: SrNet):
-    """Puts a narrower, shallower network into `net` (T. Chen et al., Net2Net, arXiv 1511.05641): its channels come first, the new ones see
-    them but are not yet heard by them, and layers that were not there are the identity, which ReLUs let pass."""
+    """Puts a narrower, shallower network into `net` (T. Chen et al., Net2Net, arXiv 1511.05641): channels are doubled, and what listened to one listens to both,
+    in random shares that add up to one; layers that were not there, evenly among the others, are the identity, which ReLUs let pass. So every channel has work from the first step."""
     if net.cfg.int8 or small.cfg.int8 or net.cfg.scale != small.cfg.scale:
         raise ValueError("only float32 networks of one scale grow")
-    n = small.cfg.width
+    n, width = small.cfg.width, net.cfg.width
+    source = torch.arange(width) % n
+
+    def shared(kernel):
+        """Its inputs doubled."""
+        shares = torch.rand(len(kernel), width)
+        total = torch.zeros(len(kernel), n).index_add_(1, source, shares)
+        return kernel[:, source] * (shares / total[:, source])[..., None, None]
+
+    net.head.plain.copy_(small.head.plain[source])
+    net.head.bias.copy_(small.head.bias[source])
+    old = iter(small.body)
+    more = len(net.body) - len(small.body)
+    new = {(k + 1) * len(net.body) // (more + 1) for k in range(more)}
     for i, conv in enumerate(net.body):
-        conv.plain[:n] = 0
-        if i < len(small.body):
-            conv.plain[:n, :n] = small.body[i].plain
-            conv.bias[:n] = small.body[i].bias
-    net.head.plain[:n] = small.head.plain
-    net.head.bias[:n] = small.head.bias
-    net.tail.plain.zero_()
-    net.tail.plain[:, :n] = small.tail.plain
+        if i in new:
+            conv.plain.zero_()
+            continue
+        layer = next(old)
+        conv.plain.copy_(shared(layer.plain + layer.identity)[source] - conv.identity)
+        conv.bias.copy_(layer.bias[source])
+    net.tail.plain.copy_(shared(small.tail.plain))
     net.tail.bias.copy_(small.tail.bias)
 
 
