@@ -20,8 +20,8 @@ from .model import SrNet, load_sr
 # Largest difference, in 8-bit code values, between the graph and PyTorch. Float32 differs by the order of its sums; with 8 bits a value on the edge
 # between two steps may, rarely, fall to either side, and its neighbours in later layers with it.
 TOLERANCE = {"float32": 0.01, "int8": 4.0}
-# And the share of samples that differ by more than a hundredth.
-TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.01}
+# And the share of samples that differ by more than a hundredth: each hears of many thousands of roundings, so a few on an edge are enough.
+TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.03}
 
 
 @torch.no_grad()
