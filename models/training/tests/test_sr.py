@@ -348,6 +348,18 @@ def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch
         train.run(options(pictures, tmp_path, "b", "--model", "balanced", "--init", str(tmp_path / "a" / "last.pt")))
 
 
+def test_what_began_with_brightness_goes_on_with_it(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
+    train.run(options(pictures, tmp_path, "old", "--steps", "2"))
+    old = tmp_path / "old" / "last.pt"
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1, centred=True))
+    train.run(options(pictures, tmp_path, "old", "--steps", "3"))
+    train.run(options(pictures, tmp_path, "from-old", "--steps", "1", "--init", str(old)))
+    train.run(options(pictures, tmp_path, "new", "--steps", "1"))
+    assert [load_sr(tmp_path / name / "last.pt").cfg.centred for name in ("old", "from-old", "new")] == [False, False, True]
+
+
 def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))

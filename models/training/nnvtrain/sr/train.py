@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,7 @@ from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
-DECAY = 0.2
+DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -102,11 +104,15 @@ def evaluate(net, held, count, label="eval"):
 
 def start_of(args) -> SrNet:
     """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
-    net = SrNet(SrConfig(args.scale, int8=args.int8, **NAMES[args.model]))
+    cfg, last = SrConfig(args.scale, int8=args.int8, **NAMES[args.model]), Path(args.out) / "last.pt"
+    if last.exists() or args.init:
+        # Older heads see brightness: taken for centred ones, the same weights would do something else.
+        cfg = replace(cfg, centred=load_sr(last if last.exists() else args.init).cfg.centred)
+    net = SrNet(cfg)
     width, depth, fold = net.cfg.width, net.cfg.depth, net.cfg.fold
     if args.init:
         other = load_sr(args.init)
-        if other.cfg.width > width or other.cfg.depth > depth or (other.cfg.fold, other.cfg.centred) != (fold, net.cfg.centred):
+        if other.cfg.width > width or other.cfg.depth > depth or other.cfg.fold != fold:
             raise ValueError(f"{args.init}: holds another architecture than {args.model}, and none that could grow into it")
         if (other.cfg.width, other.cfg.depth) != (width, depth):
             grow(net, other)
