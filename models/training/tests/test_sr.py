@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nnvtrain.sr import data, export, gan, pairs, resample, train
-from nnvtrain.sr.model import Conv, SrConfig, SrNet, load_sr
+from nnvtrain.sr.model import NAMES, Conv, SrConfig, SrNet, load_sr
 
 
 def slow_resize(row, size):
@@ -60,9 +60,9 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, gate=0):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, gate=0, copies=1):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate, shrink=0.25 if gate else 0.0))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate, shrink=0.25 if gate else 0.0, copies=copies))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -122,11 +122,27 @@ def test_channels_that_gave_up_are_seen():
     assert [i for i in range(8) if not alive[2, i]] == [2, 5]
 
 
+@torch.no_grad()
+def test_shifted_copies_are_one_output_in_finer_steps():
+    """Rounded at shifts of a quarter of a step, the mean is what a quarter of the step would have given."""
+    coarse, many = noisy_net(2, int8=True), noisy_net(2, int8=True, copies=4)
+    for k, rounding in enumerate((*many.acts, many.residual)):
+        rounding.log_step.copy_((*coarse.acts, coarse.residual)[k].log_step)
+    x = torch.rand(1, 1, 24, 30)
+    plain = F.pixel_shuffle(F.conv2d(x, many.skip, padding=many.skip.shape[-1] // 2), 2)
+    step = float(many.residual.step())
+    quarters = (many(x) - plain) / (step / 4)
+    assert (quarters - quarters.round()).abs().max() < 0.01 and (quarters.round() % 4 != 0).any()
+    assert (many(x) - coarse(x)).abs().max() < 0.51 * step + 1e-5
+    with pytest.raises(ValueError, match="copies"):
+        SrConfig(copies=2)
+
+
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 5)])
 def test_graph_agrees_with_pytorch(scale, fold, gate, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold, gate=gate)
+    net = noisy_net(scale, int8=int8, fold=fold, gate=gate, copies=3 if int8 else 1)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)
@@ -261,6 +277,31 @@ def test_maker_draws_matching_sizes(task, scale):
     assert 0 < sum(options[0] == pairs.NNV for options in coded) < len(coded)
 
 
+class Pictures(Clips):
+    """The same, with a picture to synthesise clips from."""
+
+    def stills(self):
+        return [dict(group="p", frames=1, h=64, w=96)]
+
+
+def test_drawn_screens_get_no_grain(monkeypatch):
+    monkeypatch.setattr(pairs, "SCREENS", 1.0)
+    strengths = []
+
+    def noise(rng, luma, strength=pairs.NOISE):
+        strengths.append(strength)
+        return luma
+
+    monkeypatch.setattr(pairs, "camera_noise", noise)
+    maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: frames)
+    for _ in range(40):
+        group, made = maker.pairs()
+        assert group == "screens"
+        for wanted, given in made:
+            assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
+    assert set(strengths) == {pairs.NOISE}
+
+
 def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
     calls = []
 
@@ -276,6 +317,14 @@ def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
     writer.close()
     items = list(data.read_pairs(writer.paths[0]))
     assert items[0] == ("compressed", 2) and len(items) == 1 + 2 * pairs.KEPT
+
+
+def test_adam_takes_the_place_of_muon():
+    net = SrNet(SrConfig(2, **NAMES["fast"]))
+    muon, adam = (train.parameter_groups(net, 1e-3, muon) for muon in (True, False))
+    assert [g.get("matrix", False) for g in muon] == [True, False, False] and not any(g.get("matrix") for g in adam)
+    assert {g["lr"] for g in adam} == {5e-4}
+    assert [len(g["params"]) for g in muon] == [len(g["params"]) for g in adam]
 
 
 def test_camera_noise_is_stronger_in_light():

@@ -29,7 +29,7 @@ def graph_of(net: SrNet) -> bytes:
     layers = [(w.numpy(), b.numpy()) for w, b in net.layers()]
     steps = [float(r.step()) for r in (*net.acts, net.residual)] if net.cfg.int8 else None
     gate = {"reach": net.cfg.gate, "floor": net.gate.FLOOR} | {k: (c.weight.numpy(), c.bias.numpy()) for k, c in net.gate.named_children()} if net.gate else None
-    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, gate, net.cfg.shrink)
+    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, gate, net.cfg.shrink, net.cfg.copies)
 
 
 def precision(net: SrNet) -> str:

@@ -69,9 +69,10 @@ def gate_of(g: Builder, gate: dict, first: str, last: str, residual: str) -> str
     return g.node("Sigmoid", [g.conv(m, *gate["out"])])
 
 
-def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, gate: dict | None = None, shrink: float = 0.0) -> bytes:
+def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, gate: dict | None = None, shrink: float = 0.0,
+          copies: int = 1) -> bytes:
     """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
-    head and body, and of the residual; None for float32. `gate`: its `reach`, and (kernel, bias) of `look`, `mix` and `out`. `shrink` in code values. Same arguments, same bytes."""
+    head and body, and of the residual; None for float32. `gate`: its `reach`, and (kernel, bias) of `look`, `mix` and `out`. `shrink` in code values. `copies` of each output in the tail are averaged. Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
@@ -95,6 +96,9 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         if pad:
             r = g.node("Slice", [r, *(g.const(np.array([v], np.int64)) for v in (0, len(w), 1))])
         r = g.node("DequantizeLinear", [r, step, zero])
+        if copies > 1:
+            # A convolution is the fastest mean over channels.
+            r = g.conv(r, np.tile(np.eye(len(w) // copies, dtype=np.float32) / copies, copies)[..., None, None])
     else:
         r = g.conv(h, w, b)
     if gate:

@@ -31,7 +31,7 @@ class SrConfig:
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `gate`: how far
     around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
-    brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md)."""
+    brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part."""
 
     scale: int = 2
     width: int = 16
@@ -41,12 +41,15 @@ class SrConfig:
     gate: int = 0
     shrink: float = 0.0
     centred: bool = False
+    copies: int = 1
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
             raise ValueError(f"scale {self.scale} is not 1, 2, 3 or 4")
         if self.fold not in (1, 2, 4):
             raise ValueError(f"fold {self.fold} is not 1, 2 or 4")
+        if self.copies < 1 or self.copies > 1 and not self.int8:
+            raise ValueError("copies of outputs are for 8-bit networks")
         if self.gate and (self.scale, self.fold) != (1, 1):
             raise ValueError("a gate is for scale 1 without folding")
 
@@ -135,11 +138,11 @@ class Rounding(nn.Module):
         return torch.round((x.float() / step).clamp(self.low, self.high)) * step
 
     @torch.no_grad()
-    def calibrate(self, x, least: float = 0.0):
-        """Covers all but one value in ten thousand, and a tenth more: of a few crops only part of what comes is seen. But `least` in any case."""
+    def calibrate(self, x, least: float = 0.0, share: float = 1e-4, more: float = 1.1):
+        """Covers all but a `share` of the values, and `more` times as far, because of a few crops only part of what comes is seen; but `least` in any case."""
         values = x.float().abs().flatten()
-        peak = values.kthvalue(max(1, int(values.numel() * 0.9999))).values
-        self.log_step.copy_((1.1 * peak).clamp_min(least).div(self.high).clamp_min(1e-6).log())
+        peak = values.kthvalue(max(1, int(values.numel() * (1 - share)))).values
+        self.log_step.copy_((more * peak).clamp_min(least).div(self.high).clamp_min(1e-6).log())
 
 
 class SrNet(nn.Module):
@@ -158,7 +161,13 @@ class SrNet(nn.Module):
 
     def layers(self):
         """(kernel, bias) of head, body and tail, as deployed but for the rounding; the head sees x - 1/2."""
-        return [(c.kernel(), c.bias) for c in (self.head, *self.body, self.tail)]
+        layers = [(c.kernel(), c.bias) for c in (self.head, *self.body, self.tail)]
+        copies = self.cfg.copies
+        if copies > 1:
+            w, b = layers[-1]
+            shifts = (torch.arange(copies, device=b.device) - (copies - 1) / 2) / copies * self.residual.step()
+            layers[-1] = w.repeat(copies, 1, 1, 1), (shifts[:, None] + b).flatten()
+        return layers
 
     def forward(self, x, calibrate: bool = False):
         layers, int8 = self.layers(), self.cfg.int8
@@ -176,12 +185,14 @@ class SrNet(nn.Module):
                 # To 0..255 steps: the ReLU is in the rounding.
                 rounding = self.residual if last else self.acts[i]
                 if calibrate:
-                    # A fresh tail says nothing yet of the residual's range.
-                    rounding.calibrate(h, self.residual_least()) if last else rounding.calibrate(F.relu(h))
+                    # A fresh tail says nothing yet of the residual's range. Features have long tails, and cutting them off costs more than coarser steps.
+                    rounding.calibrate(h, self.residual_least()) if last else rounding.calibrate(F.relu(h), share=1e-5, more=1.25)
                 h = rounding(h)
             elif not last:
                 h = F.relu(h)
         with torch.autocast(x.device.type, enabled=False):
+            if self.cfg.copies > 1:
+                h = h.float().unflatten(1, (self.cfg.copies, -1)).mean(1)
             if self.gate is not None:
                 h = h.float() * self.gate(first, before, h)
             if self.cfg.shrink:
@@ -203,7 +214,7 @@ class SrNet(nn.Module):
         return (32 if self.cfg.scale == 1 else 64) / 255
 
     def parameters_deployed(self) -> int:
-        return sum(w.numel() + b.numel() for w, b in self.layers()) + sum(p.numel() for p in (self.gate.parameters() if self.gate else ()))
+        return sum(c.kernel().numel() + c.bias.numel() for c in (self.head, *self.body, self.tail)) + sum(p.numel() for p in (self.gate.parameters() if self.gate else ()))
 
     def macs_per_pixel(self) -> int:
         """Multiplications per input pixel, the skip's included."""

@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from ..data import GroupSampler, open_store
-from ..synth import Synthesiser, log_uniform
+from ..synth import Synthesiser, log_uniform, screen_clip
 from .data import PAIR_SUFFIX, VERSION
 from .resample import resize, to_u8
 
@@ -36,6 +36,8 @@ PRESETS = {"libx264": ("ultrafast", "veryfast", "medium"), "libx265": ("ultrafas
 CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 
 
+# Of clips to be repaired so many are drawn screens: at good qualities nearly without error, they lose the most to a network that has seen few.
+SCREENS = 0.12
 # What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
 NEARLY_GOOD = 8
 
@@ -62,7 +64,8 @@ def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
     codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
     options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*CRF[codec]))]
     if codec == "libx264":
-        options += ["-tune", str(rng.choice(["film", "zerolatency", "psnr"])), "-threads", "1"]
+        tune = str(rng.choice(["none", "film", "zerolatency", "psnr"]))
+        options += [*(() if tune == "none" else ("-tune", tune)), "-threads", "1"]
     elif codec == "libx265":
         options += ["-x265-params", "log-level=error:pools=none:frame-threads=1"]
     else:
@@ -150,6 +153,11 @@ def shrink(planes, scale: int, kernel: int):
     return tuple(out)
 
 
+def frames_of(planes) -> list:
+    """Planes [T,...] as frames of (y, u, v)."""
+    return [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in planes) for t in range(FRAMES)]
+
+
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
@@ -162,9 +170,10 @@ class Maker:
     def clip(self):
         """(group, frames of (y, u, v))."""
         rng = self.rng
+        if self.synth and self.task == "repair" and rng.random() < SCREENS:
+            return "screens", frames_of(screen_clip(rng, self.synth.screens, FRAMES, SYNTHETIC_SIDE))
         if self.synth and (not self.videos or rng.random() < 0.5):
-            y, u, v = self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE)
-            return "synthetic", [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in (y, u, v)) for t in range(FRAMES)]
+            return "synthetic", frames_of(self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE))
         clip = self.videos.draw(rng)
         start = int(rng.integers(clip["frames"] - FRAMES + 1))
         planes = self.store.planes(clip)
@@ -177,7 +186,7 @@ class Maker:
         # GStreamer pads rows of I420 to four samples, of chroma too.
         frames = [middle(f, 8 * self.scale) for f in frames]
         repair = self.task == "repair"
-        if repair and rng.random() < 0.45:
+        if repair and group != "screens" and rng.random() < 0.45:
             # Our clips were coded before and lost their grain: a network that never saw any would take it for damage.
             low = log_uniform(rng, *GRAIN)
             frames = [(camera_noise(rng, y, (low, low)), u, v) for y, u, v in frames]

@@ -14,11 +14,13 @@ import torch.nn.functional as F
 from .. import train
 from ..train import Run
 from .data import open_planes
+from .graph import OUTPUTS_MULTIPLE
 from .model import NAMES, SrConfig, SrNet, load_sr
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
+CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -40,6 +42,7 @@ def arguments(p):
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     p.add_argument("--lr", type=float, default=2e-3, help="of Muon, which trains the kernels of the body; everything else has half of it, by Adam")
+    p.add_argument("--adam", action="store_true", help="train the kernels by Adam too, at the same rate as everything else (half of --lr): steps that shrink where there is but noise suit the end of a run")
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
@@ -50,13 +53,15 @@ def arguments(p):
     p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
 
 
-def parameter_groups(net, lr):
+def parameter_groups(net, lr, muon=True):
     """Muon sees a kernel as a matrix of outputs by taps. It takes steps of one size in every direction, also where there is but noise: what
-    draws kernels back to the identity and biases to zero keeps channels from wandering off to where their ReLU gives zero for ever."""
+    draws kernels back to the identity and biases to zero keeps channels from wandering off to where their ReLU gives zero for ever. Adam
+    wanders less."""
     kernels, biases = [c.plain for c in net.body], [c.bias for c in (net.head, *net.body)]
     gate = list(net.gate.parameters()) if net.gate else []
+    decay = DECAY if muon else DECAY / 10
     ids = {id(p) for p in (*kernels, *biases, *gate)}
-    groups = [{"params": kernels, "lr": lr, "matrix": True, "decay": DECAY}, {"params": biases, "lr": lr / 2, "decay": DECAY},
+    groups = [{"params": kernels, "lr": lr if muon else lr / 2, "matrix": muon, "decay": decay}, {"params": biases, "lr": lr / 2, "decay": decay},
               {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 2}]
     return groups + ([{"params": gate, "lr": lr}] if gate else [])
 
@@ -105,6 +110,8 @@ def evaluate(net, held, count, label="eval"):
 def start_of(args) -> SrNet:
     """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
     cfg, last = SrConfig(args.scale, int8=args.int8, **NAMES[args.model]), Path(args.out) / "last.pt"
+    if args.int8:
+        cfg = replace(cfg, copies=load_sr(last).cfg.copies if last.exists() else copies_of(cfg))
     if last.exists() or args.init:
         # Older heads see brightness: taken for centred ones, the same weights would do something else.
         cfg = replace(cfg, centred=load_sr(last if last.exists() else args.init).cfg.centred)
@@ -124,6 +131,11 @@ def start_of(args) -> SrNet:
                     taken[key] = taken[key].mean(0, keepdim=True).expand_as(own[key]).clone()
             net.load_state_dict({**own, **{k: v for k, v in taken.items() if k in own and own[k].shape == v.shape}})
     return net.to(args.device)
+
+
+def copies_of(cfg: SrConfig) -> int:
+    """How often a tail in 8 bits gives each output: it computes a multiple of `OUTPUTS_MULTIPLE` of them in any case."""
+    return max(1, OUTPUTS_MULTIPLE // (cfg.scale * cfg.fold) ** 2)
 
 
 @torch.no_grad()
@@ -195,13 +207,13 @@ def run(args):
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
     if args.below:
         train_set = train_set.subset(lambda i: psnr(train_set.squared_error(i)) < args.below)
-    state = SrRun(args, net, parameter_groups(net, args.lr))
+    state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
         batches = crops(train_set, args, 0)
         if args.int8:
             with torch.no_grad():
-                net(next(batches)[0], calibrate=True)
+                net(torch.cat([next(batches)[0] for _ in range(CALIBRATION)]), calibrate=True)
             state.ema.load_state_dict(net.state_dict())
     batches = batches or crops(train_set, args, state.step)
     print(f"{args.model} x{args.scale} {args.task}: {net.parameters_deployed()} parameters, {net.macs_per_pixel()} MAC per input pixel, "
