@@ -60,9 +60,9 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, gate=0, copies=1):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, gate, shrink=0.25 if gate else 0.0, copies=copies))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -80,10 +80,10 @@ def test_kernel_starts_at_the_identity_where_widths_agree():
     assert torch.equal(Conv(1, 6, 1.0).identity, torch.zeros(6, 1, 3, 3))
 
 
-@pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 3)])
+@pytest.mark.parametrize("scale, fold", [(1, 1), (2, 1), (3, 1), (1, 2), (2, 2)])
 @torch.no_grad()
-def test_radius_is_the_receptive_field(scale, fold, gate):
-    net, c = noisy_net(scale, 8, 3, fold=fold, gate=gate), 12
+def test_radius_is_the_receptive_field(scale, fold):
+    net, c = noisy_net(scale, 8, 3, fold=fold), 12
     x = torch.rand(1, 1, 26, 26)
     def changes(distance):
         y = x.clone()
@@ -139,10 +139,10 @@ def test_shifted_copies_are_one_output_in_finer_steps():
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("scale, fold, gate", [(1, 1, 0), (2, 1, 0), (3, 1, 0), (1, 2, 0), (2, 2, 0), (1, 1, 5)])
-def test_graph_agrees_with_pytorch(scale, fold, gate, int8):
+@pytest.mark.parametrize("scale, fold, shrink", [(1, 1, 0.0), (2, 1, 0.0), (3, 1, 0.0), (1, 2, 0.0), (2, 2, 0.0), (1, 1, 0.25)])
+def test_graph_agrees_with_pytorch(scale, fold, shrink, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold, gate=gate, copies=3 if int8 else 1)
+    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)

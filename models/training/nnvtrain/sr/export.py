@@ -20,16 +20,15 @@ from .model import SrNet, load_sr
 # Largest difference, in 8-bit code values, between the graph and PyTorch. Float32 differs by the order of its sums; with 8 bits a value on the edge
 # between two steps may, rarely, fall to either side, and its neighbours in later layers with it.
 TOLERANCE = {"float32": 0.01, "int8": 4.0}
-# And the share of samples that differ by more than a hundredth: each hears of many thousands of roundings, so a few on an edge are enough.
-TOLERANCE_SHARE = {"float32": 0.0, "int8": 0.03}
+# And their mean: each sample hears of many thousands of roundings, so a few in a hundred lie on an edge.
+TOLERANCE_MEAN = {"float32": 0.001, "int8": 0.015}
 
 
 @torch.no_grad()
 def graph_of(net: SrNet) -> bytes:
     layers = [(w.numpy(), b.numpy()) for w, b in net.layers()]
     steps = [float(r.step()) for r in (*net.acts, net.residual)] if net.cfg.int8 else None
-    gate = {"reach": net.cfg.gate, "floor": net.gate.FLOOR} | {k: (c.weight.numpy(), c.bias.numpy()) for k, c in net.gate.named_children()} if net.gate else None
-    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, gate, net.cfg.shrink, net.cfg.copies)
+    return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, net.cfg.shrink, net.cfg.copies)
 
 
 def precision(net: SrNet) -> str:
@@ -62,9 +61,8 @@ def check(net: SrNet, graph: bytes) -> float:
             raise ValueError(f"the graph's output has the shape {got.shape}")
         d = np.abs(want - padded)[..., k:-k, k:-k] * 255
         worst = max(worst, float(d.max()))
-        share = (d > 0.01).mean()
-        if d.max() > TOLERANCE[kind] or share > TOLERANCE_SHARE[kind]:
-            raise ValueError(f"{kind} graph and PyTorch differ by up to {d.max():.3f} code values, at {share:.1%} of the samples")
+        if d.max() > TOLERANCE[kind] or d.mean() > TOLERANCE_MEAN[kind]:
+            raise ValueError(f"{kind} graph and PyTorch differ by up to {d.max():.3f} code values, by {d.mean():.4f} on average")
     return worst
 
 

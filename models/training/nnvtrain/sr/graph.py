@@ -55,43 +55,26 @@ class Builder:
         return self.conv(x, w, b)
 
 
-def gate_of(g: Builder, gate: dict, first: str, last: str, residual: str) -> str:
-    """`model.Gate`. Means over a window are two convolutions of one line each, which run faster than pooling (8 channels of 640x360: 17 against 150 ms)."""
-    looked = g.node("Relu", [g.conv(g.node("Concat", [first, last], axis=1), *gate["look"])])
-    m = g.node("Concat", [looked, g.node("Abs", [residual])], axis=1)
-    channels, reach = len(gate["look"][0]) + 1, gate["reach"]
-    side = 2 * reach + 1
-    for shape, pads in (((side, 1), [reach, 0, reach, 0]), ((1, side), [0, reach, 0, reach])):
-        kernel = g.const(np.full((channels, 1, *shape), 1 / side, np.float32))
-        m = g.node("Conv", [m, kernel], kernel_shape=list(shape), pads=pads, group=channels)
-    m = g.node("Log", [g.node("Add", [g.node("Mul", [m, g.const(np.float32(255))]), g.const(np.float32(gate["floor"]))])])
-    m = g.node("Relu", [g.conv(m, *gate["mix"])])
-    return g.node("Sigmoid", [g.conv(m, *gate["out"])])
-
-
-def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, gate: dict | None = None, shrink: float = 0.0,
+def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, shrink: float = 0.0,
           copies: int = 1) -> bytes:
     """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
-    head and body, and of the residual; None for float32. `gate`: its `reach`, and (kernel, bias) of `look`, `mix` and `out`. `shrink` in code values. `copies` of each output in the tail are averaged. Same arguments, same bytes."""
+    head and body, and of the residual; None for float32. `shrink` in code values. `copies` of each output in the tail are averaged. Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
     h = g.node("Relu", [g.conv(h, w, b - 0.5 * w.sum((1, 2, 3)))])
-    first = h
     for i, (w, b) in enumerate(body):
         if steps:
             h = g.node("DequantizeLinear", [*g.quantise(h, steps[i], 0)])
-            first = first if i else h
             h = g.conv_int8(h, steps[i], w, b)
         else:
             h = g.conv(h, w, b)
         h = g.node("Relu", [h])
     w, b = tail
-    features = h
     if steps:
         pad = -len(w) % OUTPUTS_MULTIPLE
-        features = g.node("DequantizeLinear", [*g.quantise(h, steps[-2], 0)])
-        h = g.conv_int8(features, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)))
+        h = g.node("DequantizeLinear", [*g.quantise(h, steps[-2], 0)])
+        h = g.conv_int8(h, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)))
         r, step, zero = g.quantise(h, steps[-1], 128)
         if pad:
             r = g.node("Slice", [r, *(g.const(np.array([v], np.int64)) for v in (0, len(w), 1))])
@@ -101,8 +84,6 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
             r = g.conv(r, np.tile(np.eye(len(w) // copies, dtype=np.float32) / copies, copies)[..., None, None])
     else:
         r = g.conv(h, w, b)
-    if gate:
-        r = g.node("Mul", [r, gate_of(g, gate, first, features, r)])
     if shrink:
         r = g.node("Shrink", [r], lambd=shrink / 255, bias=shrink / 255)
     plain = g.conv("x", skip) if scale > 1 else "x"

@@ -22,15 +22,14 @@ from .resample import up_kernel
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=10, centred=True), "quality": dict(width=64, depth=13, centred=True),
-         "repair": dict(width=32, depth=10, gate=16, shrink=0.25, centred=True)}
+         "repair": dict(width=32, depth=10, shrink=0.25, centred=True)}
 
 
 @dataclass(frozen=True)
 class SrConfig:
     """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
 
-    `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `gate`: how far
-    around a sample the network looks, beyond its convolutions, to judge how much repair the place needs; 0 for none. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
+    `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
     brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part."""
 
     scale: int = 2
@@ -38,7 +37,6 @@ class SrConfig:
     depth: int = 6
     int8: bool = False
     fold: int = 1
-    gate: int = 0
     shrink: float = 0.0
     centred: bool = False
     copies: int = 1
@@ -50,8 +48,6 @@ class SrConfig:
             raise ValueError(f"fold {self.fold} is not 1, 2 or 4")
         if self.copies < 1 or self.copies > 1 and not self.int8:
             raise ValueError("copies of outputs are for 8-bit networks")
-        if self.gate and (self.scale, self.fold) != (1, 1):
-            raise ValueError("a gate is for scale 1 without folding")
 
     def dict(self):
         return asdict(self)
@@ -59,7 +55,7 @@ class SrConfig:
     @property
     def radius(self) -> int:
         """Input pixels that an output pixel, or the square that it lies in, sees on each side."""
-        return (self.depth + 2) * self.fold + self.gate
+        return (self.depth + 2) * self.fold
 
 
 class Conv(nn.Module):
@@ -81,34 +77,6 @@ class Conv(nn.Module):
         if self.centred:
             w = w - w.mean((1, 2, 3), keepdim=True)
         return w.contiguous(memory_format=torch.channels_last)
-
-
-class Gate(nn.Module):
-    """How much of the residual is added, 0 to 1: from the means of a few features of the first and the last layer, and of the residual's size, over a wide window.
-
-    What is good already looks like what is damaged where the window is small; a network without a gate smooths it."""
-
-    FEATURES, FLOOR = 11, 0.1  # the latter in code values
-
-    def __init__(self, width: int, reach: int):
-        super().__init__()
-        self.reach = reach
-        self.look = nn.Conv2d(2 * width, self.FEATURES, 1)
-        self.mix = nn.Conv2d(self.FEATURES + 1, 8, 1)
-        self.out = nn.Conv2d(8, 1, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.constant_(self.out.bias, 2.0)
-
-    def forward(self, first, last, residual):
-        with torch.autocast(last.device.type, enabled=False):
-            m = 255 * torch.cat((F.relu(self.look(torch.cat((first, last), 1).float())), residual.float().abs()), 1)
-            for axis in (2, 3):
-                # Windows that a crop's border cuts off are means of what is there; in the element there is always picture.
-                pad = (0, self.reach) if axis == 3 else (self.reach, 0)
-                side = (1, 2 * self.reach + 1) if axis == 3 else (2 * self.reach + 1, 1)
-                m = F.avg_pool2d(m, side, 1, pad, count_include_pad=False)
-            # What tells good from bad is how large the residual is beside the detail around it: ratios, not sizes.
-            return torch.sigmoid(self.out(F.relu(self.mix(torch.log(m + self.FLOOR)))))
 
 
 def fake_layer(w, b, step):
@@ -156,7 +124,6 @@ class SrNet(nn.Module):
         self.tail = Conv(cfg.width, (cfg.fold * cfg.scale) ** 2, 0.02)
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
         self.residual = Rounding(-127, 127) if cfg.int8 else None
-        self.gate = Gate(cfg.width, cfg.gate) if cfg.gate else None
         self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
 
     def layers(self):
@@ -174,9 +141,6 @@ class SrNet(nn.Module):
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
         h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
         for i, (w, b) in enumerate(layers):
-            before = h  # what this layer sees: in the end, of the tail
-            if i == 1:
-                first = h
             if int8 and i:
                 w, b = fake_layer(w, b, self.acts[i - 1].step())
             h = F.conv2d(h, w, b, padding=1)
@@ -193,8 +157,6 @@ class SrNet(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             if self.cfg.copies > 1:
                 h = h.float().unflatten(1, (self.cfg.copies, -1)).mean(1)
-            if self.gate is not None:
-                h = h.float() * self.gate(first, before, h)
             if self.cfg.shrink:
                 h = F.softshrink(h.float(), self.cfg.shrink / 255)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
@@ -214,19 +176,19 @@ class SrNet(nn.Module):
         return (32 if self.cfg.scale == 1 else 64) / 255
 
     def parameters_deployed(self) -> int:
-        return sum(c.kernel().numel() + c.bias.numel() for c in (self.head, *self.body, self.tail)) + sum(p.numel() for p in (self.gate.parameters() if self.gate else ()))
+        return sum(c.kernel().numel() + c.bias.numel() for c in (self.head, *self.body, self.tail))
 
     def macs_per_pixel(self) -> int:
         """Multiplications per input pixel, the skip's included."""
-        convolutions = sum(w.numel() for w, _ in self.layers()) // self.cfg.fold**2 + self.skip.numel()
-        if self.gate is None:
-            return convolutions
-        return convolutions + sum(p.numel() for p in self.gate.parameters() if p.dim() > 1) + 2 * (2 * self.cfg.gate + 1) * (Gate.FEATURES + 1)
+        return sum(w.numel() for w, _ in self.layers()) // self.cfg.fold**2 + self.skip.numel()
 
 
 def load_sr(path, device="cpu", which="ema") -> SrNet:
     """The network of a checkpoint, by default with its averaged weights."""
     c = torch.load(path, map_location=device, weights_only=True)
-    net = SrNet(SrConfig(**c["cfg"])).to(device)
+    cfg = dict(c["cfg"])
+    if cfg.pop("gate", 0):
+        raise ValueError(f"{path}: its network has a gate, which this program no longer knows")
+    net = SrNet(SrConfig(**cfg)).to(device)
     net.load_state_dict(c[which])
     return net

@@ -58,12 +58,10 @@ def parameter_groups(net, lr, muon=True):
     draws kernels back to the identity and biases to zero keeps channels from wandering off to where their ReLU gives zero for ever. Adam
     wanders less."""
     kernels, biases = [c.plain for c in net.body], [c.bias for c in (net.head, *net.body)]
-    gate = list(net.gate.parameters()) if net.gate else []
     decay = DECAY if muon else DECAY / 10
-    ids = {id(p) for p in (*kernels, *biases, *gate)}
-    groups = [{"params": kernels, "lr": lr if muon else lr / 2, "matrix": muon, "decay": decay}, {"params": biases, "lr": lr / 2, "decay": decay},
-              {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 2}]
-    return groups + ([{"params": gate, "lr": lr}] if gate else [])
+    ids = {id(p) for p in (*kernels, *biases)}
+    return [{"params": kernels, "lr": lr if muon else lr / 2, "matrix": muon, "decay": decay}, {"params": biases, "lr": lr / 2, "decay": decay},
+            {"params": [p for p in net.parameters() if id(p) not in ids], "lr": lr / 2}]
 
 
 class SrRun(Run):
