@@ -148,6 +148,15 @@ def test_graph_agrees_with_pytorch(scale, fold, shrink, int8):
     assert graph == export.graph_of(net)
 
 
+def test_networks_of_before_are_read_or_refused(tmp_path):
+    net, path = noisy_net(1, 8, 1), tmp_path / "last.pt"
+    torch.save({"cfg": net.cfg.dict() | {"gate": 0}, "ema": net.state_dict()}, path)
+    assert load_sr(path).cfg == net.cfg
+    torch.save({"cfg": net.cfg.dict() | {"gate": 16}, "ema": net.state_dict()}, path)
+    with pytest.raises(ValueError, match="gate"):
+        load_sr(path)
+
+
 def test_check_finds_another_network():
     pytest.importorskip("onnxruntime")
     with pytest.raises(ValueError, match="differ"):
