@@ -69,7 +69,7 @@ def run(args):
     torch.manual_seed(args.seed)
     net, judge = start_of(args), Discriminator(args.judge_width).to(args.device)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    state = SrRun(args, net, parameter_groups(net, args.lr))
+    state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     other = torch.optim.AdamW(judge.parameters(), lr=0.4 * args.lr, betas=(0.5, 0.99), weight_decay=0)
     state.ema.load_state_dict(net.state_dict())
     resumed, judge_file = state.resume(), state.out / "judge.pt"

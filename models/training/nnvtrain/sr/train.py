@@ -108,15 +108,16 @@ def evaluate(net, held, count, label="eval"):
 def start_of(args) -> SrNet:
     """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
     cfg, last = SrConfig(args.scale, int8=args.int8, **NAMES[args.model]), Path(args.out) / "last.pt"
+    going_on = load_sr(last).cfg if last.exists() else None
+    other = load_sr(args.init) if args.init else None
     if args.int8:
-        cfg = replace(cfg, copies=load_sr(last).cfg.copies if last.exists() else copies_of(cfg))
-    if last.exists() or args.init:
+        cfg = replace(cfg, copies=going_on.copies if going_on else copies_of(cfg))
+    if going_on or other:
         # Older heads see brightness: taken for centred ones, the same weights would do something else.
-        cfg = replace(cfg, centred=load_sr(last if last.exists() else args.init).cfg.centred)
+        cfg = replace(cfg, centred=(going_on or other.cfg).centred)
     net = SrNet(cfg)
     width, depth, fold = net.cfg.width, net.cfg.depth, net.cfg.fold
-    if args.init:
-        other = load_sr(args.init)
+    if other:
         if other.cfg.width > width or other.cfg.depth > depth or other.cfg.fold != fold:
             raise ValueError(f"{args.init}: holds another architecture than {args.model}, and none that could grow into it")
         if (other.cfg.width, other.cfg.depth) != (width, depth):
