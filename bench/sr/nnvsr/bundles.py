@@ -37,7 +37,7 @@ class Network:
         return self._sessions[threads]
 
     def __call__(self, plane: np.ndarray, threads: int = 1) -> np.ndarray:
-        """u8 luma [h,w], limited range -> u8 luma [scale*h, scale*w]."""
+        """Luma [h,w], limited range, u8 or finer in the same units -> u8 luma [scale*h, scale*w]."""
         x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "edge")[None, None]
         y = self.session(threads).run(None, {"x": x})[0][0, 0]
         m = self.radius * self.scale

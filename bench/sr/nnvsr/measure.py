@@ -21,6 +21,8 @@ from .peers import Peer
 from .planes import KERNELS, compare, read_luma, resize, ssimulacra2, to_u8
 from .store import Clip, Picture, Small, Speed, Table
 
+# The small picture's. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: 10 bits, the finest that the element takes, come next to that.
+BITS = (8, 10)
 DATASETS = ("set5", "set14", "bsd100")
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
 # Peers' networks take seconds for a frame: one quality is enough to see where they stand.
@@ -38,25 +40,25 @@ def pictures(table: Table, networks: list[Network | Peer], quick: bool):
         for item in find_clips(dataset, quick and dataset == "bsd100"):
             full = None
             repairers = {"noisy": None} | {n.id: n for n in networks if n.scale == 1}
-            missing = {m: n for m, n in repairers.items() if (dataset, item.name, 1, m) not in table}
+            missing = {m: n for m, n in repairers.items() if (dataset, item.name, 1, 8, m) not in table}
             if missing and len(repairers) > 1:
                 full = read_luma(item.source)
                 noise = np.random.default_rng(len(item.name) + full.size).normal(0, NOISE, full.shape)
                 noisy = to_u8(full + noise)
                 for method, network in missing.items():
-                    table.add(Picture(dataset, item.name, 1, method, *compare(full, network(noisy) if network else noisy, 1)))
+                    table.add(Picture(dataset, item.name, 1, 8, method, *compare(full, network(noisy) if network else noisy, 1)))
             for scale in (2, 3, 4):
                 methods = {k: None for k in KERNELS} | {n.id: n for n in networks if n.scale == scale}
-                missing = {m: n for m, n in methods.items() if (dataset, item.name, scale, m) not in table}
+                missing = [(bits, m, n) for bits in BITS for m, n in methods.items() if (dataset, item.name, scale, bits, m) not in table]
                 if not missing:
                     continue
                 full = read_luma(item.source) if full is None else full
                 h, w = (n // scale * scale for n in full.shape)
                 wanted = full[:h, :w]
-                small = resize(wanted, h // scale, w // scale)
-                for method, network in missing.items():
-                    got = network(small) if network else resize(small, h, w, method)
-                    table.add(Picture(dataset, item.name, scale, method, *compare(wanted, got, scale)))
+                smalls = {bits: resize(wanted, h // scale, w // scale, bits=bits) for bits in BITS}
+                for bits, method, network in missing:
+                    got = network(smalls[bits]) if network else resize(smalls[bits], h, w, method)
+                    table.add(Picture(dataset, item.name, scale, bits, method, *compare(wanted, got, scale)))
         print(f"bench/sr: {dataset} done", flush=True)
 
 

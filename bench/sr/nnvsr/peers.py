@@ -52,7 +52,7 @@ class Peer:
         return self._net[0]
 
     def __call__(self, plane: np.ndarray) -> np.ndarray:
-        """u8 luma [h,w], limited range -> u8 luma [2h,2w]."""
+        """Luma [h,w], limited range, u8 or finer in the same units -> u8 luma [2h,2w]."""
         import ncnn
 
         around = self.margin or 8

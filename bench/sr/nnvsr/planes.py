@@ -17,6 +17,14 @@ def to_u8(plane: np.ndarray) -> np.ndarray:
     return np.clip(np.rint(plane), 0, 255).astype(np.uint8)
 
 
+def rounded(plane: np.ndarray, bits: int) -> np.ndarray:
+    """To samples of `bits` bits in units of 8-bit code values: u8, or float32 with a fraction."""
+    if bits == 8:
+        return to_u8(plane)
+    unit = 2 ** (bits - 8)
+    return (np.clip(np.rint(np.asarray(plane, np.float32) * unit), 0, 256 * unit - 1) / unit).astype(np.float32)
+
+
 def read_luma(path: Path) -> np.ndarray:
     """BT.601 limited-range luma as u8, as MATLAB's `rgb2ycbcr` gives it."""
     with Image.open(path) as image:
@@ -24,13 +32,13 @@ def read_luma(path: Path) -> np.ndarray:
     return to_u8(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255))
 
 
-def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic") -> np.ndarray:
-    """u8 -> u8, antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
+def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
+    """To samples of `bits` bits (`rounded`), antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
     reach = 3 if kernel == "lanczos" else 2
     my, mx = (min(n, 1 + math.ceil(reach * max(1.0, n / m))) for n, m in zip(plane.shape, (h, w)))
     padded = np.pad(plane.astype(np.float32), ((my, my), (mx, mx)), "symmetric")
     box = (mx, my, mx + plane.shape[1], my + plane.shape[0])
-    return to_u8(np.asarray(Image.fromarray(padded).resize((w, h), KERNELS[kernel], box=box)))
+    return rounded(np.asarray(Image.fromarray(padded).resize((w, h), KERNELS[kernel], box=box)), bits)
 
 
 def shave(plane: np.ndarray, border: int) -> np.ndarray:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture shrunk by `scale` (bicubic, rounded to 8 bits) and enlarged by `method`."""
+    """A picture shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method`."""
 
     dataset: str
     picture: str
     scale: int
+    bits: int
     method: str
     psnr: float
     ssim: float
-    KEY = ("dataset", "picture", "scale", "method")
+    KEY = ("dataset", "picture", "scale", "bits", "method")
 
 
 @dataclass(frozen=True)

@@ -86,3 +86,11 @@ def test_section_takes_its_place_and_leaves_the_rest():
     page = "# Results\n\nabove\n" + f"\n{report.BEGIN}\nold\n{report.END}\n\nbelow\n"
     assert report.insert(page, "new") == f"# Results\n\nabove\n\n{report.BEGIN}\nnew\n{report.END}\n\nbelow\n"
     assert report.insert("# Results\n", "new") == f"# Results\n\n{report.BEGIN}\nnew\n{report.END}\n"
+
+
+def test_ten_bits_are_quarters_of_codes():
+    plane = np.random.default_rng(0).integers(16, 236, (20, 24)).astype(np.uint8)
+    coarse, fine = (planes.resize(plane, 10, 12, bits=bits) for bits in (8, 10))
+    assert coarse.dtype == np.uint8 and (fine * 4 == np.rint(fine * 4)).all() and (fine != np.rint(fine)).any()
+    assert np.abs(fine - coarse).max() <= 0.625
+    assert planes.rounded(np.array([-1.0, 300.0]), 10).tolist() == [0.0, 255.75]
