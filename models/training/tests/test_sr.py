@@ -1,6 +1,7 @@
 """Super-resolution: resampling against a slow reference, graphs against PyTorch, whole runs on made-up pictures."""
 
 import argparse
+import io
 import shutil
 import tomllib
 
@@ -198,11 +199,11 @@ def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
     reference = np.clip(np.rint(resample.resize(plane, 96 // scale, 120 // scale)), 0, 255)
     assert np.abs(whole_given[0, 0].numpy() - reference).max() <= 1 and (whole_given[0, 0].numpy() != reference).mean() < 0.01
     assert np.array_equal(whole_wanted[0, 0].numpy(), plane)
-    given, wanted = planes.draw(8, 12, torch.Generator().manual_seed(0))
-    assert wanted.shape == (8, 1, 12 * scale, 12 * scale)
+    given, wanted = planes.draw(40, 12, torch.Generator().manual_seed(0))
+    assert wanted.shape == (40, 1, 12 * scale, 12 * scale)
     # The small crop is the mean of the large one but for the kernel's tails.
     assert (given.mean((1, 2, 3)) - wanted.mean((1, 2, 3))).abs().max() < 6
-    assert torch.equal(given, given.round())
+    assert 5 < sum(torch.equal(g, g.round()) for g in given) < 35  # the others are as fine as video of more bits
 
 
 def test_pictures_are_stored_at_several_sizes(pictures, tmp_path):
@@ -273,7 +274,7 @@ def test_maker_draws_matching_sizes(task, scale):
         coded.append(options)
         return frames
 
-    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
+    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True, recoded=0)
     spoilt = 0
     for _ in range(60):
         group, made = maker.pairs()
@@ -284,6 +285,33 @@ def test_maker_draws_matching_sizes(task, scale):
     assert len(coded) == 60 if task == "compressed" else 0 < len(coded) < 60
     assert task == "compressed" or 0 < spoilt < 60 * pairs.KEPT
     assert 0 < sum(options[0] == pairs.NNV for options in coded) < len(coded)
+
+
+def test_originals_that_were_coded_before_are_what_is_wanted():
+    def coder(frames, options):
+        return [(y + np.uint8(1), u, v) for y, u, v in frames]
+
+    class Plain(Clips):
+        def __init__(self):
+            super().__init__()
+            self.y[:] = 100
+
+    maker = pairs.Maker(Plain(), "repair", 1, coder=coder, recoded=1)
+    seen = set()
+    for _ in range(40):
+        group, made = maker.pairs()
+        assert group == "g-recoded"
+        seen |= {(int(np.median(wanted)), int(np.median(given.astype(int) - wanted))) for wanted, given in made}
+    # Coded once; coded twice, or left as it is.
+    assert seen == {(101, 1), (101, 0)}
+
+
+def test_what_compresses_well_is_kept_without_loss():
+    stripes = np.tile(np.array([16, 16, 235, 235], np.uint8), (64, 16))
+    noise = np.random.default_rng(0).integers(16, 236, (64, 64)).astype(np.uint8)
+    flat, rough = (np.asarray(Image.open(io.BytesIO(pairs.wanted_file(p))).convert("L")) for p in (stripes, noise))
+    assert np.array_equal(flat, stripes) and rough.shape == noise.shape
+    assert len(pairs.wanted_file(noise)) <= 2 * len(pairs.webp(noise, quality=pairs.WANTED_QUALITY))
 
 
 class Pictures(Clips):
@@ -305,7 +333,7 @@ def test_drawn_screens_get_no_grain(monkeypatch):
     maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: frames)
     for _ in range(40):
         group, made = maker.pairs()
-        assert group == "screens"
+        assert group in ("screens", "screens-recoded")
         for wanted, given in made:
             assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
     assert set(strengths) == {pairs.NOISE}

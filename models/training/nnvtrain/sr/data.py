@@ -108,10 +108,10 @@ class Planes:
         return self.data[index][:, None]
 
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
-        """Float crops in code values: input [B,1,size,size] (whole numbers) and wanted [B,1,scale*size,scale*size].
-        They begin at multiples of `step` input pixels."""
+        """Float crops in code values: input [B,1,size,size] and wanted [B,1,scale*size,scale*size]. They begin at multiples of `step` input pixels.
+        Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
         s, device = self.scale, self.data.device
-        margin = 0 if self.paired else down_margin(s)
+        margin = 0 if self.paired or s == 1 else down_margin(s)
         need = size * s + 2 * margin
         usable = self.shortest >= need
         if not usable.any():
@@ -124,8 +124,11 @@ class Planes:
         wanted = self._gather(offset, w, top, left, need, turn).float()
         if self.paired:
             return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted
-        given = downscale(wanted, s).round().clamp(0, 255) if s > 1 else wanted[..., margin:-margin, margin:-margin]
-        return given, wanted[..., margin : need - margin, margin : need - margin]
+        if s == 1:
+            return wanted, wanted
+        given = downscale(wanted, s).clamp(0, 255)
+        fine = (torch.rand(batch, generator=rng) < 0.5).to(device)[:, None, None, None]
+        return torch.where(fine, given, given.round()), wanted[..., margin : need - margin, margin : need - margin]
 
     def whole(self, index: int, largest: int = 384, multiple: int = 1):
         """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""

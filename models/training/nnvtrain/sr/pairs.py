@@ -2,7 +2,7 @@
 
 Clips (real ones, and motion synthesised from stills) are shrunk by `--scale`, coded at a random quality with x264, x265 or SVT-AV1 through ffmpeg, or with
 our own codec where GStreamer finds its plugin (`source scripts/env.sh`), decoded, and some frames kept beside the originals; for `repair` some get a camera's noise instead, or before coding. Packs of pairs
-(`*.nnvpairs`) are zip files like those of `pack.py`: the wanted picture as WebP of high quality, the given one without loss. Pillow reads them.
+(`*.nnvpairs`) are zip files like those of `pack.py`: the wanted picture as WebP of high quality or without loss, the given one without loss. Pillow reads them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 SCREENS = 0.12
 # What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
 NEARLY_GOOD = 8
+# A good recording was often coded before, on its way: its blocks and rings belong to the picture, and who takes them out with what the last coding added loses more than the latter.
+RECODED = 0.2
+FIRST_CODING = {"libx264": (16, 32), "libx265": (16, 32), "libsvtav1": (20, 48)}
 
 NNV = "nnvenc"
 NNV_QUANTIZERS = (14, 50)
@@ -54,15 +57,15 @@ def have_nnv() -> bool:
     return bool(inspect) and subprocess.run([inspect, NNV], check=False, capture_output=True).returncode == 0
 
 
-def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
-    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities."""
+def codec_options(rng, nnv: bool = False, good: bool = False, crf=CRF) -> list:
+    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities, of those of `crf`."""
     def quality(low, high):
         return int(rng.integers(low - NEARLY_GOOD, low + 1) if good else rng.integers(low, high + 1))
 
     if nnv and rng.random() < 0.2:
         return [NNV, f"quantizer={quality(*NNV_QUANTIZERS)}", f"bframes={rng.choice([0, 7])}", "threads=1"]
     codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
-    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*CRF[codec]))]
+    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*crf[codec]))]
     if codec == "libx264":
         tune = str(rng.choice(["none", "film", "zerolatency", "psnr"]))
         options += [*(() if tune == "none" else ("-tune", tune)), "-threads", "1"]
@@ -161,8 +164,8 @@ def frames_of(planes) -> list:
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
-    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False):
-        self.store, self.task, self.scale, self.coder, self.nnv = store, task, scale, coder, nnv
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, recoded: float = RECODED):
+        self.store, self.task, self.scale, self.coder, self.nnv, self.recoded = store, task, scale, coder, nnv, recoded
         self.rng = np.random.default_rng(seed)
         self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= FRAMES]) if store.videos() else None
         self.synth = Synthesiser(store) if store.stills() else None
@@ -190,14 +193,17 @@ class Maker:
             # Our clips were coded before and lost their grain: a network that never saw any would take it for damage.
             low = log_uniform(rng, *GRAIN)
             frames = [(camera_noise(rng, y, (low, low)), u, v) for y, u, v in frames]
+        recoded = repair and rng.random() < self.recoded
+        if recoded:
+            group, frames = group + "-recoded", self.coder(frames, codec_options(rng, crf=FIRST_CODING))
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
         # Of clips to be repaired one in twelve is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
         fate = rng.random()
-        if repair and fate < 0.08:
+        if repair and fate < 0.08 and not recoded:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
         if not repair or 0.04 <= fate < 0.95:
-            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > 0.62))
+            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > (0.25 if recoded else 0.62)))
         picks = rng.choice(FRAMES, KEPT, replace=False)
         return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
 
@@ -206,6 +212,12 @@ def webp(plane: np.ndarray, **options) -> bytes:
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(plane)).save(out, "WEBP", method=4, **options)
     return out.getvalue()
+
+
+def wanted_file(plane: np.ndarray) -> bytes:
+    """Without loss where that costs less than twice as much: drawn screens, what was coded before."""
+    exact, small = webp(plane, lossless=True), webp(plane, quality=WANTED_QUALITY)
+    return exact if len(exact) < 2 * len(small) else small
 
 
 class PairWriter:
@@ -218,7 +230,7 @@ class PairWriter:
 
     def add(self, group: str, wanted: np.ndarray, given: np.ndarray):
         # WebP is stored in colour: grey pixels survive its lossless mode exactly, and its lossy mode keeps luma in the same steps.
-        files = {"wanted": webp(wanted, quality=WANTED_QUALITY), "given": webp(given, lossless=True)}
+        files = {"wanted": wanted_file(wanted), "given": webp(given, lossless=True)}
         size = sum(len(f) + 200 for f in files.values()) + 100
         if self.zip and self.size + size > self.limit:
             self.close()
@@ -247,6 +259,7 @@ def arguments(p):
     p.add_argument("--scale", type=int, help="default: 2 for compressed, 1 for repair")
     p.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
     p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
+    p.add_argument("--recoded", type=float, default=RECODED, help="share of the clips for repair whose original is coded first, too (default %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
 
 
@@ -255,7 +268,7 @@ def run(args):
     scale = args.scale or (2 if args.task == "compressed" else 1)
     nnv = have_nnv()
     print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}", flush=True)
-    maker = Maker(store, args.task, scale, args.seed, nnv=nnv)
+    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, recoded=args.recoded)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
     # A run that is stopped leaves packs that can be read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
