@@ -300,7 +300,7 @@ def test_originals_that_were_coded_before_are_what_is_wanted():
     seen = set()
     for _ in range(40):
         group, made = maker.pairs()
-        assert group == "g-recoded"
+        assert group == "recoded"
         seen |= {(int(np.median(wanted)), int(np.median(given.astype(int) - wanted))) for wanted, given in made}
     # Coded once; coded twice, or left as it is.
     assert seen == {(101, 1), (101, 0)}
@@ -333,7 +333,7 @@ def test_drawn_screens_get_no_grain(monkeypatch):
     maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: frames)
     for _ in range(40):
         group, made = maker.pairs()
-        assert group in ("screens", "screens-recoded")
+        assert group in ("screens", "recoded")
         for wanted, given in made:
             assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
     assert set(strengths) == {pairs.NOISE}
@@ -444,6 +444,18 @@ def test_what_began_with_brightness_goes_on_with_it(pictures, tmp_path, monkeypa
     train.run(options(pictures, tmp_path, "from-old", "--steps", "1", "--init", str(old)))
     train.run(options(pictures, tmp_path, "new", "--steps", "1"))
     assert [load_sr(tmp_path / name / "last.pt").cfg.centred for name in ("old", "from-old", "new")] == [False, False, True]
+
+
+def test_a_run_keeps_the_architecture_that_it_began_with(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
+    train.run(options(pictures, tmp_path, "a", "--steps", "1"))
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=3))
+    train.run(options(pictures, tmp_path, "a", "--steps", "2"))
+    train.run(options(pictures, tmp_path, "b", "--steps", "1", "--init", str(tmp_path / "a" / "last.pt")))
+    assert [load_sr(tmp_path / name / "last.pt").cfg.depth for name in ("a", "b")] == [1, 3]
+    with pytest.raises(ValueError, match="not what is asked for"):
+        train.run(options(pictures, tmp_path, "a", "--steps", "3", "--scale", "3"))
 
 
 def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):

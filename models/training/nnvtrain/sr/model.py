@@ -21,8 +21,8 @@ from .resample import up_kernel
 
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
-NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=10, centred=True), "quality": dict(width=64, depth=13, centred=True),
-         "repair": dict(width=32, depth=10, shrink=0.25, centred=True)}
+NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
+         "repair": dict(width=32, depth=12, shrink=0.25, centred=True)}
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,8 @@ class Maker:
             frames = [(camera_noise(rng, y, (low, low)), u, v) for y, u, v in frames]
         recoded = repair and rng.random() < self.recoded
         if recoded:
-            group, frames = group + "-recoded", self.coder(frames, codec_options(rng, crf=FIRST_CODING))
+            # One group for all of them: crops are drawn by the root of a group's size.
+            group, frames = "recoded", self.coder(frames, codec_options(rng, crf=FIRST_CODING))
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
         # Of clips to be repaired one in twelve is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.

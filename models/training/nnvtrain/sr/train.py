@@ -79,7 +79,8 @@ class SrRun(Run):
 
 
 def psnr(mse: float) -> float:
-    return 10 * math.log10(255**2 / max(mse, 1e-9))
+    """At most 61 dB: pairs that are equal but for rounding would rule a mean."""
+    return 10 * math.log10(255**2 / max(mse, 0.05))
 
 
 @torch.no_grad()
@@ -106,15 +107,21 @@ def evaluate(net, held, count, label="eval"):
 
 
 def start_of(args) -> SrNet:
-    """A fresh network, or one that takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
-    cfg, last = SrConfig(args.scale, int8=args.int8, **NAMES[args.model]), Path(args.out) / "last.pt"
-    going_on = load_sr(last).cfg if last.exists() else None
-    other = load_sr(args.init) if args.init else None
+    """The network of the run that goes on; or a fresh one, which takes over what fits from `--init`: a smaller network grows, and does at first what it did."""
+    last = Path(args.out) / "last.pt"
+    if last.exists():
+        # As it began: what a name stands for may have changed since.
+        net = load_sr(last)
+        if (net.cfg.scale, net.cfg.int8) != (args.scale, args.int8):
+            raise ValueError(f"{last}: scale {net.cfg.scale}, int8 {net.cfg.int8} is not what is asked for")
+        return net.to(args.device)
+    cfg = SrConfig(args.scale, int8=args.int8, **NAMES[args.model])
     if args.int8:
-        cfg = replace(cfg, copies=going_on.copies if going_on else copies_of(cfg))
-    if going_on or other:
+        cfg = replace(cfg, copies=copies_of(cfg))
+    other = load_sr(args.init) if args.init else None
+    if other:
         # Older heads see brightness: taken for centred ones, the same weights would do something else.
-        cfg = replace(cfg, centred=(going_on or other.cfg).centred)
+        cfg = replace(cfg, centred=other.cfg.centred)
     net = SrNet(cfg)
     width, depth, fold = net.cfg.width, net.cfg.depth, net.cfg.fold
     if other:
