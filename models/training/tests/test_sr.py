@@ -274,7 +274,7 @@ def test_maker_draws_matching_sizes(task, scale):
         coded.append(options)
         return frames
 
-    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True, recoded=0)
+    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
     spoilt = 0
     for _ in range(60):
         group, made = maker.pairs()
@@ -285,25 +285,6 @@ def test_maker_draws_matching_sizes(task, scale):
     assert len(coded) == 60 if task == "compressed" else 0 < len(coded) < 60
     assert task == "compressed" or 0 < spoilt < 60 * pairs.KEPT
     assert 0 < sum(options[0] == pairs.NNV for options in coded) < len(coded)
-
-
-def test_originals_that_were_coded_before_are_what_is_wanted():
-    def coder(frames, options):
-        return [(y + np.uint8(1), u, v) for y, u, v in frames]
-
-    class Plain(Clips):
-        def __init__(self):
-            super().__init__()
-            self.y[:] = 100
-
-    maker = pairs.Maker(Plain(), "repair", 1, coder=coder, recoded=1)
-    seen = set()
-    for _ in range(40):
-        group, made = maker.pairs()
-        assert group == "recoded"
-        seen |= {(int(np.median(wanted)), int(np.median(given.astype(int) - wanted))) for wanted, given in made}
-    # Coded once; coded twice, or left as it is.
-    assert seen == {(101, 1), (101, 0)}
 
 
 def test_what_compresses_well_is_kept_without_loss():
@@ -333,7 +314,7 @@ def test_drawn_screens_get_no_grain(monkeypatch):
     maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: frames)
     for _ in range(40):
         group, made = maker.pairs()
-        assert group in ("screens", "recoded")
+        assert group == "screens"
         for wanted, given in made:
             assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
     assert set(strengths) == {pairs.NOISE}

@@ -40,9 +40,6 @@ CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 SCREENS = 0.12
 # What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
 NEARLY_GOOD = 8
-# A good recording was often coded before, on its way: its blocks and rings belong to the picture, and who takes them out with what the last coding added loses more than the latter.
-RECODED = 0.2
-FIRST_CODING = {"libx264": (16, 32), "libx265": (16, 32), "libsvtav1": (20, 48)}
 
 NNV = "nnvenc"
 NNV_QUANTIZERS = (14, 50)
@@ -57,15 +54,15 @@ def have_nnv() -> bool:
     return bool(inspect) and subprocess.run([inspect, NNV], check=False, capture_output=True).returncode == 0
 
 
-def codec_options(rng, nnv: bool = False, good: bool = False, crf=CRF) -> list:
-    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities, of those of `crf`."""
+def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
+    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities."""
     def quality(low, high):
         return int(rng.integers(low - NEARLY_GOOD, low + 1) if good else rng.integers(low, high + 1))
 
     if nnv and rng.random() < 0.2:
         return [NNV, f"quantizer={quality(*NNV_QUANTIZERS)}", f"bframes={rng.choice([0, 7])}", "threads=1"]
     codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
-    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*crf[codec]))]
+    options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*CRF[codec]))]
     if codec == "libx264":
         tune = str(rng.choice(["none", "film", "zerolatency", "psnr"]))
         options += [*(() if tune == "none" else ("-tune", tune)), "-threads", "1"]
@@ -164,8 +161,8 @@ def frames_of(planes) -> list:
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
-    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, recoded: float = RECODED):
-        self.store, self.task, self.scale, self.coder, self.nnv, self.recoded = store, task, scale, coder, nnv, recoded
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False):
+        self.store, self.task, self.scale, self.coder, self.nnv = store, task, scale, coder, nnv
         self.rng = np.random.default_rng(seed)
         self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= FRAMES]) if store.videos() else None
         self.synth = Synthesiser(store) if store.stills() else None
@@ -193,18 +190,14 @@ class Maker:
             # Our clips were coded before and lost their grain: a network that never saw any would take it for damage.
             low = log_uniform(rng, *GRAIN)
             frames = [(camera_noise(rng, y, (low, low)), u, v) for y, u, v in frames]
-        recoded = repair and rng.random() < self.recoded
-        if recoded:
-            # One group for all of them: crops are drawn by the root of a group's size.
-            group, frames = "recoded", self.coder(frames, codec_options(rng, crf=FIRST_CODING))
         kernel = int(rng.choice(3, p=[0.6, 0.25, 0.15]))
         given = [shrink(f, self.scale, kernel) for f in frames]
         # Of clips to be repaired one in twelve is noisy, half of those are then coded too; one in twenty is left as it is and must come back untouched.
         fate = rng.random()
-        if repair and fate < 0.08 and not recoded:
+        if repair and fate < 0.08:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
         if not repair or 0.04 <= fate < 0.95:
-            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > (0.25 if recoded else 0.62)))
+            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > 0.62))
         picks = rng.choice(FRAMES, KEPT, replace=False)
         return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
 
@@ -216,7 +209,7 @@ def webp(plane: np.ndarray, **options) -> bytes:
 
 
 def wanted_file(plane: np.ndarray) -> bytes:
-    """Without loss where that costs less than twice as much: drawn screens, what was coded before."""
+    """Without loss where that costs less than twice as much: drawn screens above all, whose coded versions may be better than what the lossy mode keeps."""
     exact, small = webp(plane, lossless=True), webp(plane, quality=WANTED_QUALITY)
     return exact if len(exact) < 2 * len(small) else small
 
@@ -260,7 +253,6 @@ def arguments(p):
     p.add_argument("--scale", type=int, help="default: 2 for compressed, 1 for repair")
     p.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
     p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
-    p.add_argument("--recoded", type=float, default=RECODED, help="share of the clips for repair whose original is coded first, too (default %(default)s)")
     p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
 
 
@@ -269,7 +261,7 @@ def run(args):
     scale = args.scale or (2 if args.task == "compressed" else 1)
     nnv = have_nnv()
     print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}", flush=True)
-    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, recoded=args.recoded)
+    maker = Maker(store, args.task, scale, args.seed, nnv=nnv)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
     # A run that is stopped leaves packs that can be read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
