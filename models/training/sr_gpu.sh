@@ -34,8 +34,8 @@ bundle() {
   local options=(--model "$model" --task "$task" --scale "$scale" --batch "$batch" --size 64)
   case $stage in
     base) train "$name" sr "$data" "${options[@]}" ;;
-    cool) train "$name" sr "$data" "${options[@]}" --anneal --loss mse ;;
-    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 1e-3 --anneal --loss mse --int8 --init "$out/$name/last.pt" ;;
+    cool) train "$name" sr "$data" "${options[@]}" --lr 1.2e-3 --adam --anneal --loss mse ;;
+    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 5e-4 --adam --anneal --loss mse --int8 --init "$out/$name/last.pt" ;;
     gan) ;;
     *) echo "sr_gpu: unknown stage $stage" >&2; exit 2 ;;
   esac

@@ -139,12 +139,15 @@ class Run:
         c = torch.load(path, map_location=self.args.device, weights_only=True)
         self.net.load_state_dict(c["net"])
         self.ema.load_state_dict(c["ema"])
-        if c.get("opt"):
-            self.opt.load_state_dict(c["opt"])
+        # What another optimiser kept is of no use, and its groups would bring that optimiser back.
+        kept = c.get("opt")
+        kept = kept if kept and [g["matrix"] for g in kept["param_groups"]] == [g["matrix"] for g in self.opt.param_groups] else None
+        if kept:
+            self.opt.load_state_dict(kept)
             for group, rate in zip(self.opt.param_groups, self.base):
                 group["lr"] = rate
         self.step, self.seconds = c["step"], c["seconds"]
-        self.cold_from = 0 if c.get("opt") else self.step
+        self.cold_from = 0 if kept else self.step
         print(f"resumed at step {self.step}", flush=True)
         return True
 

@@ -439,6 +439,17 @@ def test_a_run_keeps_the_architecture_that_it_began_with(pictures, tmp_path, mon
         train.run(options(pictures, tmp_path, "a", "--steps", "3", "--scale", "3"))
 
 
+def test_a_run_that_goes_on_takes_the_optimiser_that_is_asked_for(pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
+    matrices = []
+    for steps, more in (("2", []), ("3", []), ("4", ["--adam"]), ("5", ["--adam"])):
+        train.run(options(pictures, tmp_path, "a", "--steps", steps, *more))
+        groups = torch.load(tmp_path / "a" / "last.pt", weights_only=True)["opt"]["param_groups"]
+        matrices.append([g["matrix"] for g in groups])
+    assert matrices == [[True, False, False]] * 2 + [[False, False, False]] * 2
+
+
 def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
