@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nnvtrain.sr import data, export, gan, pairs, resample, train
+from nnvtrain.sr import data, export, gan, pairs, resample, teach, train
 from nnvtrain.sr.model import NAMES, Conv, SrConfig, SrNet, load_sr
 
 
@@ -404,6 +404,70 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
     assert manifest["network"][0]["parameters"] == load_sr(small).parameters_deployed()
     with pytest.raises(ValueError, match="second network"):
         export.write_bundle(bundle, "test", "", [small, small], {})
+
+
+def test_turns_are_eight_and_turned_back():
+    x = np.random.default_rng(0).integers(0, 9, (2, 5, 5))
+    assert len({teach.turned(x, k).tobytes() for k in range(8)}) == 8
+    assert all(np.array_equal(teach.back(teach.turned(x, k), k), x) for k in range(8))
+    corner = np.zeros((5, 5))
+    corner[0, 1] = 8
+
+    class First:
+        """Sees the first row alone: the mean of turns sees each border sample as often as it comes first."""
+
+        def run(self, _, feed):
+            y = np.zeros_like(feed["x"])
+            y[:, :, 0] = feed["x"][:, :, 0]
+            return [y]
+
+    assert teach.mean_of_turns(First(), corner)[0].tolist() == [0, 2, 0, 0, 0]
+    assert teach.mean_of_turns(First(), corner)[1:].sum() == 0
+
+
+def taught_file(path, scale=2, side=40, n=3, **facts):
+    rng = np.random.default_rng(1)
+    given = torch.from_numpy(rng.integers(0, 255 * teach.FINE, (n, side, side)).astype(np.int16))
+    large = given.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    torch.save({**dict(version=data.VERSION, task="bicubic", scale=scale, given=given, wanted=(large // teach.FINE).byte(), taught=large), **facts}, path)
+    return path
+
+
+def test_crops_of_taught_windows_keep_their_place(tmp_path):
+    file = taught_file(tmp_path / "a.taught")
+    for trust in (0.0, 1.0):
+        given, wanted = teach.Taught([file, file], trust).draw(40, 12, torch.Generator().manual_seed(0))
+        assert given.shape == (40, 1, 12, 12) and wanted.shape == (40, 1, 24, 24)
+        difference = (wanted[..., ::2, ::2] - given).abs().amax((1, 2, 3))
+        # Half of the inputs are rounded; the truth is whole, the teacher is not.
+        exact = (difference == 0).sum()
+        assert difference.max() <= 1 and (10 < exact < 30 if trust else exact == 0)
+    with pytest.raises(ValueError, match="smaller --size"):
+        teach.Taught([file], 0.5).draw(1, 32, torch.Generator())
+    with pytest.raises(ValueError, match="another"):
+        teach.Taught([file, taught_file(tmp_path / "b.taught", task="compressed")], 0.5)
+
+
+def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
+    train.run(options(pictures, tmp_path, "a", "--steps", "2"))
+    export.write_bundle(tmp_path / "bundle", "test", "", [tmp_path / "a" / "last.pt"], {})
+    parser = argparse.ArgumentParser()
+    teach.arguments(parser)
+    out = tmp_path / "w.taught"
+    common = ["--data", str(pictures), "--cache", str(tmp_path / "cache"), "--out", str(out), "--windows", "3"]
+    teach.run(parser.parse_args([*common, "--side", "40", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]))
+    # An untrained network is nearly the bicubic kernel, for which turns are all the same.
+    windows = teach.Taught([out], 1.0)
+    difference = windows.taught.float() / teach.FINE - windows.wanted.float()
+    assert windows.given.shape == (3, 40, 40) and 0 < difference[:, 16:-16, 16:-16].abs().mean() < 8
+    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--taught", str(out)))
+    with pytest.raises(SystemExit, match="not what is asked for"):
+        train.run(options(pictures, tmp_path, "c", "--scale", "3", "--taught", str(out)))
+    with pytest.raises(SystemExit, match="smaller --side"):
+        teach.run(parser.parse_args([*common, "--side", "400", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]))
 
 
 def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from ..train import Run
 from .data import open_planes
 from .graph import OUTPUTS_MULTIPLE
 from .model import NAMES, SrConfig, SrNet, load_sr
+from .teach import Taught
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
@@ -35,6 +36,8 @@ def arguments(p):
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
     p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
     p.add_argument("--below", type=float, help="only pairs for scale 1 whose input has a lower PSNR than this (docs/decisions.md has what came of it)")
+    p.add_argument("--taught", nargs="+", help="files of sr-teach, which crops are then drawn from")
+    p.add_argument("--trust", type=float, default=0.8, help="share of the teacher in what is wanted; the rest is the truth")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -213,6 +216,10 @@ def run(args):
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
     if args.below:
         train_set = train_set.subset(lambda i: psnr(train_set.squared_error(i)) < args.below)
+    if args.taught:
+        train_set = Taught(args.taught, args.trust, args.device)
+        if (train_set.task, train_set.scale) != (args.task, args.scale):
+            raise SystemExit(f"sr: --taught: {train_set.task} at scale {train_set.scale} is not what is asked for")
     state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
