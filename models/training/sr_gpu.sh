@@ -4,9 +4,10 @@
 #     PICTURES  folder of pictures or of *.nnvpack        PAIRS  folder of *.nnvpairs (tasks compressed and repair are left out without any)
 #     base      full learning rate; may be called again   cool   learning rate to zero, squared error
 #     int8      8-bit fine-tuning from the cooled state   gan    adversarial fine-tuning of balanced x2
+#               both learn from OUT/NAME.taught where sr-teach has written one
 #     NAME      only these, e.g. fast-x2 compressed-x2    (DEVICE, THREADS and CACHE may be set in the environment)
 set -euo pipefail
-(($# >= 5)) || { sed -n '2,8s/^# \{0,1\}//p' "$0"; exit 2; }
+(($# >= 5)) || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2; }
 pictures=$1 pairs=$2 out=$3 stage=$4 minutes=$5
 shift 5
 only=" $* "
@@ -32,10 +33,12 @@ train() {
 bundle() {
   local name=$1 model=$2 task=$3 scale=$4 data=$5 batch=$6
   local options=(--model "$model" --task "$task" --scale "$scale" --batch "$batch" --size 64)
+  local lessons=()
+  if [[ -e $out/$name.taught ]]; then lessons=(--taught "$out/$name.taught"); fi
   case $stage in
     base) train "$name" sr "$data" "${options[@]}" ;;
-    cool) train "$name" sr "$data" "${options[@]}" --lr 1.2e-3 --adam --anneal --loss mse ;;
-    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 5e-4 --adam --anneal --loss mse --int8 --init "$out/$name/last.pt" ;;
+    cool) train "$name" sr "$data" "${options[@]}" --lr 1.2e-3 --adam --anneal --loss mse "${lessons[@]}" ;;
+    int8) train "$name-int8" sr "$data" "${options[@]}" --lr 5e-4 --adam --anneal --loss mse --int8 --init "$out/$name/last.pt" "${lessons[@]}" ;;
     gan) ;;
     *) echo "sr_gpu: unknown stage $stage" >&2; exit 2 ;;
   esac

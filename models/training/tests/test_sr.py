@@ -446,6 +446,9 @@ def test_crops_of_taught_windows_keep_their_place(tmp_path):
         teach.Taught([file], 0.5).draw(1, 32, torch.Generator())
     with pytest.raises(ValueError, match="another"):
         teach.Taught([file, taught_file(tmp_path / "b.taught", task="compressed")], 0.5)
+    torch.save({"net": {}}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="not of sr-teach"):
+        teach.Taught([tmp_path / "last.pt"], 0.5)
 
 
 def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):

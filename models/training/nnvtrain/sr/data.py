@@ -90,11 +90,19 @@ class Planes:
     def subset(self, keep) -> "Planes":
         return Planes(self.data, [e for i, e in enumerate(self.entries) if keep(i)], self.scale)
 
+    def entry(self, index: int):
+        """u8 views of an entry: what is wanted, and the input of a pair (else None)."""
+        e, s = self.entries[index], self.scale
+
+        def view(at, h, w):
+            return self.data[at : at + h * w].view(h, w)
+
+        return view(e["offset"], e["h"], e["w"]), view(e["small"], e["h"] // s, e["w"] // s) if self.paired else None
+
     def squared_error(self, index: int) -> float:
         """Mean squared error of the input of a pair of scale 1."""
-        e = self.entries[index]
-        wanted, given = (self.data[at : at + e["h"] * e["w"]].float() for at in (e["offset"], e["small"]))
-        return float((wanted - given).square().mean())
+        wanted, given = self.entry(index)
+        return float((wanted.float() - given.float()).square().mean())
 
     def _gather(self, offset, width, top, left, size, turn):
         """Crops [B,1,size,size]: flips and transposes are a matter of indices."""
@@ -132,14 +140,11 @@ class Planes:
 
     def whole(self, index: int, largest: int = 384, multiple: int = 1):
         """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""
-        e, s = self.entries[index], self.scale
-        h, w = (min(n, largest) // (s * multiple) * s * multiple for n in (e["h"], e["w"]))
-        top, left = ((n - k) // (2 * s * multiple) * s * multiple for n, k in ((e["h"], h), (e["w"], w)))
-        plane = self.data[e["offset"] : e["offset"] + e["h"] * e["w"]].view(e["h"], e["w"])
+        s, (plane, small) = self.scale, self.entry(index)
+        h, w = (min(n, largest) // (s * multiple) * s * multiple for n in plane.shape)
+        top, left = ((n - k) // (2 * s * multiple) * s * multiple for n, k in zip(plane.shape, (h, w)))
         wanted = plane[top : top + h, left : left + w].float()[None, None]
         if self.paired:
-            ws = e["w"] // s
-            small = self.data[e["small"] : e["small"] + e["h"] // s * ws].view(-1, ws)
             return small[top // s : (top + h) // s, left // s : (left + w) // s].float()[None, None], wanted
         if s == 1:
             return wanted, wanted

@@ -56,8 +56,8 @@ class Taught:
     def __init__(self, files, trust: float, device="cpu"):
         parts = [torch.load(f, map_location=device, weights_only=True) for f in files]
         for file, part in zip(files, parts):
-            if part["version"] != VERSION or (part["task"], part["scale"]) != (parts[0]["task"], parts[0]["scale"]):
-                raise ValueError(f"{file}: of another version, task or scale")
+            if part.get("version") != VERSION or (part["task"], part["scale"]) != (parts[0]["task"], parts[0]["scale"]):
+                raise ValueError(f"{file}: of another version, task or scale, or not of sr-teach")
         self.task, self.scale, self.trust = parts[0]["task"], parts[0]["scale"], trust
         self.given, self.wanted, self.taught = (torch.cat([p[k] for p in parts]) for k in ("given", "wanted", "taught"))
 
@@ -90,15 +90,12 @@ def _turn(x: torch.Tensor, k: int) -> torch.Tensor:
 
 def window(planes, index: int, side: int, rng):
     """(given float [side,side], wanted u8) at a random place of an entry."""
-    e, s = planes.entries[index], planes.scale
-    plane = planes.data[e["offset"] : e["offset"] + e["h"] * e["w"]].view(e["h"], e["w"])
+    s, (plane, small) = planes.scale, planes.entry(index)
     margin = 0 if planes.paired or s == 1 else down_margin(s)
     need = side * s + 2 * margin
-    top, left = (int(torch.randint((n - need) // s + 1, (1,), generator=rng)) * s for n in (e["h"], e["w"]))
+    top, left = (int(torch.randint((n - need) // s + 1, (1,), generator=rng)) * s for n in plane.shape)
     wanted = plane[top : top + need, left : left + need]
     if planes.paired:
-        ws = e["w"] // s
-        small = planes.data[e["small"] : e["small"] + e["h"] // s * ws].view(-1, ws)
         return small[top // s : top // s + side, left // s : left // s + side].float(), wanted
     if s == 1:
         return wanted.float(), wanted
