@@ -2,7 +2,7 @@
 //! Times super-resolution per frame, and the plain kernel alone.
 //!
 //! `cargo run --release --example sr_bench -- [bundle folder or name] [--scale 2] [--sizes 640x360,960x540] [--threads 2]
-//! [--batch 1] [--format i420|nv12|i420_10|p010|y444|rgb|gray8] [--memory MiB]`
+//! [--batch 1] [--ensemble 1] [--format i420|nv12|i420_10|p010|y444|rgb|gray8] [--memory MiB]`
 //!
 //! Sizes are those before scaling. Prints milliseconds per frame (median of runs; processor time as the mean, which says
 //! more on a busy machine): all of it, the network's share, and scaling all planes by the plain kernel, which is what a late
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};
-use gstnnv::sr::{Format, Job, Layout, PlainScaler, Planes, PlanesMut, Upscaler};
+use gstnnv::sr::{Ensemble, Format, Job, Layout, PlainScaler, Planes, PlanesMut, Upscaler};
 
 struct Arguments {
     bundle: Option<ModelSource>,
@@ -21,6 +21,7 @@ struct Arguments {
     sizes: Vec<(usize, usize)>,
     threads: u32,
     batch: usize,
+    ensemble: Ensemble,
     format: Format,
     /// Bytes; `None`: as the element does.
     memory: Option<usize>,
@@ -33,6 +34,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
         sizes: vec![(640, 360), (960, 540)],
         threads: 2,
         batch: 1,
+        ensemble: Ensemble::ONE,
         format: Format::I420,
         memory: None,
     };
@@ -52,6 +54,7 @@ fn arguments() -> Result<Arguments, Box<dyn Error>> {
             }
             "--threads" => result.threads = value()?.parse()?,
             "--batch" => result.batch = value()?.parse::<usize>()?.max(1),
+            "--ensemble" => result.ensemble = Ensemble::new(value()?.parse()?),
             "--format" => {
                 result.format = match value()?.as_str() {
                     "i420" => Format::I420,
@@ -190,7 +193,8 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut upscaler = match arguments.memory {
                 Some(memory) => Upscaler::with_memory(layout, network.clone(), threads, memory)?,
                 None => Upscaler::new(layout, network.clone(), threads)?,
-            };
+            }
+            .with_ensemble(arguments.ensemble);
             let mut turn = 0;
             let mut network_ms = Vec::new();
             let (all, cpu) = time(|| {

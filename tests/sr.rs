@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use gstnnv::nn::{Cancel, ModelSource, NnError, RuntimeOptions, SrBundle, SrNetwork};
 use gstnnv::sr::{
-    Done, Format, Job, Layout, LayoutError, PlainScaler, Planes, PlanesMut, SrError, Upscaler,
+    Done, Ensemble, Format, Job, Layout, LayoutError, PlainScaler, Planes, PlanesMut, SrError,
+    Upscaler,
 };
 
 const FORMATS: [Format; 7] = [
@@ -386,6 +387,89 @@ fn batches_give_what_single_pictures_give() {
     }
 }
 
+/// A quarter turn of a `Gray8` picture.
+fn turned(picture: &Picture, width: usize) -> Picture {
+    let plane = &picture.planes[0];
+    let height = plane.len() / width;
+    let turned = |i: usize| plane[(height - 1 - i % height) * width + i / height];
+    Picture {
+        planes: vec![(0..plane.len()).map(turned).collect()],
+        strides: vec![height],
+    }
+}
+
+#[test]
+fn an_ensemble_does_not_care_which_way_a_picture_lies() {
+    let network = network("sr-random", 2);
+    let (w, h) = (31, 20);
+    let lying = Layout::new(Format::Gray8, w, h).unwrap();
+    let standing = Layout::new(Format::Gray8, h, w).unwrap();
+    let input = Picture::textured(lying, 7);
+    let largest_difference = |turns| {
+        let ensemble = Ensemble::new(turns);
+        let upscaler = |layout| {
+            Upscaler::new(layout, network.clone(), 2)
+                .unwrap()
+                .with_ensemble(ensemble)
+        };
+        let first = turned(&one(&mut upscaler(lying), &input, 1.0), 2 * w);
+        let second = one(&mut upscaler(standing), &turned(&input, w), 1.0);
+        let differences = first.planes[0].iter().zip(&second.planes[0]);
+        differences.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    };
+    // A network does; the mean over all turns, or over the four rotations, does not.
+    assert!(largest_difference(1) > 5);
+    assert!(largest_difference(2) > 5);
+    assert!(largest_difference(4) <= 1);
+    assert!(largest_difference(8) <= 1);
+}
+
+#[test]
+fn an_ensemble_of_a_symmetric_network_is_the_network() {
+    for scale in [1, 2] {
+        let network = network("sr-exact", scale);
+        for layout in layouts() {
+            let input = Picture::textured(layout, 8);
+            let mut single = Upscaler::new(layout, network.clone(), 2).unwrap();
+            let expected = one(&mut single, &input, 1.0);
+            for turns in [2, 3, 8] {
+                let mut upscaler = Upscaler::new(layout, network.clone(), 1)
+                    .unwrap()
+                    .with_ensemble(Ensemble::new(turns));
+                let got = one(&mut upscaler, &input, 1.0);
+                let to = upscaler.output();
+                for c in 0..if layout.format == Format::Rgb { 3 } else { 1 } {
+                    let (got, expected) = (got.codes(to, c), expected.codes(to, c));
+                    // Sums in another order may round a tie to the other side.
+                    assert!(got.iter().zip(&expected).all(|(a, b)| (a - b).abs() <= 1));
+                }
+                assert_eq!(got.planes[1..], expected.planes[1..], "{layout:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn ensembles_of_tiles_and_batches_are_those_of_pictures() {
+    for (name, scale) in [("sr-random", 2), ("sr-folded", 1)] {
+        let network = network(name, scale);
+        let layout = Layout::new(Format::I42010Le, 83, 131).unwrap();
+        let inputs: Vec<_> = (0..3).map(|i| Picture::textured(layout, i)).collect();
+        let upscaler = |memory| {
+            Upscaler::with_memory(layout, network.clone(), 2, memory)
+                .unwrap()
+                .with_ensemble(Ensemble::new(8))
+        };
+        let mut whole = upscaler(usize::MAX);
+        let singly: Vec<_> = inputs.iter().map(|p| one(&mut whole, p, 1.0)).collect();
+        let jobs: Vec<_> = inputs.iter().map(|p| (p, 1.0, false)).collect();
+        assert_eq!(run(&mut upscaler(usize::MAX), &jobs).0, singly, "{name}");
+        let mut tiled = upscaler(5000 * network.facts().bytes_per_sample());
+        assert!(tiled.tiles() > 1);
+        assert_eq!(run(&mut tiled, &jobs).0, singly, "{name}");
+    }
+}
+
 #[test]
 fn equal_pictures_are_computed_once() {
     let layout = Layout::new(Format::I420, 20, 10).unwrap();
@@ -506,8 +590,13 @@ impl Copy {
     }
 
     fn error(&self, scale: usize) -> String {
+        // A network in use is shared without a look at its file: these options are no other test's.
+        let options = RuntimeOptions {
+            threads: 3,
+            ..RuntimeOptions::default()
+        };
         SrBundle::open(&ModelSource::Folder(self.0.clone()))
-            .and_then(|bundle| bundle.network(scale, &RuntimeOptions::default()))
+            .and_then(|bundle| bundle.network(scale, &options))
             .unwrap_err()
             .to_string()
     }

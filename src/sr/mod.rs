@@ -24,6 +24,7 @@
 //! # Ok(()) }
 //! ```
 
+mod ensemble;
 mod kernel;
 mod layout;
 mod plain;
@@ -31,6 +32,7 @@ mod rows;
 mod tiles;
 mod upscaler;
 
+pub use ensemble::Ensemble;
 pub use layout::{Format, Layout, LayoutError, MAX_SIZE, Planes, PlanesMut};
 pub use plain::PlainScaler;
 pub use upscaler::{Done, Job, Outcome, SrError, Upscaler};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::ensemble::Ensemble;
 use super::layout::{Layout, LayoutError, Planes, PlanesMut};
 use super::plain::{Painting, PlainScaler, Task};
 use super::rows;
@@ -101,6 +102,7 @@ impl Kept {
 pub struct Upscaler {
     plain: PlainScaler,
     network: Arc<SrNetwork>,
+    ensemble: Ensemble,
     tiles: Tiles,
     /// Pictures that go through the network in one run.
     batch: usize,
@@ -143,11 +145,18 @@ impl Upscaler {
         Ok(Self {
             plain: PlainScaler::new(input, facts.scale, threads),
             network,
+            ensemble: Ensemble::ONE,
             tiles,
             batch,
             kept: None,
             x: Vec::new(),
         })
+    }
+
+    /// The same, with the mean over turns of each picture for its result.
+    #[must_use]
+    pub fn with_ensemble(self, ensemble: Ensemble) -> Self {
+        Self { ensemble, ..self }
     }
 
     /// Layout of the pictures that come in.
@@ -165,7 +174,7 @@ impl Upscaler {
         &self.network
     }
 
-    /// Runs of the network for one picture.
+    /// Parts in which a picture goes through the network.
     pub fn tiles(&self) -> usize {
         self.tiles.len()
     }
@@ -260,7 +269,11 @@ impl Upscaler {
                 x.resize(jobs.len() * width * height, 0.0);
                 self.feed(jobs, (left, top), width, &mut x);
                 let started = Instant::now();
-                let y = self.network.run(&x, [jobs.len(), height, width], cancel)?;
+                let shape = [jobs.len(), height, width];
+                let threads = self.plain.threads();
+                let y = self
+                    .ensemble
+                    .run(&self.network, &x, shape, threads, cancel)?;
                 time += started.elapsed();
                 let tasks = jobs.iter_mut().enumerate().flat_map(|(i, job)| {
                     let painting = Painting {

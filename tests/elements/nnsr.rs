@@ -422,6 +422,33 @@ fn batches_wait_no_longer_than_they_say() {
 }
 
 #[test]
+fn self_ensemble_is_another_picture_at_the_same_latency() {
+    within(|| {
+        let info = i420(32, 24);
+        let pictures = |properties: &[(&str, &str)]| {
+            let mut h = started("sr-random", &info, properties);
+            assert_eq!(h.query_latency(), Some(gst::ClockTime::ZERO));
+            for t in 0..3 {
+                h.push(frame(&info, t)).unwrap();
+            }
+            assert_eq!(stat(&h.element().unwrap(), "enhanced"), 3);
+            let out = caps_of(&h);
+            let shown = pull_all(&mut h);
+            assert_eq!(shown.len(), 3);
+            shown
+                .iter()
+                .map(|b| read(b, &out).checksum())
+                .collect::<Vec<_>>()
+        };
+        let single = pictures(&[]);
+        assert_eq!(pictures(&[("self-ensemble", "1")]), single);
+        let all = pictures(&[("self-ensemble", "8")]);
+        assert!(all.iter().zip(&single).all(|(a, b)| a != b));
+        assert_eq!(pictures(&[("self-ensemble", "8")]), all);
+    });
+}
+
+#[test]
 fn serialized_events_do_not_overtake_frames() {
     within(|| {
         let info = i420(32, 24);

@@ -48,7 +48,16 @@ fn every_property_is_there_and_explained() {
     for (element, own) in [
         ("nnvenc", &encoder[..]),
         ("nnvdec", &["conceal"]),
-        ("nnsr", &["scale", "strength", "batch-size", "qos-mode"]),
+        (
+            "nnsr",
+            &[
+                "scale",
+                "strength",
+                "self-ensemble",
+                "batch-size",
+                "qos-mode",
+            ],
+        ),
     ] {
         let specs = specs(element);
         let mut names: Vec<_> = specs.iter().map(|s| s.name()).collect();

@@ -8,7 +8,7 @@ from pathlib import Path
 from nnvrd.clips import REPO
 
 from . import measure, peers, report
-from .bundles import load, shipped
+from .bundles import ensembles, load, shipped
 from .store import Clip, Picture, Small, Speed, Table
 
 FRAMES, QUICK_FRAMES = {"clips": 12, "small": 32}, 8
@@ -43,7 +43,7 @@ def main():
         return a.frames or (QUICK_FRAMES if a.quick else FRAMES[part])
 
     if "pictures" in parts:
-        measure.pictures(tables["pictures"], networks + others, a.quick)
+        measure.pictures(tables["pictures"], networks + ensembles(networks) + others, a.quick)
     if "speed" in parts:
         measure.speed(tables["speed"], networks, a.threads, a.seconds)
     if "clips" in parts:

@@ -9,7 +9,7 @@ from nnvrd.clips import find_clips
 from nnvrd.png import write_png
 from nnvrd.report import markdown_table
 
-from .bundles import Network
+from .bundles import Network, ensembles
 from .measure import BITS, DATASETS, NOISE, REPAIR_CRF, UPSCALE_CRF
 from .peers import ALL as PEERS
 from .planes import KERNELS, read_luma, resize
@@ -30,7 +30,8 @@ clips: ffmpeg). Peers' networks come from packages of the Python registry (`benc
 
 
 def short(method: str) -> str:
-    return method.split("@")[0]
+    name, _, version = method.partition("@")
+    return f"{name}, self-ensemble=8" if version.endswith("+8") else name
 
 
 def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> list[str]:
@@ -45,7 +46,7 @@ def picture_tables(table: Table, networks: list[Network]) -> list[str]:
     for scale, bits in ((1, 8), *((s, b) for s in (2, 3, 4) for b in BITS)):
         body = []
         plain = tuple(KERNELS) if scale > 1 else ("noisy",)
-        for method in current(table, networks, scale, plain):
+        for method in current(table, networks + ensembles(networks), scale, plain):
             cells = []
             for dataset in DATASETS:
                 rows = table.select(dataset=dataset, scale=scale, bits=bits, method=method)
