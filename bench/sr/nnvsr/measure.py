@@ -23,7 +23,8 @@ from .store import Clip, Picture, Small, Speed, Table
 
 # The small picture's. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: 10 bits, the finest that the element takes, come next to that.
 BITS = (8, 10)
-DATASETS = ("set5", "set14", "bsd100")
+# The first three are those of papers; networks are chosen by the last.
+DATASETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "kodak": "Kodak"}
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
 # Peers' networks take seconds for a frame: one quality is enough to see where they stand.
 PEERS_CRF = (27,)
