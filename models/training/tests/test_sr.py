@@ -162,6 +162,14 @@ def test_check_finds_another_network():
     pytest.importorskip("onnxruntime")
     with pytest.raises(ValueError, match="differ"):
         export.check(noisy_net(depth=1), export.graph_of(noisy_net(depth=2)))
+    # One bias that is a tenth of a code value off shows, with 8 bits too.
+    for int8 in (False, True):
+        net = noisy_net(int8=int8)
+        graph = export.graph_of(net)
+        with torch.no_grad():
+            net.body[0].bias[:] += 0.1 / 255
+        with pytest.raises(ValueError, match="differ"):
+            export.check(net, graph)
 
 
 # ------------------------------------------------------------------ material
