@@ -206,6 +206,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                         input: read(layout, input, strides),
                         output: write(to, output, out_strides),
                         strength: 1.0,
+                        psnr: None,
                         late: false,
                     })
                     .collect();

@@ -153,6 +153,7 @@ fn run(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Pictur
             input: input.read(from),
             output: output.write(to),
             strength: *strength,
+            psnr: None,
             late: *late,
         })
         .collect();
@@ -349,12 +350,16 @@ fn a_tile_of_the_network_is_a_part_of_the_whole() {
     let picture: Vec<f32> = (0..w * h)
         .map(|i| ((i * 2654435761) >> 9 & 255) as f32 / 255.0)
         .collect();
-    let whole = network.run(&picture, [1, h, w], &Cancel::new()).unwrap();
+    let whole = network
+        .run(&picture, [1, h, w], &[], &Cancel::new())
+        .unwrap();
     let (left, top, tw, th) = (31, 17, 64, 48);
     let tile: Vec<f32> = (top..top + th)
         .flat_map(|y| picture[y * w + left..][..tw].to_vec())
         .collect();
-    let part = network.run(&tile, [1, th, tw], &Cancel::new()).unwrap();
+    let part = network
+        .run(&tile, [1, th, tw], &[], &Cancel::new())
+        .unwrap();
     for y in 2 * radius..2 * (th - radius) {
         let inside = 2 * radius..2 * (tw - radius);
         let a = &whole.picture(0)[(2 * top + y) * 2 * w + 2 * left..][inside.clone()];
@@ -518,6 +523,7 @@ fn cancelled_runs_say_so_and_later_ones_work() {
         input: input.read(layout),
         output: output.write(to),
         strength: 1.0,
+        psnr: None,
         late: false,
     }];
     let error = upscaler.run(&mut job, &cancel).unwrap_err();
@@ -527,6 +533,49 @@ fn cancelled_runs_say_so_and_later_ones_work() {
         upscaler.run(&mut job, &cancel).unwrap().done,
         [Done::Enhanced]
     );
+}
+
+#[test]
+fn networks_hear_the_quality_of_each_picture() {
+    let layout = Layout::new(Format::Gray8, 40, 30).unwrap();
+    let told = [None, Some(20.0), Some(35.5)];
+    let inputs = [1, 2, 3].map(|seed| {
+        let mut picture = Picture::textured(layout, seed);
+        picture.planes[0].iter_mut().for_each(|v| *v /= 2);
+        picture
+    });
+    let network = network("sr-rated", 1);
+    assert!(network.is_rated());
+    // All in one run; one after the other and in tiles; turned.
+    for (memory, turns) in [(512 << 20, 1), (40_000, 1), (512 << 20, 8)] {
+        let upscaler = Upscaler::with_memory(layout, network.clone(), 1, memory).unwrap();
+        let mut upscaler = upscaler.with_ensemble(Ensemble::new(turns));
+        let mut outputs = vec![Picture::blank(layout); inputs.len()];
+        let mut jobs: Vec<_> = inputs
+            .iter()
+            .zip(&mut outputs)
+            .zip(told)
+            .map(|((input, output), psnr)| Job {
+                input: input.read(layout),
+                output: output.write(layout),
+                strength: 1.0,
+                psnr,
+                late: false,
+            })
+            .collect();
+        upscaler.run(&mut jobs, &Cancel::new()).unwrap();
+        drop(jobs);
+        for ((input, output), added) in inputs.iter().zip(&outputs).zip([0, 20, 36]) {
+            let codes = input.codes(layout, 0).into_iter().map(|v| v + added);
+            let got = output.codes(layout, 0);
+            // A half rounds to even.
+            let near = |(a, b): (i32, &i32)| a == *b || added == 36 && a == b + 1;
+            assert!(
+                codes.zip(&got).all(near),
+                "{added}, {memory} bytes, {turns} turns"
+            );
+        }
+    }
 }
 
 #[test]
@@ -541,6 +590,7 @@ fn wrong_pictures_are_refused() {
         input: input.read(other),
         output: output.write(to),
         strength: 1.0,
+        psnr: None,
         late: false,
     }];
     let error = upscaler.run(&mut job, &Cancel::new()).unwrap_err();

@@ -94,6 +94,11 @@ impl Graph {
         })
     }
 
+    /// Whether it has an input of that name.
+    pub(super) fn takes(&self, name: &str) -> bool {
+        self.inputs.iter().any(|input| input == name)
+    }
+
     /// Runs the network on named inputs and returns the named outputs.
     pub(super) fn run<'v, const N: usize>(
         &self,

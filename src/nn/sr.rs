@@ -25,6 +25,9 @@
 //! A graph takes `x`, float32 `[N, 1, H, W]`, and gives `y`, float32 `[N, 1, scale·H, scale·W]`: luma in limited range
 //! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within
 //! `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
+//!
+//! A graph may also take `psnr`, float32 `[N, 1, 1, 1]`: what quality the luma of each picture is thought to have, in dB; 0 where
+//! nobody knows.
 
 use std::sync::Arc;
 
@@ -48,6 +51,10 @@ const MAX_FOLD: usize = 8;
 const MAX_CHANNELS: usize = 4096;
 /// Most samples of one run: what ONNX Runtime indexes with 32 bits.
 const MAX_SAMPLES: usize = 1 << 27;
+
+/// The input that tells of quality, and what it holds where there is nothing to tell.
+const PSNR: &str = "psnr";
+const UNKNOWN: f32 = 0.0;
 
 /// Names of the graphs in messages, by scale.
 const GRAPHS: [&str; MAX_SCALE] = ["x1", "x2", "x3", "x4"];
@@ -380,7 +387,7 @@ impl SrNetwork {
         options: &RuntimeOptions,
     ) -> Result<Self> {
         let contract = Contract {
-            may_take: &[("x", F32)],
+            may_take: &[("x", F32), (PSNR, F32)],
             must_give: &[("y", F32)],
             channels: &|_| Some(1),
         };
@@ -397,7 +404,7 @@ impl SrNetwork {
         let fold = network.facts.fold;
         for (n, h, w) in [(1, fold, fold), (2, 3 * fold, 5 * fold)] {
             network
-                .run(&vec![0.5; n * h * w], [n, h, w], &Cancel::new())
+                .run(&vec![0.5; n * h * w], [n, h, w], &[], &Cancel::new())
                 .map_err(|e| match e {
                     NnError::Run { what, .. } => NnError::Bundle {
                         bundle: bundle.into(),
@@ -429,11 +436,23 @@ impl SrNetwork {
         &self.warnings
     }
 
-    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255.
+    /// Whether it makes use of what is known of a picture's quality.
+    pub fn is_rated(&self) -> bool {
+        self.graph.takes(PSNR)
+    }
+
+    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255. `psnr`: what
+    /// quality that luma is thought to have, in dB, where it is known; of pictures beyond its end nothing is.
     ///
     /// # Errors
     /// [`NnError::Input`] for another number of samples, or none; [`NnError::Cancelled`]; [`NnError::Run`].
-    pub fn run(&self, x: &[f32], [n, h, w]: [usize; 3], cancel: &Cancel) -> Result<Upscaled> {
+    pub fn run(
+        &self,
+        x: &[f32],
+        [n, h, w]: [usize; 3],
+        psnr: &[Option<f32>],
+        cancel: &Cancel,
+    ) -> Result<Upscaled> {
         let samples = [n, h, w].iter().try_fold(1usize, |a, &b| a.checked_mul(b));
         if samples != Some(x.len()) || !(1..=MAX_SAMPLES).contains(&x.len()) {
             return Err(NnError::Input(format!(
@@ -441,8 +460,14 @@ impl SrNetwork {
                 x.len()
             )));
         }
-        let feed = |_: &str| {
-            Some(TensorRef::from_array_view(([n, 1, h, w], x)).map(SessionInputValue::from))
+        let known = psnr.iter().map(|psnr| psnr.unwrap_or(UNKNOWN));
+        let psnr: Vec<f32> = known.chain(std::iter::repeat(UNKNOWN)).take(n).collect();
+        let feed = |name: &str| {
+            Some(match name {
+                PSNR => TensorRef::from_array_view(([n, 1, 1, 1], &psnr[..]))
+                    .map(SessionInputValue::from),
+                _ => TensorRef::from_array_view(([n, 1, h, w], x)).map(SessionInputValue::from),
+            })
         };
         let [y] = self.graph.run(feed, ["y"], cancel)?;
         let scale = self.facts.scale;

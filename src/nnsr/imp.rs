@@ -20,7 +20,9 @@ use crate::common::{self, CommonSettings, lock};
 use crate::nn::{
     Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr,
 };
-use crate::sr::{Done, Ensemble, Job, Layout, LayoutError, Planes, PlanesMut, SrError, Upscaler};
+use crate::sr::{
+    Codec, Done, Ensemble, Job, Layout, LayoutError, Planes, PlanesMut, Rater, SrError, Upscaler,
+};
 
 /// Most frames in one run of the network.
 const MAX_BATCH: u32 = 32;
@@ -60,6 +62,8 @@ struct Settings {
     scale: u32,
     strength: f64,
     self_ensemble: u32,
+    /// 0: what tags say.
+    source_bitrate: u32,
     batch_size: u32,
     qos_mode: QosMode,
 }
@@ -71,6 +75,7 @@ impl Default for Settings {
             scale: 0,
             strength: 1.0,
             self_ensemble: 1,
+            source_bitrate: 0,
             batch_size: 1,
             qos_mode: QosMode::default(),
         }
@@ -142,10 +147,43 @@ struct State {
     input: gst_video::VideoInfo,
     output: gst_video::VideoInfo,
     waiting: Vec<Waiting>,
+    /// Has looked at the frames so far.
+    rater: Rater,
     /// Finished frames, the next one last.
     ready: Vec<gst::Buffer>,
     /// Frames were left out before the next one.
     discont: bool,
+}
+
+/// What tags say of the coded video.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Source {
+    codec: Option<Codec>,
+    bitrate: Option<u32>,
+}
+
+impl Source {
+    /// Takes over what there is. Parsers measure, and say it again and again.
+    fn hear(&mut self, tags: &gst::TagListRef) {
+        if let Some(codec) = tags.get::<gst::tags::VideoCodec>() {
+            self.codec = Codec::from_name(codec.get());
+        }
+        if let Some(bitrate) = tags.get::<gst::tags::Bitrate>() {
+            self.bitrate = Some(bitrate.get());
+        }
+    }
+
+    /// Format and bits per luma sample; `given` is the user's bit rate, or 0.
+    fn bits(self, given: u32, info: &gst_video::VideoInfo) -> Option<(Codec, f64)> {
+        let (codec, bitrate) = match given {
+            0 => (self.codec?, self.bitrate?),
+            given => (self.codec.unwrap_or(Codec::H264), given),
+        };
+        let fps = info.fps();
+        let samples = f64::from(info.width()) * f64::from(info.height());
+        let rate = samples * f64::from(fps.numer()) / f64::from(fps.denom());
+        (bitrate > 0 && rate > 0.0).then(|| (codec, f64::from(bitrate) / rate))
+    }
 }
 
 /// Facts since the last start.
@@ -159,6 +197,7 @@ struct Stats {
     dropped: u64,
     busy: Duration,
     network: Duration,
+    source_psnr: f32,
 }
 
 impl Stats {
@@ -177,6 +216,7 @@ impl Stats {
             )
             .field("frame-ms", per(self.busy, self.frames_out))
             .field("network-ms", per(self.network, self.enhanced))
+            .field("source-psnr", f64::from(self.source_psnr))
             .build()
     }
 }
@@ -200,6 +240,7 @@ pub struct NnSr {
     /// Sizes before and after, for metadata; outside of `state`, which is locked while buffers are made.
     infos: Mutex<Option<(gst_video::VideoInfo, gst_video::VideoInfo)>>,
     stats: Mutex<Stats>,
+    source: Mutex<Source>,
     provider: Mutex<Option<&'static str>>,
     latency: Mutex<gst::ClockTime>,
     /// Frames up to this running time are late.
@@ -258,6 +299,16 @@ impl ObjectImpl for NnSr {
                     .default_value(d.self_ensemble)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecUInt::builder("source-bitrate")
+                    .nick("Source bit rate")
+                    .blurb(
+                        "Bits per second of the coded video, from which a network that repairs \
+                         estimates how much there is to repair (0: what parsers and demuxers say \
+                         in tags; the format is the tags', else H.264; where nobody says, the \
+                         network is careful)",
+                    )
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecUInt::builder("batch-size")
                     .nick("Batch size")
                     .blurb(
@@ -285,7 +336,9 @@ impl ObjectImpl for NnSr {
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
                  or strength 0), dropped (uint64); fps, frame-ms (all work per frame out) and \
-                 network-ms (per enhanced frame), the times in ms (double)",
+                 network-ms (per enhanced frame), the times in ms (double); source-psnr, the \
+                 quality in dB that the last frame is thought to have, 0 where that is not known \
+                 or of no use (double)",
             ));
             specs
         });
@@ -301,6 +354,9 @@ impl ObjectImpl for NnSr {
             "scale" => guard.scale = value.get().expect("type checked upstream"),
             // These are taken over with the next frame.
             "strength" => guard.strength = value.get().expect("type checked upstream"),
+            "source-bitrate" => {
+                guard.source_bitrate = value.get().expect("type checked upstream");
+            }
             "qos-mode" => guard.qos_mode = value.get().expect("type checked upstream"),
             "self-ensemble" => {
                 guard.self_ensemble = value.get().expect("type checked upstream");
@@ -319,6 +375,7 @@ impl ObjectImpl for NnSr {
             "scale" => s.scale.to_value(),
             "strength" => s.strength.to_value(),
             "self-ensemble" => s.self_ensemble.to_value(),
+            "source-bitrate" => s.source_bitrate.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "qos-mode" => s.qos_mode.to_value(),
             "active-execution-provider" => lock(&self.provider).to_value(),
@@ -394,6 +451,7 @@ impl BaseTransformImpl for NnSr {
         *lock(&self.infos) = None;
         *lock(&self.network) = None;
         *lock(&self.scales) = None;
+        *lock(&self.source) = Source::default();
         *lock(&self.deadline) = None;
         *lock(&self.latency) = gst::ClockTime::ZERO;
         *lock(&self.provider) = None;
@@ -473,6 +531,7 @@ impl BaseTransformImpl for NnSr {
                 if let Some(state) = lock(&self.state).as_mut() {
                     state.waiting.clear();
                     state.ready.clear();
+                    state.rater.reset();
                     state.discont = false;
                 }
                 *lock(&self.deadline) = None;
@@ -491,6 +550,13 @@ impl BaseTransformImpl for NnSr {
                 // It belongs behind the frames that came before it. If they fail, the next frame says so.
                 if let Err(e) = self.drain() {
                     gst::debug!(CAT, imp = self, "Frames before {event:?} are lost: {e}");
+                }
+                match event.view() {
+                    gst::EventView::StreamStart(_) => *lock(&self.source) = Source::default(),
+                    gst::EventView::Tag(tag) if tag.tag().scope() == gst::TagScope::Stream => {
+                        lock(&self.source).hear(tag.tag());
+                    }
+                    _ => {}
                 }
             }
             _ => {}
@@ -620,6 +686,9 @@ impl BaseTransformImpl for NnSr {
         if is_discont {
             // What came before a gap does not wait for what comes after it.
             self.drain()?;
+            if let Some(state) = lock(&self.state).as_mut() {
+                state.rater.reset();
+            }
         }
         // Negotiates anew where downstream asks for it.
         let success = self.parent_submit_input_buffer(is_discont, inbuf)?;
@@ -781,6 +850,7 @@ impl NnSr {
             input,
             output,
             waiting: Vec::new(),
+            rater: Rater::default(),
             ready: Vec::new(),
             discont: false,
         });
@@ -830,7 +900,11 @@ impl NnSr {
     }
 
     fn scale(&self, state: &mut State) -> Result<(), gst::FlowError> {
-        let qos_mode = lock(&self.settings).qos_mode;
+        let Settings {
+            qos_mode,
+            source_bitrate,
+            ..
+        } = *lock(&self.settings);
         let mut finished: Vec<Option<gst::Buffer>> = Vec::new();
         let mut frames = Vec::new();
         for Waiting { buffer, strength } in std::mem::take(&mut state.waiting) {
@@ -854,12 +928,21 @@ impl NnSr {
                 .map(|frame| frame.job(from, to))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| self.failed(&e.into()))?;
+            let rated = state.upscaler.network().is_rated();
+            let source = lock(&self.source).bits(source_bitrate, &state.input);
+            if let Some((codec, bits)) = source.filter(|_| rated) {
+                for job in &mut jobs {
+                    job.psnr = state.rater.rate(&job.input, codec, bits);
+                }
+            }
+            let source_psnr = jobs.last().and_then(|job| job.psnr).unwrap_or_default();
             let outcome = state
                 .upscaler
                 .run(&mut jobs, &self.cancel)
                 .map_err(|e| self.failed(&e))?;
             let mut stats = lock(&self.stats);
             stats.network += outcome.network;
+            stats.source_psnr = source_psnr;
             for done in outcome.done {
                 match done {
                     Done::Enhanced => stats.enhanced += 1,
@@ -987,6 +1070,7 @@ impl Frame {
             input: Planes::new(from, &self.input.planes_data()[..planes], &in_strides)?,
             output: PlanesMut::new(to, data.collect(), &out_strides)?,
             strength: self.strength,
+            psnr: None,
             late: self.late,
         })
     }

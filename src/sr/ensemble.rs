@@ -28,11 +28,12 @@ impl Ensemble {
         network: &SrNetwork,
         x: &[f32],
         [n, h, w]: [usize; 3],
+        psnr: &[Option<f32>],
         threads: usize,
         cancel: &Cancel,
     ) -> Result<Enlarged, SrError> {
         if self == Self::ONE {
-            return Ok(Enlarged::One(network.run(x, [n, h, w], cancel)?));
+            return Ok(Enlarged::One(network.run(x, [n, h, w], psnr, cancel)?));
         }
         let scale = network.facts().scale;
         let (wide, high) = (scale * w, scale * h);
@@ -45,7 +46,7 @@ impl Ensemble {
             for (to, from) in turned.chunks_mut(w * h).zip(x.chunks(w * h)) {
                 walk.add(from, 1.0, to, turned_w, threads);
             }
-            let y = network.run(&turned, [n, turned_h, turned_w], cancel)?;
+            let y = network.run(&turned, [n, turned_h, turned_w], psnr, cancel)?;
             let walk = turn.inverse().walk(scale * turned_w, scale * turned_h);
             for (i, to) in mean.chunks_mut(wide * high).enumerate() {
                 walk.add(y.picture(i), 1.0 / self.0 as f32, to, wide, threads);

@@ -18,6 +18,7 @@
 //!     input: Planes::new(layout, &[&small], &[640])?,
 //!     output: PlanesMut::new(upscaler.output(), vec![&mut large], &[1280])?,
 //!     strength: 1.0,
+//!     psnr: None,
 //!     late: false,
 //! };
 //! upscaler.run(&mut [job], &Cancel::new())?;
@@ -28,6 +29,7 @@ mod ensemble;
 mod kernel;
 mod layout;
 mod plain;
+mod rating;
 mod rows;
 mod tiles;
 mod upscaler;
@@ -35,4 +37,5 @@ mod upscaler;
 pub use ensemble::Ensemble;
 pub use layout::{Format, Layout, LayoutError, MAX_SIZE, Planes, PlanesMut};
 pub use plain::PlainScaler;
+pub use rating::{Codec, Rater};
 pub use upscaler::{Done, Job, Outcome, SrError, Upscaler};

@@ -449,6 +449,63 @@ fn self_ensemble_is_another_picture_at_the_same_latency() {
 }
 
 #[test]
+fn tags_tell_the_network_what_quality_to_expect() {
+    within(|| {
+        let info = i420(32, 24);
+        let element = sr("sr-rated", &[]);
+        let mut h = harness(&element);
+        h.set_src_caps(info.to_caps().unwrap());
+        // Two frames: the first of a scene says nothing.
+        let mut time = 0;
+        let mut psnr = || {
+            let mut added = 0;
+            for _ in 0..2 {
+                time += 1;
+                let input = frame(&info, time % 2);
+                h.push(input.clone()).unwrap();
+                let pair = [h.pull().unwrap(), input].map(|b| luma(&b, &info)[3][5]);
+                added = pair[0] - pair[1];
+            }
+            let stats = element.property::<gst::Structure>("stats");
+            let psnr = stats.get::<f64>("source-psnr").unwrap();
+            assert!(
+                (psnr - f64::from(added)).abs() <= 0.51,
+                "{psnr}, but {added} came"
+            );
+            psnr
+        };
+        let tags = |codec: &str, bitrate: u32| {
+            let mut tags = gst::TagList::new();
+            let list = tags.get_mut().unwrap();
+            list.add::<gst::tags::VideoCodec>(&codec, gst::TagMergeMode::Append);
+            list.add::<gst::tags::Bitrate>(&bitrate, gst::TagMergeMode::Append);
+            gst::event::Tag::new(tags)
+        };
+        let say = |event| assert!(element.static_pad("sink").unwrap().send_event(event));
+
+        assert_eq!(psnr(), 0.0);
+        say(tags("H.264 (High Profile)", 2_000));
+        let poor = psnr();
+        assert!(poor > 5.0, "{poor}");
+        say(tags("H.264 (High Profile)", 20_000));
+        let good = psnr();
+        assert!(good > poor + 5.0, "{good} after {poor}");
+        say(tags("H.265 / HEVC", 20_000));
+        assert!(psnr() > good + 1.0);
+        say(tags("Motion JPEG", 20_000));
+        assert_eq!(psnr(), 0.0);
+        say(tags("H.264 (High Profile)", 20_000));
+        element.set_property("source-bitrate", 2_000u32);
+        assert!((psnr() - poor).abs() < 0.5);
+        element.set_property("source-bitrate", 0u32);
+        say(gst::event::StreamStart::new("another"));
+        assert_eq!(psnr(), 0.0);
+        element.set_property("source-bitrate", 2_000u32);
+        assert!((psnr() - poor).abs() < 0.5, "H.264 is what most of it is");
+    });
+}
+
+#[test]
 fn serialized_events_do_not_overtake_frames() {
     within(|| {
         let info = i420(32, 24);

@@ -46,7 +46,10 @@ class Network:
         return np.clip(np.rint(y[m : m + h, m : m + w] * 255), 0, 255).astype(np.uint8)
 
     def _run(self, x: np.ndarray, threads: int) -> np.ndarray:
-        return self.session(threads).run(None, {"x": np.ascontiguousarray(x)[None, None]})[0][0, 0]
+        session = self.session(threads)
+        # Of single pictures no quality is known.
+        unknown = {"psnr": np.zeros((1, 1, 1, 1), np.float32)} if len(session.get_inputs()) > 1 else {}
+        return session.run(None, {"x": np.ascontiguousarray(x)[None, None]} | unknown)[0][0, 0]
 
     def _mean_of_turns(self, x: np.ndarray, threads: int) -> np.ndarray:
         upright = [np.rot90(self._run(np.rot90(x, k), threads), -k) for k in range(4)]

@@ -84,16 +84,26 @@ class Coded:
     """A clip coded with x264 (medium) at 1/`scale` of its size, cropped so that sizes are even; decoded frames in `path`."""
 
     def __init__(self, clip: RawClip, scale: int, crf: int, folder: Path):
-        self.scale = scale
+        self.scale, self.frames = scale, clip.frames
         self.width, self.height = (n // (2 * scale) * 2 for n in (clip.width, clip.height))
         self.full = self.width * scale, self.height * scale
         size = f"crop={self.full[0]}:{self.full[1]}:0:0"
         if scale > 1:
             size += f",scale={self.width}:{self.height}:flags=bicubic+accurate_rnd+full_chroma_int"
         coded, self.path = folder / "clip.mkv", folder / "decoded.yuv"
+        self.stream = coded
         ffmpeg(*raw(clip.width, clip.height, clip.fps, clip.yuv), "-vf", size, "-c:v", "libx264", "-preset", "medium", "-crf", crf, "-threads", 1, coded)
         ffmpeg("-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", self.path)
         self.kbps = coded.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
+
+    def repaired(self, network: Network, folder: Path) -> Path:
+        """The clip decoded and repaired in a pipeline, where the bit rate tells the network what to expect: in MP4 from the first frame on, while a parser alone says it after ten."""
+        file, shown, out = folder / "clip.mp4", folder / "repaired.y4m", folder / "repaired.yuv"
+        ffmpeg("-i", self.stream, "-c", "copy", file)
+        gstreamer("filesrc", f"location={file}", "!", "qtdemux", "!", "h264parse", "!", "avdec_h264", "!", "nnsr", "scale=1",
+                  f"model-path={network.path.parent}", "!", "y4menc", "!", "filesink", f"location={shown}")
+        y4m_to_yuv(shown, out, self.width, self.height, self.frames)
+        return out
 
     def lanczos(self, clip: RawClip, folder: Path) -> Path:
         """The decoded clip enlarged by ffmpeg's Lanczos scaler."""
@@ -151,7 +161,9 @@ def clips(table: Table, networks: list[Network], peers: list[Peer], quick: bool,
                 seen = dataclasses.replace(clip, width=w, height=h, yuv=wanted)
                 for method, network in missing.items():
                     small = lumas(coded.path, coded.width, coded.height)
-                    if network:
+                    if network and scale == 1:
+                        got = lumas(coded.repaired(network, folder), w, h)
+                    elif network:
                         got = (network(y) for y in small)
                     elif method == "lanczos":
                         got = lumas(coded.lanczos(clip, folder), w, h)

@@ -7,7 +7,7 @@ def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
     from . import bench, export, pack, parity, rdcheck, train
-    from .sr import export as sr_export, gan, pairs, teach, train as sr
+    from .sr import export as sr_export, gan, gather, pairs, rate, teach, train as sr
     train.key_arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
     pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
@@ -18,13 +18,15 @@ def main():
     gan.gan_arguments(sub.add_parser("sr-gan", help="fine-tune one adversarially, for looks"))
     pairs.arguments(sub.add_parser("sr-pairs", help="write packs of coded and noisy pictures beside their originals"))
     teach.arguments(sub.add_parser("sr-teach", help="write windows of pictures with what a teacher makes of them"))
+    gather.arguments(sub.add_parser("sr-gather", help="shrink photographs to pictures that are as good as never coded, none of them a test's"))
+    rate.arguments(sub.add_parser("sr-rate", help="fit what a bit rate says of the quality of decoded pictures"))
     sr_export.arguments(sub.add_parser("sr-export", help="write a bundle of super-resolution"))
     sr_export.small_arguments(sub.add_parser("sr-small", help="shrink a checkpoint to what is kept in the repository"))
     rdcheck.arguments(sub.add_parser("rdcheck", help="measure what exactness costs"))
     args = p.parse_args()
     {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run,
      "export": export.run, "bench": bench.run, "check": parity.run,
-     "rdcheck": rdcheck.run, "sr": sr.run, "sr-gan": gan.run, "sr-pairs": pairs.run, "sr-teach": teach.run, "sr-export": sr_export.run,
+     "rdcheck": rdcheck.run, "sr": sr.run, "sr-gan": gan.run, "sr-pairs": pairs.run, "sr-teach": teach.run, "sr-rate": rate.run, "sr-gather": gather.run, "sr-export": sr_export.run,
      "sr-small": sr_export.small_run}[args.command](args)
 
 

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from nnvtrain.sr import data, export, gan, pairs, resample, teach, train
-from nnvtrain.sr.model import NAMES, Conv, SrConfig, SrNet, load_sr
+from nnvtrain.sr import data, export, gan, gather, pairs, rate, resample, teach, train
+from nnvtrain.sr.model import NAMES, Conv, SrConfig, SrNet, load_sr, rating
 
 
 def slow_resize(row, size):
@@ -61,16 +61,98 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1, rated=False):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies, rated=rated))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
                 parameter += 0.02 * torch.randn_like(parameter)
+    if rated:
+        with torch.no_grad():
+            for parameter in (net.heard, *net.gain.parameters()):
+                parameter += 0.3 * torch.randn_like(parameter)
     if int8:
         net(torch.rand(2, 1, 24, 24), calibrate=True)
     return net.eval()
+
+
+def test_what_is_told_of_quality():
+    told = rating(torch.tensor([38.0, 46.0, 99.0, 30.0]), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert told.tolist() == [[1, 0], [1, 1], [1, 2], [0, 0]]
+
+
+@torch.no_grad()
+def test_a_network_that_hears_nothing_yet_does_what_it_did():
+    torch.manual_seed(1)
+    deaf, x = SrNet(SrConfig(1, 8, 2)), torch.rand(2, 1, 20, 20)
+    net = SrNet(SrConfig(1, 8, 2, rated=True))
+    net.load_state_dict(deaf.state_dict(), strict=False)
+    assert torch.equal(net(x, rating(torch.tensor([30.0, 45.0]))), deaf(x))
+    net = noisy_net(1, 8, 2, rated=True)
+    assert torch.equal(net(x), net(x, torch.zeros(2, 2)))
+    told = [net(x, rating(torch.tensor([db, 38.0]))) for db in (30.0, 45.0)]
+    assert not torch.equal(told[0][0], told[1][0]) and torch.equal(told[0][1], told[1][1])
+
+
+def test_estimates_are_as_wrong_as_they_say():
+    psnr = torch.full((4000,), 34.0)
+    told = train.estimate(psnr, torch.Generator().manual_seed(0)) * 8 + 38
+    # Clipping at 26 dB takes a little off both.
+    assert abs(float(told[:, 1].mean()) - (39.5 + train.TOLD_SHARE * (34 - 39.5))) < 0.2
+    assert abs(float(told[:, 1].std()) - train.TOLD_ERROR) < 0.2
+    noisy = train.estimate(psnr - 10, torch.Generator().manual_seed(0))
+    assert not noisy.any()
+
+
+def test_rows_are_looked_at_one_in_four():
+    y, x = np.mgrid[0:11, 0:12]
+    first, second = ((20 + 5 * (x + s) + 2 * y + np.where(x + s > 6, 40, 0)).astype(np.uint8) for s in (0, 1))
+    # src/sr/rating.rs tests the same picture and figures.
+    assert rate.look(second, first).tolist() == [5.5, 8.0, 9.0, 0.8, 0.0]
+
+
+def test_the_fit_finds_what_is_linear():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([np.ones((200, 1)), rng.normal(0, 1, (200, 3))], 1)
+    found = rate.fit(x, x @ [40, 3, -2, 0.5], np.ones(200))
+    assert np.allclose(found, [40, 3, -2, 0.5], atol=0.02)
+
+
+@pytest.mark.skipif(not shutil.which("ffmpeg"), reason="needs ffmpeg")
+def test_more_bits_mean_more_quality():
+    rng = np.random.default_rng(0)
+    base = np.kron(rng.integers(40, 200, (12, 16)), np.ones((8, 8))).astype(np.uint8)
+    chroma = np.full((48, 64), 128, np.uint8)
+    frames = [(np.roll(base, t, 1), chroma, chroma) for t in range(4)]
+    (good, high), (poor, low) = (rate.measure(frames, "libx264", crf, "veryfast") for crf in (12, 40))
+    assert len(good) == len(rate.NAMES) and good[1] > poor[1] and high > low + 3
+
+
+def test_gathered_pictures_are_no_tests_and_no_copies(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+
+    def picture(seed, side):
+        small = np.random.default_rng(seed).integers(0, 256, (9, 12, 3)).astype(np.uint8)
+        return Image.fromarray(small).resize((side, side * 3 // 4), Image.BICUBIC)
+
+    for name in ("photographs", "clean", "tests"):
+        (tmp_path / name).mkdir()
+    picture(1, 2400).save(tmp_path / "photographs/a.jpg")
+    picture(1, 1200).save(tmp_path / "photographs/b.jpg")
+    picture(2, 300).save(tmp_path / "photographs/c.png")
+    picture(3, 1200).transpose(Image.ROTATE_90).save(tmp_path / "photographs/d.png")
+    (tmp_path / "photographs/e.png").write_bytes(rng.bytes(99))
+    picture(3, 400).save(tmp_path / "tests/t.png")
+    picture(4, 120).save(tmp_path / "clean/f.png")
+    args = argparse.Namespace(folder=[f"far={tmp_path}/photographs", f"near:{tmp_path}/clean"], out=str(tmp_path / "out"), tests=str(tmp_path / "tests"))
+    gather.run(args)
+    sizes = {p.name: Image.open(p).size for p in (tmp_path / "out").iterdir()}
+    assert sizes == {"far__0000.webp": (1600, 1200), "near__0000.webp": (120, 90)}
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/near__0000.webp").convert("RGB")), np.asarray(picture(4, 120)))
+    assert "1 too small, 1 copies, 1 like a test, 1 unreadable" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="neither"):
+        gather.run(argparse.Namespace(**vars(args) | {"folder": ["nothing"]}))
 
 
 def test_kernel_starts_at_the_identity_where_widths_agree():
@@ -140,10 +222,10 @@ def test_shifted_copies_are_one_output_in_finer_steps():
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("scale, fold, shrink", [(1, 1, 0.0), (2, 1, 0.0), (3, 1, 0.0), (1, 2, 0.0), (2, 2, 0.0), (1, 1, 0.25)])
-def test_graph_agrees_with_pytorch(scale, fold, shrink, int8):
+@pytest.mark.parametrize("scale, fold, shrink, rated", [(1, 1, 0.0, False), (2, 1, 0.0, False), (3, 1, 0.0, False), (1, 2, 0.0, False), (2, 2, 0.0, True), (1, 1, 0.25, True)])
+def test_graph_agrees_with_pytorch(scale, fold, shrink, rated, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1)
+    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1, rated=rated)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)
@@ -191,7 +273,7 @@ def test_pairs_keep_their_place_in_every_orientation():
     large = small.repeat(2, 0).repeat(2, 1)
     flat = torch.from_numpy(np.concatenate([large.ravel(), small.ravel()]))
     planes = data.Planes(flat, [dict(group="a", h=60, w=80, offset=0, small=4800)], 2)
-    given, wanted = planes.draw(64, 12, torch.Generator().manual_seed(0))
+    given, wanted, _ = planes.draw(64, 12, torch.Generator().manual_seed(0))
     assert given.shape == (64, 1, 12, 12) and torch.equal(given, wanted[..., ::2, ::2])
     assert len({tuple(g.flatten().tolist()) for g in given}) > 50
     crops = {small[i : i + 12, j : j + 12].tobytes() for i in range(19) for j in range(29)}
@@ -207,7 +289,7 @@ def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
     reference = np.clip(np.rint(resample.resize(plane, 96 // scale, 120 // scale)), 0, 255)
     assert np.abs(whole_given[0, 0].numpy() - reference).max() <= 1 and (whole_given[0, 0].numpy() != reference).mean() < 0.01
     assert np.array_equal(whole_wanted[0, 0].numpy(), plane)
-    given, wanted = planes.draw(40, 12, torch.Generator().manual_seed(0))
+    given, wanted, _ = planes.draw(40, 12, torch.Generator().manual_seed(0))
     assert wanted.shape == (40, 1, 12 * scale, 12 * scale)
     # The small crop is the mean of the large one but for the kernel's tails.
     assert (given.mean((1, 2, 3)) - wanted.mean((1, 2, 3))).abs().max() < 6
@@ -414,6 +496,24 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
         export.write_bundle(bundle, "test", "", [small, small], {})
 
 
+def test_a_repairing_network_is_told_of_quality_and_exported(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setattr(train, "HELD_EVERY", 4)
+    monkeypatch.setitem(train.NAMES, "repair", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True))
+    rng = np.random.default_rng(0)
+    writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
+    for spread in (2, 4, 9, 14, 3, 8):
+        wanted = np.asarray(Image.fromarray(rng.integers(60, 180, (8, 10), np.uint8)).resize((80, 64), Image.BICUBIC))
+        writer.add("g", wanted, resample.to_u8(wanted + rng.normal(0, spread, wanted.shape)))
+    writer.close()
+    for out, *more in (("a",), ("b", "--int8", "--init", str(tmp_path / "a/last.pt"))):
+        train.run(options(tmp_path, tmp_path, out, "--task", "repair", "--scale", "1", "--model", "repair", "--loss", "fair", "--steps", "2", *more))
+    assert ", unrated " in capsys.readouterr().out
+    (network,) = export.write_bundle(tmp_path / "bundle", "test", "", [tmp_path / "b/last.pt"], {})
+    plain = export.write_bundle(tmp_path / "plain", "test", "", [tmp_path / "a/last.pt"], {})[0]
+    assert network["parameters"] == plain["parameters"] == load_sr(tmp_path / "b/last.pt").parameters_deployed()
+
+
 def test_turns_are_eight_and_turned_back():
     x = np.random.default_rng(0).integers(0, 9, (2, 5, 5))
     assert len({teach.turned(x, k).tobytes() for k in range(8)}) == 8
@@ -444,7 +544,7 @@ def taught_file(path, scale=2, side=40, n=3, **facts):
 def test_crops_of_taught_windows_keep_their_place(tmp_path):
     file = taught_file(tmp_path / "a.taught")
     for trust in (0.0, 1.0):
-        given, wanted = teach.Taught([file, file], trust).draw(40, 12, torch.Generator().manual_seed(0))
+        given, wanted, _ = teach.Taught([file, file], trust).draw(40, 12, torch.Generator().manual_seed(0))
         assert given.shape == (40, 1, 12, 12) and wanted.shape == (40, 1, 24, 24)
         difference = (wanted[..., ::2, ::2] - given).abs().amax((1, 2, 3))
         # Half of the inputs are rounded; the truth is whole, the teacher is not.

@@ -116,7 +116,7 @@ class Planes:
         return self.data[index][:, None]
 
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
-        """Float crops in code values: input [B,1,size,size] and wanted [B,1,scale*size,scale*size]. They begin at multiples of `step` input pixels.
+        """Float crops in code values: input [B,1,size,size], wanted [B,1,scale*size,scale*size], and of which entries [B]. They begin at multiples of `step` input pixels.
         Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
         s, device = self.scale, self.data.device
         margin = 0 if self.paired or s == 1 else down_margin(s)
@@ -131,12 +131,12 @@ class Planes:
         turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
         wanted = self._gather(offset, w, top, left, need, turn).float()
         if self.paired:
-            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted
+            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted, pick
         if s == 1:
-            return wanted, wanted
+            return wanted, wanted, pick
         given = downscale(wanted, s).clamp(0, 255)
         fine = (torch.rand(batch, generator=rng) < 0.5).to(device)[:, None, None, None]
-        return torch.where(fine, given, given.round()), wanted[..., margin : need - margin, margin : need - margin]
+        return torch.where(fine, given, given.round()), wanted[..., margin : need - margin, margin : need - margin], pick
 
     def whole(self, index: int, largest: int = 384, multiple: int = 1):
         """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""

@@ -39,6 +39,22 @@ class Builder:
         names = [v if isinstance(v, str) else self.const(v.astype(np.float32)) for v in (weight, bias) if v is not None]
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4)
 
+    def told(self, rated: dict) -> str:
+        """[n,2] of the input `psnr` [n,1,1,1], as `model.rating` has it; 0 dB and less stand for what is not known."""
+        one = lambda v: self.const(np.float32(v))
+        psnr = self.node("Reshape", ["psnr", self.const(np.array([-1, 1], np.int64))])
+        known = self.node("Cast", [self.node("Greater", [psnr, one(0)])], to=TensorProto.FLOAT)
+        distance = self.node("Sub", [self.node("Clip", [psnr, *map(one, rated["range"])]), one(rated["middle"])])
+        return self.node("Concat", [known, self.node("Mul", [self.node("Div", [distance, one(rated["unit"])]), known])], axis=1)
+
+    def gain(self, told: str, rated: dict) -> str:
+        """[n,1,1,1]: the factor for the residual."""
+        (w, b), (last_w, last_b) = rated["gain"]
+        linear = lambda x, w, b: self.node("Gemm", [x, self.const(w), self.const(b)], transB=1)
+        log = linear(self.node("Relu", [linear(told, w, b)]), last_w, last_b)
+        factor = self.node("Exp", [self.node("Clip", [log, *(self.const(np.float32(v)) for v in rated["gain_range"])])])
+        return self.node("Reshape", [factor, self.const(np.array([0, 0, 1, 1], np.int64))])
+
     def quantise(self, x: str, step: float, zero: int) -> tuple[str, str, str]:
         scale, point = self.const(np.float32(step)), self.const(np.uint8(zero))
         return self.node("QuantizeLinear", [x, scale, point]), scale, point
@@ -56,13 +72,25 @@ class Builder:
 
 
 def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, shrink: float = 0.0,
-          copies: int = 1) -> bytes:
+          copies: int = 1, rated: dict | None = None) -> bytes:
     """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
-    head and body, and of the residual; None for float32. `shrink` in code values. `copies` of each output in the tail are averaged. Same arguments, same bytes."""
+    head and body, and of the residual; None for float32. `shrink` in code values. `copies` of each output in the tail are averaged. `rated`: what a rated
+    network makes of `psnr` (`SrNet.rated`). Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
-    h = g.node("Relu", [g.conv(h, w, b - 0.5 * w.sum((1, 2, 3)))])
+    bias = b - 0.5 * w.sum((1, 2, 3))
+    if rated:
+        told = g.told(rated)
+        # Planes of one value beside the picture: the convolution adds their part, another pass over all features would cost more.
+        size = g.node("Slice", [g.node("Shape", [h]), *(g.const(np.array([v], np.int64)) for v in (2, 4))])
+        count = g.node("Shape", [told])
+        planes = g.node("Reshape", [told, g.const(np.array([0, 0, 1, 1], np.int64))])
+        h = g.node("Concat", [h, g.node("Expand", [planes, g.node("Concat", [count, size], axis=0)])], axis=1)
+        heard = np.zeros((len(w), rated["heard"].shape[1], 3, 3), np.float32)
+        heard[..., 1, 1] = rated["heard"]
+        w = np.concatenate([w, heard], 1)
+    h = g.node("Relu", [g.conv(h, w, bias)])
     for i, (w, b) in enumerate(body):
         if steps:
             h = g.node("DequantizeLinear", [*g.quantise(h, steps[i], 0)])
@@ -84,6 +112,8 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
             r = g.conv(r, np.tile(np.eye(len(w) // copies, dtype=np.float32) / copies, copies)[..., None, None])
     else:
         r = g.conv(h, w, b)
+    if rated:
+        r = g.node("Mul", [r, g.gain(told, rated)])
     if shrink:
         r = g.node("Shrink", [r], lambd=shrink / 255, bias=shrink / 255)
     plain = g.conv("x", skip) if scale > 1 else "x"
@@ -94,7 +124,8 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         r = unfold(r, fold * scale) if fold > 1 else r
         g.node("Add", [r, unfold(plain, scale) if scale > 1 else plain], "y")
     tensor = lambda name, h, w: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, h, w])
+    inputs = [tensor("x", "h", "w")] + ([helper.make_tensor_value_info("psnr", TensorProto.FLOAT, ["n", 1, 1, 1])] if rated else [])
     names = ("h", "w") if scale == 1 else ("h_out", "w_out")
-    graph = helper.make_graph(g.nodes, "sr", [tensor("x", "h", "w")], [tensor("y", *names)], g.constants)
+    graph = helper.make_graph(g.nodes, "sr", inputs, [tensor("y", *names)], g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="nnvtrain")
     return model.SerializeToString(deterministic=True)

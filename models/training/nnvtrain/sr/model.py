@@ -22,7 +22,18 @@ from .resample import up_kernel
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
-         "repair": dict(width=32, depth=12, shrink=0.25, centred=True)}
+         "repair": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
+
+# How a PSNR in decibels is told to a rated network: its distance from the first, in units of the second, no farther out than the last two.
+RATING_MIDDLE, RATING_UNIT, RATING_RANGE = 38.0, 8.0, (26.0, 54.0)
+RATING_HIDDEN = 8
+GAIN_RANGE = (-4.0, 1.0)  # logarithm of the factor
+
+
+def rating(psnr: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
+    """What a rated network is told of pictures that are thought to have `psnr` [n]: [n,2]; zeros where that is not `known`."""
+    told = torch.stack([torch.ones_like(psnr), (psnr.clamp(*RATING_RANGE) - RATING_MIDDLE) / RATING_UNIT], 1)
+    return told if known is None else told * known[:, None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +41,9 @@ class SrConfig:
     """`scale` 1 to 4; `width` channels; `depth` convolutions between head and tail; `int8` rounds as the 8-bit graph does.
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
-    brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part."""
+    brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part.
+    `rated`: a second input says what quality the picture is thought to have (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes without structure
+    (K. Zhang et al., FFDNet, arXiv 1710.04026), and two small layers make of it a factor for the residual."""
 
     scale: int = 2
     width: int = 16
@@ -40,6 +53,7 @@ class SrConfig:
     shrink: float = 0.0
     centred: bool = False
     copies: int = 1
+    rated: bool = False
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
@@ -124,6 +138,12 @@ class SrNet(nn.Module):
         self.tail = Conv(cfg.width, (cfg.fold * cfg.scale) ** 2, 0.02)
         self.acts = nn.ModuleList(Rounding(0, 255) for _ in range(cfg.depth + 1)) if cfg.int8 else None
         self.residual = Rounding(-127, 127) if cfg.int8 else None
+        if cfg.rated:
+            # At first they change nothing, so that a network which hears nothing may go on as one that does.
+            self.heard = nn.Parameter(torch.zeros(cfg.width, 2))
+            self.gain = nn.ModuleList((nn.Linear(2, RATING_HIDDEN), nn.Linear(RATING_HIDDEN, 1)))
+            nn.init.zeros_(self.gain[1].weight)
+            nn.init.zeros_(self.gain[1].bias)
         self.register_buffer("skip", up_kernel(cfg.scale), persistent=False)
 
     def layers(self):
@@ -136,7 +156,10 @@ class SrNet(nn.Module):
             layers[-1] = w.repeat(copies, 1, 1, 1), (shifts[:, None] + b).flatten()
         return layers
 
-    def forward(self, x, calibrate: bool = False):
+    def forward(self, x, told=None, calibrate: bool = False):
+        """`told`: of `rating`, for rated networks; nothing is known without it."""
+        if self.cfg.rated and told is None:
+            told = x.new_zeros(len(x), 2)
         layers, int8 = self.layers(), self.cfg.int8
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
         h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
@@ -144,6 +167,8 @@ class SrNet(nn.Module):
             if int8 and i:
                 w, b = fake_layer(w, b, self.acts[i - 1].step())
             h = F.conv2d(h, w, b, padding=1)
+            if self.cfg.rated and i == 0:
+                h = h + (told @ self.heard.T)[..., None, None]
             last = i == len(layers) - 1
             if int8:
                 # To 0..255 steps: the ReLU is in the rounding.
@@ -157,6 +182,9 @@ class SrNet(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             if self.cfg.copies > 1:
                 h = h.float().unflatten(1, (self.cfg.copies, -1)).mean(1)
+            if self.cfg.rated:
+                factor = self.gain[1](F.relu(self.gain[0](told.float()))).clamp(*GAIN_RANGE).exp()
+                h = h.float() * factor[..., None, None]
             if self.cfg.shrink:
                 h = F.softshrink(h.float(), self.cfg.shrink / 255)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)
@@ -176,7 +204,8 @@ class SrNet(nn.Module):
         return (32 if self.cfg.scale == 1 else 64) / 255
 
     def parameters_deployed(self) -> int:
-        return sum(c.kernel().numel() + c.bias.numel() for c in (self.head, *self.body, self.tail))
+        told = sum(p.numel() for p in (self.heard, *self.gain.parameters())) if self.cfg.rated else 0
+        return told + sum(c.kernel().numel() + c.bias.numel() for c in (self.head, *self.body, self.tail))
 
     def macs_per_pixel(self) -> int:
         """Multiplications per input pixel, the skip's included."""

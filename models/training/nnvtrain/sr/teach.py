@@ -71,17 +71,17 @@ class Taught:
         room = (side - 2 * EDGE - size) // step + 1
         if room < 1:
             raise ValueError(f"windows of {side} hold no crops of {size}: take a smaller --size")
-        pick = torch.randint(len(self.given), (batch,), generator=rng).tolist()
+        pick = torch.randint(len(self.given), (batch,), generator=rng)
         places = (EDGE + torch.randint(room, (batch, 2), generator=rng) * step).tolist()
         turns = torch.randint(8, (batch,), generator=rng).tolist()
         given, wanted = [], []
-        for n, (top, left), turn in zip(pick, places, turns):
+        for n, (top, left), turn in zip(pick.tolist(), places, turns):
             small, *large = (p[n, f * top : f * (top + size), f * left : f * (left + size)].float() for p, f in ((self.given, 1), (self.wanted, s), (self.taught, s)))
             wanted.append(_turn(self.trust * large[1] / FINE + (1 - self.trust) * large[0], turn))
             given.append(_turn(small / FINE, turn))
         given, wanted = torch.stack(given)[:, None], torch.stack(wanted)[:, None]
         fine = (torch.rand(batch, generator=rng) < 0.5).to(given.device)[:, None, None, None]
-        return torch.where(fine, given, given.round()), wanted
+        return torch.where(fine, given, given.round()), wanted, pick
 
 
 def _turn(x: torch.Tensor, k: int) -> torch.Tensor:

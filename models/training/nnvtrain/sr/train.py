@@ -15,13 +15,16 @@ from .. import train
 from ..train import Run
 from .data import open_planes
 from .graph import OUTPUTS_MULTIPLE
-from .model import NAMES, SrConfig, SrNet, load_sr
+from .model import NAMES, SrConfig, SrNet, load_sr, rating
 from .teach import Taught
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
+# How a bit rate tells PSNR (`sr-rate` prints it): the middle, what remains of a distance from there, and the error, in decibels. How many crops are told nothing; and
+# the PSNR below which pairs are spoilt by noise, of which a bit rate tells nothing.
+TOLD_MIDDLE, TOLD_SHARE, TOLD_ERROR, UNTOLD, NOISY = 39.5, 0.6, 3.1, 0.25, 27.0
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -35,7 +38,6 @@ def arguments(p):
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
     p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
-    p.add_argument("--below", type=float, help="only pairs for scale 1 whose input has a lower PSNR than this (docs/decisions.md has what came of it)")
     p.add_argument("--taught", nargs="+", help="files of sr-teach, which crops are then drawn from")
     p.add_argument("--trust", type=float, default=0.8, help="share of the teacher in what is wanted; the rest is the truth")
     p.add_argument("--device", default="cpu")
@@ -88,8 +90,9 @@ def psnr(mse: float) -> float:
 
 @torch.no_grad()
 def evaluate(net, held, count, label="eval"):
-    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before."""
-    ours = plain = 0.0
+    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before. Rated networks are told what a bit
+    rate may tell, and what they reach without is printed as well."""
+    ours = plain = unrated = 0.0
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
@@ -99,12 +102,20 @@ def evaluate(net, held, count, label="eval"):
         parameter.zero_()
     for i in picks:
         given, wanted = held.whole(i, multiple=net.cfg.fold)
-        after, before = (psnr(float((model(given / 255).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean())) for model in (net, zero))
+        def reached(model, *told):
+            return psnr(float((model(given / 255, *told).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean()))
+
+        after, before = reached(net), reached(zero)
+        if net.cfg.rated:
+            unrated += after / len(picks)
+            true = torch.tensor([psnr(held.squared_error(i))], device=given.device)
+            after = reached(net, estimate(true, torch.Generator().manual_seed(i)))
         ours += after / len(picks)
         plain += before / len(picks)
         alive |= net.alive(given / 255)
         gains.setdefault(min(int(before) // 3 * 3, 48), []).append(after - before)
     table = "".join(f", {k} {sum(v) / len(v):+.2f}" for k, v in sorted(gains.items())) if held.paired else ""
+    table += f", unrated {unrated - plain:+.3f}" if net.cfg.rated else ""
     print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}{table}, dead channels {int((~alive).sum())} of {alive.numel()}", flush=True)
     return ours
 
@@ -185,12 +196,27 @@ def split(planes):
     return planes.subset(lambda i: i // run % HELD_EVERY), planes.subset(lambda i: i // run % HELD_EVERY == 0)
 
 
-def crops(planes, args, step):
-    """Endless batches; a run that goes on from another step draws other ones."""
+def psnrs(planes) -> torch.Tensor:
+    """Of each pair's input."""
+    return torch.tensor([psnr(planes.squared_error(i)) for i in range(len(planes.entries))], device=planes.data.device)
+
+
+def estimate(psnr, rng, known=True):
+    """What a rated network is told of pictures of `psnr` [n], as wrong as bit rates tell it."""
+    error = torch.randn(len(psnr), generator=rng).to(psnr)
+    return rating(TOLD_MIDDLE + TOLD_SHARE * (psnr - TOLD_MIDDLE) + TOLD_ERROR * error, (psnr > NOISY) & known)
+
+
+def crops(planes, args, step, rated=False):
+    """Endless batches: input, what is told of its quality (None but for `rated`), what is wanted. A run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
+    known, told = psnrs(planes) if rated else None, None
     while True:
-        given, wanted = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
-        yield given / 255, wanted / 255
+        given, wanted, pick = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
+        if rated:
+            luck = torch.rand(args.batch, generator=rng).to(known)
+            told = estimate(known[pick], rng, luck > UNTOLD)
+        yield given / 255, told, wanted / 255
 
 
 def distance(kind, got, wanted, scale, given=None):
@@ -210,12 +236,8 @@ def run(args):
     if args.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
-    if args.below and (args.task, args.scale) != ("repair", 1):
-        raise SystemExit("sr: --below is for --task repair --scale 1")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
-    if args.below:
-        train_set = train_set.subset(lambda i: psnr(train_set.squared_error(i)) < args.below)
     if args.taught:
         train_set = Taught(args.taught, args.trust, args.device)
         if (train_set.task, train_set.scale) != (args.task, args.scale):
@@ -223,12 +245,13 @@ def run(args):
     state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
-        batches = crops(train_set, args, 0)
+        batches = crops(train_set, args, 0, net.cfg.rated)
         if args.int8:
             with torch.no_grad():
-                net(torch.cat([next(batches)[0] for _ in range(CALIBRATION)]), calibrate=True)
+                given, told, _ = (None if k[0] is None else torch.cat(k) for k in zip(*(next(batches) for _ in range(CALIBRATION))))
+                net(given, told, calibrate=True)
             state.ema.load_state_dict(net.state_dict())
-    batches = batches or crops(train_set, args, state.step)
+    batches = batches or crops(train_set, args, state.step, net.cfg.rated)
     print(f"{args.model} x{args.scale} {args.task}: {net.parameters_deployed()} parameters, {net.macs_per_pixel()} MAC per input pixel, "
           f"{len(train_set.entries)} planes", flush=True)
     evaluate(state.ema, held, args.held)
@@ -236,9 +259,9 @@ def run(args):
     forward = torch.compile(net) if args.compile else net
     since, first = time.time(), state.step
     while not state.done():
-        given, wanted = next(batches)
+        given, told, wanted = next(batches)
         with amp:
-            got = forward(given)
+            got = forward(given, told)
         loss = distance(args.loss, got.float(), wanted, args.scale, given)
         norm = state.update(loss)
         state.log(200, loss=loss.detach(), norm=norm, rate=(state.step - first) / (time.time() - since))
