@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import tempfile
@@ -25,6 +26,8 @@ from .store import Clip, Picture, Small, Speed, Table
 BITS = (8, 10)
 # The first three are those of papers; networks are chosen by the last.
 DATASETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "kodak": "Kodak"}
+# Repair hears the bit rate of the file: so many times the frames that are measured are coded, where the clip has them, or key frames would make up too much of it.
+REPAIR_CODED = 4
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
 # Peers' networks take seconds for a frame: one quality is enough to see where they stand.
 PEERS_CRF = (27,)
@@ -84,7 +87,7 @@ class Coded:
     """A clip coded with x264 (medium) at 1/`scale` of its size, cropped so that sizes are even; decoded frames in `path`."""
 
     def __init__(self, clip: RawClip, scale: int, crf: int, folder: Path):
-        self.scale, self.frames = scale, clip.frames
+        self.scale = scale
         self.width, self.height = (n // (2 * scale) * 2 for n in (clip.width, clip.height))
         self.full = self.width * scale, self.height * scale
         size = f"crop={self.full[0]}:{self.full[1]}:0:0"
@@ -96,13 +99,13 @@ class Coded:
         ffmpeg("-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", self.path)
         self.kbps = coded.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
 
-    def repaired(self, network: Network, folder: Path) -> Path:
-        """The clip decoded and repaired in a pipeline, where the bit rate tells the network what to expect: in MP4 from the first frame on, while a parser alone says it after ten."""
-        file, shown, out = folder / "clip.mp4", folder / "repaired.y4m", folder / "repaired.yuv"
-        ffmpeg("-i", self.stream, "-c", "copy", file)
-        gstreamer("filesrc", f"location={file}", "!", "qtdemux", "!", "h264parse", "!", "avdec_h264", "!", "nnsr", "scale=1",
-                  f"model-path={network.path.parent}", "!", "y4menc", "!", "filesink", f"location={shown}")
-        y4m_to_yuv(shown, out, self.width, self.height, self.frames)
+    def repaired(self, network: Network, frames: int, folder: Path) -> Path:
+        """The first frames repaired by the element, which is told the bit rate of the file, as tags tell it where it stands behind the decoder."""
+        given, shown, out = folder / "decoded.y4m", folder / "repaired.y4m", folder / "repaired.yuv"
+        ffmpeg("-i", self.stream, "-frames:v", frames, "-pix_fmt", "yuv420p", given)
+        gstreamer("filesrc", f"location={given}", "!", "y4mdec", "!", "nnsr", "scale=1", f"model-path={network.path.parent}", f"source-bitrate={round(self.kbps * 1000)}",
+                  "!", "y4menc", "!", "filesink", f"location={shown}")
+        y4m_to_yuv(shown, out, self.width, self.height, frames)
         return out
 
     def lanczos(self, clip: RawClip, folder: Path) -> Path:
@@ -155,14 +158,14 @@ def clips(table: Table, networks: list[Network], peers: list[Peer], quick: bool,
             clip = clip or prepare(item, frames, cache)
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                coded = Coded(clip, scale, crf, folder)
+                coded = Coded(clip if scale > 1 else prepare(item, REPAIR_CODED * frames, cache), scale, crf, folder)
                 w, h = coded.full
                 wanted = keep(folder / "wanted.yuv", (y[:h, :w] for y in lumas(clip.yuv, clip.width, clip.height)))
                 seen = dataclasses.replace(clip, width=w, height=h, yuv=wanted)
                 for method, network in missing.items():
-                    small = lumas(coded.path, coded.width, coded.height)
+                    small = itertools.islice(lumas(coded.path, coded.width, coded.height), clip.frames)
                     if network and scale == 1:
-                        got = lumas(coded.repaired(network, folder), w, h)
+                        got = lumas(coded.repaired(network, clip.frames, folder), w, h)
                     elif network:
                         got = (network(y) for y in small)
                     elif method == "lanczos":

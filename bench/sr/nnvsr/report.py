@@ -24,7 +24,7 @@ TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality"
 
 METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 or 10 bits, enlarged to 8, PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
 border, means over the pictures; networks are chosen on held-out training pictures and on Kodak, never on the other three. Tables in papers come of small pictures that were not rounded: with 10 bits the plain bicubic kernel has its published figures to the last digit (Set5 33.66 / 0.9299, 30.39 / 0.8682 and 28.42 / 0.8104 at x2, x3 and x4; BSD100 29.56 / 0.8431 at x2),
-with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); luma against the original; PSNR of the mean
+with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, by the element, which is told the bit rate of all of them; luma against the original; PSNR of the mean
 squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
 clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: edges repeated, output rounded to 8 bits."""
 
