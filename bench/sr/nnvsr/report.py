@@ -170,7 +170,7 @@ def crops(networks: list[Network], folder: Path) -> list[str]:
 
 
 def clip_targets(table: Table, n: Network) -> list[str]:
-    """What `compressed` and `repair` owe on coded clips and do not give."""
+    """What `compressed`, `repair` and `deblock` owe on coded clips and do not give."""
     def gain(crf, scale, plain, key, pick=np.mean):
         mine, theirs = ({(r.clip, r.frames): getattr(r, key) for r in table.select(crf=crf, scale=scale, method=m)} for m in (n.id, plain))
         both = [mine[c] - theirs[c] for c in mine if c in theirs and mine[c] is not None and theirs[c] is not None]
@@ -180,10 +180,8 @@ def clip_targets(table: Table, n: Network) -> list[str]:
     if n.bundle == "compressed":
         owed = [(f"PSNR at CRF {crf}", gain(crf, 2, "lanczos", "psnr"), 0.5) for crf in (27, 32)]
         owed += [(f"{key} at CRF {crf}", gain(crf, 2, "lanczos", key), 0.0) for crf in (27, 32) for key in ("ssim", "ssimulacra2", "vmaf")]
-    elif n.bundle == "repair":
+    elif n.bundle in ("repair", "deblock"):
         owed = [("PSNR at CRF 32", gain(32, 1, "decoded", "psnr"), 0.35), ("PSNR at CRF 18, worst clip", gain(18, 1, "decoded", "psnr", min), -0.05)]
-    elif n.bundle == "repair-strong":
-        owed = [("PSNR at CRF 32", gain(32, 1, "decoded", "psnr"), 0.35)]
     return [f"- `{n.bundle}`, {what}: {got:+.3f}, wanted {wanted:+.2f}." for what, got, wanted in owed if got is not None and got < wanted]
 
 

@@ -499,7 +499,7 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
 def test_a_repairing_network_is_told_of_quality_and_exported(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "repair", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True))
+    monkeypatch.setitem(train.NAMES, "deblock", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True))
     rng = np.random.default_rng(0)
     writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
     for spread in (2, 4, 9, 14, 3, 8):
@@ -507,7 +507,7 @@ def test_a_repairing_network_is_told_of_quality_and_exported(tmp_path, monkeypat
         writer.add("g", wanted, resample.to_u8(wanted + rng.normal(0, spread, wanted.shape)))
     writer.close()
     for out, *more in (("a",), ("b", "--int8", "--init", str(tmp_path / "a/last.pt"))):
-        train.run(options(tmp_path, tmp_path, out, "--task", "repair", "--scale", "1", "--model", "repair", "--loss", "fair", "--steps", "2", *more))
+        train.run(options(tmp_path, tmp_path, out, "--task", "repair", "--scale", "1", "--model", "deblock", "--loss", "fair", "--steps", "2", *more))
     assert ", unrated " in capsys.readouterr().out
     (network,) = export.write_bundle(tmp_path / "bundle", "test", "", [tmp_path / "b/last.pt"], {})
     plain = export.write_bundle(tmp_path / "plain", "test", "", [tmp_path / "a/last.pt"], {})[0]

@@ -22,7 +22,7 @@ from .resample import up_kernel
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
 WEIGHT_MAX = 63
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
-         "repair": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
+         "repair": dict(width=32, depth=12, shrink=0.25, centred=True), "deblock": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
 
 # How a PSNR in decibels is told to a rated network: its distance from the first, in units of the second, no farther out than the last two.
 RATING_MIDDLE, RATING_UNIT, RATING_RANGE = 38.0, 8.0, (26.0, 54.0)
