@@ -54,6 +54,7 @@ fn every_property_is_there_and_explained() {
                 "scale",
                 "strength",
                 "self-ensemble",
+                "source-bitrate",
                 "batch-size",
                 "qos-mode",
             ],
