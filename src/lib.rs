@@ -8,10 +8,12 @@
 pub mod codec;
 mod common;
 pub mod nn;
+mod nnqp;
 mod nnsr;
 mod nnvdec;
 mod nnvenc;
 mod nnvparse;
+mod quantizer;
 pub mod sr;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
@@ -19,6 +21,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvparse::register(plugin)?;
     nnvdec::register(plugin)?;
     nnvenc::register(plugin)?;
+    nnqp::register(plugin)?;
     nnsr::register(plugin)
 }
 

@@ -20,8 +20,10 @@ use crate::common::{self, CommonSettings, lock};
 use crate::nn::{
     Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr,
 };
+use crate::quantizer;
 use crate::sr::{
-    Codec, Done, Ensemble, Job, Layout, LayoutError, Planes, PlanesMut, Rater, SrError, Upscaler,
+    Codec, Done, Ensemble, Evidence, Job, Layout, LayoutError, Planes, PlanesMut, Rater, SrError,
+    Upscaler,
 };
 
 /// Most frames in one run of the network.
@@ -303,9 +305,9 @@ impl ObjectImpl for NnSr {
                     .nick("Source bit rate")
                     .blurb(
                         "Bits per second of the coded video, from which a network that repairs \
-                         estimates how much there is to repair (0: what parsers and demuxers say \
-                         in tags; the format is the tags', else H.264; where nobody says, the \
-                         network is careful)",
+                         estimates how much there is to repair where nnqp has noted no \
+                         quantizers (0: what parsers and demuxers say in tags; the format is the \
+                         tags', else H.264; where nobody says, the network is careful)",
                     )
                     .mutable_playing()
                     .build(),
@@ -335,7 +337,7 @@ impl ObjectImpl for NnSr {
                  balanced, quality, fast, compressed that is built in and has the scale)",
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
-                 or strength 0), dropped (uint64); fps, frame-ms (all work per frame out) and \
+                 strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per frame out) and \
                  network-ms (per enhanced frame), the times in ms (double); source-psnr, the \
                  quality in dB that the last frame is thought to have, 0 where that is not known \
                  or of no use (double)",
@@ -923,26 +925,38 @@ impl NnSr {
         }
         if !frames.is_empty() {
             let (from, to) = (state.upscaler.input(), state.upscaler.output());
+            let rate = lock(&self.source).bits(source_bitrate, &state.input);
+            // A quantizer tells more than the rate.
+            let evidence: Vec<_> = frames
+                .iter()
+                .map(|frame| match quantizer::of(frame.input.buffer()) {
+                    Some((Codec::H264, quantizer)) => Some(Evidence::Quantizer(quantizer)),
+                    _ => rate.map(|(codec, bits)| Evidence::Bits(codec, bits)),
+                })
+                .collect();
             let mut jobs = frames
                 .iter_mut()
                 .map(|frame| frame.job(from, to))
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| self.failed(&e.into()))?;
-            let rated = state.upscaler.network().is_rated();
-            let source = lock(&self.source).bits(source_bitrate, &state.input);
-            if let Some((codec, bits)) = source.filter(|_| rated) {
-                for job in &mut jobs {
-                    job.psnr = state.rater.rate(&job.input, codec, bits);
+            // How much repair is needed matters to every network of scale 1.
+            if state.upscaler.network().is_rated() || state.scale == 1 {
+                for (job, evidence) in jobs.iter_mut().zip(evidence) {
+                    if let Some(rating) = evidence.and_then(|e| state.rater.rate(&job.input, e)) {
+                        gst::trace!(CAT, imp = self, "{evidence:?} tells {rating:?}");
+                        job.psnr = Some(rating.psnr);
+                        job.strength *= rating.need;
+                    }
                 }
             }
-            let source_psnr = jobs.last().and_then(|job| job.psnr).unwrap_or_default();
+            let source_psnr = jobs.last().and_then(|job| job.psnr);
             let outcome = state
                 .upscaler
                 .run(&mut jobs, &self.cancel)
                 .map_err(|e| self.failed(&e))?;
             let mut stats = lock(&self.stats);
             stats.network += outcome.network;
-            stats.source_psnr = source_psnr;
+            stats.source_psnr = source_psnr.unwrap_or_default();
             for done in outcome.done {
                 match done {
                     Done::Enhanced => stats.enhanced += 1,

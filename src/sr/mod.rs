@@ -37,5 +37,5 @@ mod upscaler;
 pub use ensemble::Ensemble;
 pub use layout::{Format, Layout, LayoutError, MAX_SIZE, Planes, PlanesMut};
 pub use plain::PlainScaler;
-pub use rating::{Codec, Rater};
+pub use rating::{Codec, Evidence, Rater, Rating};
 pub use upscaler::{Done, Job, Outcome, SrError, Upscaler};

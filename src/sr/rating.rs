@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What quality decoded video is likely to have, from its bit rate and from what its pictures hold.
+//! What quality decoded video is likely to have, from its quantizers or its bit rate and from what its pictures hold.
 //!
 //! The picture alone does not tell, nor does the rate: the same is plenty for a screen and little for a crowd. A linear
 //! model of both, fitted to coded training clips by `python -m nnvtrain sr-rate`, is wrong by three to four decibels where the
-//! picture alone is by five, more on drawn screens.
+//! picture alone is by five; one of pictures and quantizers by two and a half, by five on drawn screens.
 
 use super::layout::{Planes, Sample};
 use super::rows;
@@ -20,9 +20,16 @@ const MEMORY: f64 = 25.0;
 const CUT: f64 = 3.0;
 const CUT_LEAST: f64 = 10.0;
 
-/// What PSNR in dB is linear in: 1, the logarithms to base 2 of bits per sample, slope, curvature and change, then the
-/// shares of samples without curvature and without change.
-const WEIGHTS: [f64; 7] = [45.6182, 3.0753, -2.2536, 0.1447, -0.3799, 14.0827, 5.8360];
+/// What PSNR in dB is linear in: 1, the logarithms to base 2 of slope, curvature and change, the shares of samples without
+/// curvature and without change; and the logarithm to base 2 of bits per sample.
+const BY_RATE: ([f64; 6], f64) = ([45.5584, -2.2854, 0.1862, -0.3573, 13.9557, 5.9664], 3.1344);
+/// The same of the mean quantizer; neither change nor the picture's own distance from that mean tell more.
+const BY_QUANTIZER: ([f64; 6], f64) = ([54.8959, -3.1434, 1.5986, 0.0, 1.9662, 0.0], -0.5826);
+/// Pictures with mean quantizers up to the first are left as they are, those from the second on are repaired in full: fine
+/// quantizers leave nothing that a network could tell from the original.
+const FADE: (f64, f64) = (24.0, 30.0);
+
+const NEEDS: f64 = 4.0;
 
 /// Coding formats whose bit rates say something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,29 +58,71 @@ impl Codec {
         }
     }
 
+    /// Its name in tags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::H264 => "H.264",
+            Self::H265 => "H.265",
+            Self::Av1 => "AV1",
+        }
+    }
+
     /// Decibels that it is better than H.264 with the same bits.
     fn lead(self) -> f64 {
         match self {
             Self::H264 => 0.0,
-            Self::H265 => 2.6082,
-            Self::Av1 => 4.8324,
+            Self::H265 => 2.6081,
+            Self::Av1 => 4.9596,
         }
     }
 }
 
-/// What of a picture says how many bits it takes; the order is that of [`WEIGHTS`].
+/// What is known of how a picture was coded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Evidence {
+    /// Bits that a luma sample of the stream takes on average.
+    Bits(Codec, f64),
+    /// The luma quantizer of the picture, of H.264.
+    Quantizer(i32),
+}
+
+/// What is thought of a picture.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rating {
+    /// Likely PSNR of its luma, in dB.
+    pub psnr: f32,
+    /// How much of a repair it needs, 0 to 1.
+    pub need: f32,
+}
+
+/// What of a picture says how many bits it takes: mean sizes of slope, curvature and change, shares of samples without
+/// curvature and without change.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Seen([f64; 5]);
 
 const CHANGE: usize = 2;
+
+impl Seen {
+    /// With 1 before them, what PSNR is linear in.
+    fn terms(self) -> [f64; 6] {
+        let [slope, curvature, change, flat, still] = self.0;
+        let log = |value: f64| (value + NO_DETAIL).log2();
+        [1.0, log(slope), log(curvature), log(change), flat, still]
+    }
+}
+
+fn dot(a: [f64; 6], b: [f64; 6]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
 
 /// Looks at the pictures of a stream, one after the other.
 #[derive(Debug, Default)]
 pub struct Rater {
     /// Rows that were looked at in the picture before, one after the other.
     before: Vec<i16>,
-    /// Average, and of how many pictures.
+    /// Averages since the scene began, and of how many pictures.
     seen: Seen,
+    quantizer: f64,
     count: u32,
 }
 
@@ -83,37 +132,47 @@ impl Rater {
         *self = Self::default();
     }
 
-    /// Looks at the next picture, and returns its likely PSNR in dB for a codec and the bits that a luma sample takes on
-    /// average. The first picture of a scene tells nothing, nor do very small ones.
-    pub fn rate(&mut self, picture: &Planes<'_>, codec: Codec, bits: f64) -> Option<f32> {
-        let now = self.look(picture)?;
-        let average = self.seen.0[CHANGE];
-        if self.count > 0 && now.0[CHANGE] > CUT * average + CUT_LEAST {
+    /// Looks at the next picture, and returns what is likely of it. Of the first picture of a scene a bit rate tells
+    /// nothing, and of very small ones nothing does.
+    pub fn rate(&mut self, picture: &Planes<'_>, evidence: Evidence) -> Option<Rating> {
+        let (now, compared) = self.look(picture)?;
+        let cut = self.count > 0 && now.0[CHANGE] > CUT * self.seen.0[CHANGE] + CUT_LEAST;
+        let first = !compared || cut;
+        if first {
+            self.seen = now;
             self.count = 0;
-            return None;
         }
-        self.count = self.count.saturating_add(1);
-        let share = 1.0 / f64::from(self.count).min(MEMORY);
-        for (average, now) in self.seen.0.iter_mut().zip(now.0) {
-            *average += (now - *average) * share;
+        let share = |count: u32| 1.0 / f64::from(count).min(MEMORY);
+        if let Evidence::Quantizer(quantizer) = evidence {
+            let share = share(self.count.saturating_add(1));
+            self.quantizer += (f64::from(quantizer) - self.quantizer) * share;
         }
-        let [slope, curvature, change, flat, still] = self.seen.0;
-        let log = |value: f64, none: f64| (value + none).log2();
-        let terms = [
-            1.0,
-            log(bits, NO_BITS),
-            log(slope, NO_DETAIL),
-            log(curvature, NO_DETAIL),
-            log(change, NO_DETAIL),
-            flat,
-            still,
-        ];
-        let psnr: f64 = WEIGHTS.iter().zip(terms).map(|(w, t)| w * t).sum();
-        Some((psnr + codec.lead()) as f32)
+        if !first {
+            self.count = self.count.saturating_add(1);
+            let share = share(self.count);
+            for (average, now) in self.seen.0.iter_mut().zip(now.0) {
+                *average += (now - *average) * share;
+            }
+        }
+        let ((picture, weight), value, lead) = match evidence {
+            Evidence::Bits(..) if first => return None,
+            Evidence::Bits(codec, bits) => (BY_RATE, (bits + NO_BITS).log2(), codec.lead()),
+            Evidence::Quantizer(_) => (BY_QUANTIZER, self.quantizer, 0.0),
+        };
+        let psnr = dot(picture, self.seen.terms()) + weight * value + lead;
+        let need = match evidence {
+            Evidence::Bits(..) => 1.0,
+            Evidence::Quantizer(_) => (self.quantizer - FADE.0) / (FADE.1 - FADE.0),
+        };
+        Some(Rating {
+            psnr: psnr as f32,
+            // In steps, so that a held picture is not repaired anew for each quantizer.
+            need: ((need.clamp(0.0, 1.0) * NEEDS).round() / NEEDS) as f32,
+        })
     }
 
-    /// What this picture holds, if there was one before.
-    fn look(&mut self, picture: &Planes<'_>) -> Option<Seen> {
+    /// What this picture holds, and whether there was one before to compare it with.
+    fn look(&mut self, picture: &Planes<'_>) -> Option<(Seen, bool)> {
         let layout = picture.layout();
         let (width, height) = (layout.width(), layout.height());
         if width < 3 || height < 3 {
@@ -141,7 +200,7 @@ impl Rater {
         let mut seen = sums.map(|sum| sum as f64 / samples);
         // Of two directions.
         seen[0] /= 2.0;
-        known.then_some(Seen(seen))
+        Some((Seen(seen), known))
     }
 }
 
@@ -214,10 +273,11 @@ mod tests {
     fn pictures_are_seen_as_the_fit_saw_them() {
         let (first, second) = (picture(0), picture(1));
         let mut rater = Rater::default();
-        assert_eq!(rater.look(&planes(&first, Format::Gray8, 1)), None);
+        assert!(!rater.look(&planes(&first, Format::Gray8, 1)).unwrap().1);
         // From `look` of nnvtrain/sr/rate.py with the same pictures.
         let expected = [5.5, 8.0, 9.0, 0.8, 0.0];
-        let Seen(seen) = rater.look(&planes(&second, Format::Gray8, 1)).unwrap();
+        let (Seen(seen), compared) = rater.look(&planes(&second, Format::Gray8, 1)).unwrap();
+        assert!(compared);
         for (seen, expected) in seen.iter().zip(expected) {
             assert!((seen - expected).abs() < 1e-9, "{seen} {expected}");
         }
@@ -235,7 +295,7 @@ mod tests {
                 let strides = [12 * step, 12, 12];
                 rater.look(&Planes::new(layout, &data[..planes], &strides[..planes]).unwrap())
             });
-            seen.unwrap()
+            seen.unwrap().0
         }
         let gray = [picture(0), picture(1)];
         let wide = |f: fn(u8) -> Vec<u8>| {
@@ -250,25 +310,56 @@ mod tests {
     }
 
     #[test]
-    fn more_bits_are_better_and_a_cut_is_not_judged() {
+    fn more_bits_and_finer_quantizers_are_better() {
         let (first, second) = (picture(0), picture(1));
-        let rate = |bits| {
+        let rate = |evidence| {
             let mut rater = Rater::default();
             let gray = |data| planes(data, Format::Gray8, 1);
-            assert_eq!(rater.rate(&gray(&first), Codec::H264, bits), None);
-            rater.rate(&gray(&second), Codec::H264, bits).unwrap()
+            let alone = rater.rate(&gray(&first), evidence);
+            (alone, rater.rate(&gray(&second), evidence).unwrap())
         };
-        assert!(rate(0.1) > rate(0.01) + 5.0);
-        assert!(rate(f64::MAX).is_finite() && rate(0.0).is_finite());
+        let bits = |bits| rate(Evidence::Bits(Codec::H264, bits));
+        assert_eq!(bits(0.1).0, None);
+        assert!(bits(0.1).1.psnr > bits(0.01).1.psnr + 5.0);
+        assert!(bits(f64::MAX).1.psnr.is_finite() && bits(0.0).1.psnr.is_finite());
+        assert_eq!(bits(f64::MAX).1.need, 1.0);
 
-        let mut rater = Rater::default();
+        let quantizer = |quantizer| rate(Evidence::Quantizer(quantizer));
+        let (fine, coarse) = (quantizer(20), quantizer(32));
+        assert!(fine.1.psnr > coarse.1.psnr + 5.0);
+        assert!(fine.0.unwrap().psnr > coarse.0.unwrap().psnr + 5.0);
+        assert_eq!((fine.1.need, coarse.1.need), (0.0, 1.0));
+        for extreme in [i32::MIN, i32::MAX] {
+            assert!(quantizer(extreme).1.psnr.is_finite());
+        }
+    }
+
+    #[test]
+    fn a_cut_begins_anew() {
+        let (first, second) = (picture(0), picture(1));
         let other: Vec<u8> = first.iter().map(|v| 255 - v).collect();
-        let rated = [&first, &second, &other, &other, &first].map(|p| {
-            rater
-                .rate(&planes(p, Format::Gray8, 1), Codec::Av1, 0.1)
-                .is_some()
-        });
+        let rate = |evidence: fn(i32) -> Evidence| {
+            let mut rater = Rater::default();
+            [
+                (&first, 20),
+                (&second, 20),
+                (&other, 40),
+                (&other, 42),
+                (&first, 20),
+            ]
+            .map(|(p, said)| rater.rate(&planes(p, Format::Gray8, 1), evidence(said)))
+        };
+        let by_bits = rate(|_| Evidence::Bits(Codec::Av1, 0.1));
+        let rated = by_bits.map(|rating| rating.is_some());
         assert_eq!(rated, [false, true, false, true, false]);
+        let by_quantizer = rate(Evidence::Quantizer);
+        let other = planes(&other, Format::Gray8, 1);
+        let alone = Rater::default().rate(&other, Evidence::Quantizer(40));
+        assert_eq!(by_quantizer[2], alone);
+        assert_eq!(
+            by_quantizer.map(|rating| rating.unwrap().need),
+            [0.0, 0.0, 1.0, 1.0, 0.0]
+        );
     }
 
     #[test]

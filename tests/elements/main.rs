@@ -11,4 +11,5 @@ mod nnsr;
 mod parser;
 mod playback;
 mod properties;
+mod quantizers;
 mod util;

@@ -159,7 +159,9 @@ fn ranks_and_templates_fit_together() {
         assert_eq!(factory(name).rank(), gst::Rank::PRIMARY, "{name}");
     }
     // Nobody gets super-resolution unasked.
-    assert_eq!(factory("nnsr").rank(), gst::Rank::NONE);
+    for name in ["nnsr", "nnqp"] {
+        assert_eq!(factory(name).rank(), gst::Rank::NONE, "{name}");
+    }
     let template = |name, pad| {
         factory(name)
             .static_pad_templates()

@@ -26,8 +26,10 @@ from .store import Clip, Picture, Small, Speed, Table
 BITS = (8, 10)
 # The first three are those of papers; networks are chosen by the last.
 DATASETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "kodak": "Kodak"}
-# Repair hears the bit rate of the file: so many times the frames that are measured are coded, where the clip has them, or key frames would make up too much of it.
+# Repair hears quantizers and bit rate of the file: so many times the frames that are measured are coded, where the clip has them, or key frames would make up too much of it.
 REPAIR_CODED = 4
+# Packets that may come before the last of the frames that are measured.
+REORDERED = 8
 UPSCALE_CRF, REPAIR_CRF = (23, 27, 32, 37), (18, 23, 27, 32, 37)
 # Peers' networks take seconds for a frame: one quality is enough to see where they stand.
 PEERS_CRF = (27,)
@@ -97,15 +99,17 @@ class Coded:
         self.stream = coded
         ffmpeg(*raw(clip.width, clip.height, clip.fps, clip.yuv), "-vf", size, "-c:v", "libx264", "-preset", "medium", "-crf", crf, "-threads", 1, coded)
         ffmpeg("-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", self.path)
+        self.frames = clip.frames
         self.kbps = coded.stat().st_size * 8 / 1000 / (clip.frames / float(clip.fps))
 
     def repaired(self, network: Network, frames: int, folder: Path) -> Path:
-        """The first frames repaired by the element, which is told the bit rate of the file, as tags tell it where it stands behind the decoder."""
-        given, shown, out = folder / "decoded.y4m", folder / "repaired.y4m", folder / "repaired.yuv"
-        ffmpeg("-i", self.stream, "-frames:v", frames, "-pix_fmt", "yuv420p", given)
-        gstreamer("filesrc", f"location={given}", "!", "y4mdec", "!", "nnsr", "scale=1", f"model-path={network.path.parent}", f"source-bitrate={round(self.kbps * 1000)}",
-                  "!", "y4menc", "!", "filesink", f"location={shown}")
-        y4m_to_yuv(shown, out, self.width, self.height, frames)
+        """The first frames, and some more, decoded and repaired in a pipeline as users have it."""
+        shown, out = folder / "repaired.y4m", folder / "repaired.yuv"
+        packets = min(frames + REORDERED, self.frames)
+        # `identity` keeps the buffer with which it ends.
+        gstreamer("filesrc", f"location={self.stream}", "!", "matroskademux", "!", "h264parse", "!", "identity", f"eos-after={packets + 1}", "!", "nnqp", "!", "avdec_h264",
+                  "!", "nnsr", "scale=1", f"model-path={network.path.parent}", "!", "y4menc", "!", "filesink", f"location={shown}")
+        y4m_to_yuv(shown, out, self.width, self.height, packets)
         return out
 
     def lanczos(self, clip: RawClip, folder: Path) -> Path:
@@ -165,7 +169,7 @@ def clips(table: Table, networks: list[Network], peers: list[Peer], quick: bool,
                 for method, network in missing.items():
                     small = itertools.islice(lumas(coded.path, coded.width, coded.height), clip.frames)
                     if network and scale == 1:
-                        got = lumas(coded.repaired(network, clip.frames, folder), w, h)
+                        got = itertools.islice(lumas(coded.repaired(network, clip.frames, folder), w, h), clip.frames)
                     elif network:
                         got = (network(y) for y in small)
                     elif method == "lanczos":

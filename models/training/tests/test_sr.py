@@ -97,10 +97,11 @@ def test_a_network_that_hears_nothing_yet_does_what_it_did():
 
 def test_estimates_are_as_wrong_as_they_say():
     psnr = torch.full((4000,), 34.0)
-    told = train.estimate(psnr, torch.Generator().manual_seed(0)) * 8 + 38
-    # Clipping at 26 dB takes a little off both.
-    assert abs(float(told[:, 1].mean()) - (39.5 + train.TOLD_SHARE * (34 - 39.5))) < 0.2
-    assert abs(float(told[:, 1].std()) - train.TOLD_ERROR) < 0.2
+    for rough, (share, error) in ((False, train.BY_QUANTIZER), (True, train.BY_RATE)):
+        told = train.estimate(psnr, torch.Generator().manual_seed(0), rough=rough) * 8 + 38
+        # Clipping at 26 dB takes a little off both.
+        assert abs(float(told[:, 1].mean()) - (39.5 + share * (34 - 39.5))) < 0.2
+        assert abs(float(told[:, 1].std()) - error) < 0.2
     noisy = train.estimate(psnr - 10, torch.Generator().manual_seed(0))
     assert not noisy.any()
 
@@ -125,8 +126,25 @@ def test_more_bits_mean_more_quality():
     base = np.kron(rng.integers(40, 200, (12, 16)), np.ones((8, 8))).astype(np.uint8)
     chroma = np.full((48, 64), 128, np.uint8)
     frames = [(np.roll(base, t, 1), chroma, chroma) for t in range(4)]
-    (good, high), (poor, low) = (rate.measure(frames, "libx264", crf, "veryfast") for crf in (12, 40))
-    assert len(good) == len(rate.NAMES) and good[1] > poor[1] and high > low + 3
+    good, poor = (rate.measure(frames, "libx264", crf, "veryfast") for crf in (12, 40))
+    assert len(good["x"]) == len(rate.NAMES) and good["x"][1] > poor["x"][1] and good["y"] > poor["y"] + 3
+    for measured in (good, poor):
+        assert len(measured["quantizers"]) == len(measured["psnrs"]) == 4
+    assert np.mean(poor["quantizers"]) > np.mean(good["quantizers"]) + 15
+    assert rate.measure(frames, "libx265", 30, "ultrafast")["quantizers"] == []
+
+
+def test_quantizers_come_in_the_order_of_display():
+    trace = """[trace_headers @ 0x1] 20          pic_init_qp_minus26                                       010 = 1
+[trace_headers @ 0x1] Packet: 900 bytes, key frame, pts 0, dts -80, duration 40.
+[trace_headers @ 0x1] 30          slice_qp_delta                                        0001000 = 4
+frame=    1 fps=0.0 q=-1.0 size=N/A    [trace_headers @ 0x1] Packet: 90 bytes, pts 80, dts -40, duration 40.
+[trace_headers @ 0x1] 34          slice_qp_delta                                        0001010 = -5
+[trace_headers @ 0x1] Packet: 60 bytes, pts 40, dts 0, duration 40.
+[trace_headers @ 0x1] 33          slice_qp_delta                                      000010010 = 9
+[trace_headers @ 0x1] 33          slice_qp_delta                                      000010010 = 7
+"""
+    assert rate.quantizers(trace) == [31, 36, 22]
 
 
 def test_gathered_pictures_are_no_tests_and_no_copies(tmp_path, capsys):

@@ -22,9 +22,10 @@ HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
-# How a bit rate tells PSNR (`sr-rate` prints it): the middle, what remains of a distance from there, and the error, in decibels. How many crops are told nothing; and
-# the PSNR below which pairs are spoilt by noise, of which a bit rate tells nothing.
-TOLD_MIDDLE, TOLD_SHARE, TOLD_ERROR, UNTOLD, NOISY = 39.5, 0.6, 3.1, 0.25, 27.0
+# How PSNR is told (about what `sr-rate` prints): the middle, and of bit rates, and of quantizers on real clips, what remains of a distance from there, and the error, in decibels.
+TOLD_MIDDLE, BY_RATE, BY_QUANTIZER = 39.5, (0.6, 3.1), (0.8, 2.3)
+# How many crops are told nothing, and how many what a bit rate says; and the PSNR below which pairs are spoilt by noise, of which neither tells anything.
+UNTOLD, ROUGH, NOISY = 0.15, 0.25, 27.0
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -90,9 +91,9 @@ def psnr(mse: float) -> float:
 
 @torch.no_grad()
 def evaluate(net, held, count, label="eval"):
-    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before. Rated networks are told what a bit
-    rate may tell, and what they reach without is printed as well."""
-    ours = plain = unrated = 0.0
+    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before. Rated networks are told what a
+    quantizer may tell; what they reach with a bit rate, and with neither, is printed as well."""
+    ours = plain = unrated = rough = 0.0
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
     s, m = net.cfg.scale, net.cfg.radius * net.cfg.scale
@@ -109,13 +110,14 @@ def evaluate(net, held, count, label="eval"):
         if net.cfg.rated:
             unrated += after / len(picks)
             true = torch.tensor([psnr(held.squared_error(i))], device=given.device)
+            rough += reached(net, estimate(true, torch.Generator().manual_seed(i), rough=True)) / len(picks)
             after = reached(net, estimate(true, torch.Generator().manual_seed(i)))
         ours += after / len(picks)
         plain += before / len(picks)
         alive |= net.alive(given / 255)
         gains.setdefault(min(int(before) // 3 * 3, 48), []).append(after - before)
     table = "".join(f", {k} {sum(v) / len(v):+.2f}" for k, v in sorted(gains.items())) if held.paired else ""
-    table += f", unrated {unrated - plain:+.3f}" if net.cfg.rated else ""
+    table += f", by bit rate {rough - plain:+.3f}, unrated {unrated - plain:+.3f}" if net.cfg.rated else ""
     print(f"{label} {ours:.3f} dB, plain {plain:.3f} dB, gain {ours - plain:+.3f}{table}, dead channels {int((~alive).sum())} of {alive.numel()}", flush=True)
     return ours
 
@@ -201,10 +203,12 @@ def psnrs(planes) -> torch.Tensor:
     return torch.tensor([psnr(planes.squared_error(i)) for i in range(len(planes.entries))], device=planes.data.device)
 
 
-def estimate(psnr, rng, known=True):
-    """What a rated network is told of pictures of `psnr` [n], as wrong as bit rates tell it."""
+def estimate(psnr, rng, known=True, rough=False):
+    """What a rated network is told of pictures of `psnr` [n], as wrong as quantizers tell it, or bit rates where that is `rough`."""
     error = torch.randn(len(psnr), generator=rng).to(psnr)
-    return rating(TOLD_MIDDLE + TOLD_SHARE * (psnr - TOLD_MIDDLE) + TOLD_ERROR * error, (psnr > NOISY) & known)
+    rough = torch.as_tensor(rough, device=psnr.device).expand(len(psnr))
+    share, wrong = (torch.where(rough, *(torch.full_like(psnr, v) for v in pair)) for pair in zip(BY_RATE, BY_QUANTIZER))
+    return rating(TOLD_MIDDLE + share * (psnr - TOLD_MIDDLE) + wrong * error, (psnr > NOISY) & known)
 
 
 def crops(planes, args, step, rated=False):
@@ -215,7 +219,7 @@ def crops(planes, args, step, rated=False):
         given, wanted, pick = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
         if rated:
             luck = torch.rand(args.batch, generator=rng).to(known)
-            told = estimate(known[pick], rng, luck > UNTOLD)
+            told = estimate(known[pick], rng, luck > UNTOLD, luck < UNTOLD + ROUGH)
         yield given / 255, told, wanted / 255
 
 

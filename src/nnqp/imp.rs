@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MPL-2.0
+
+use std::sync::{LazyLock, Mutex};
+
+use gst::glib;
+use gst::subclass::prelude::*;
+use gst_base::subclass::prelude::*;
+
+use super::h264::Reader;
+use crate::common::lock;
+use crate::quantizer;
+use crate::sr::Codec;
+
+static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
+    gst::DebugCategory::new(
+        "nnqp",
+        gst::DebugColorFlags::empty(),
+        Some("Quantizers of coded video"),
+    )
+});
+
+#[derive(Default)]
+pub struct NnQp {
+    /// `None` before caps have come.
+    reader: Mutex<Option<Reader>>,
+}
+
+#[glib::object_subclass]
+impl ObjectSubclass for NnQp {
+    const NAME: &'static str = "GstNnQp";
+    type Type = super::NnQp;
+    type ParentType = gst_base::BaseTransform;
+}
+
+impl ObjectImpl for NnQp {}
+
+impl GstObjectImpl for NnQp {}
+
+impl ElementImpl for NnQp {
+    fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+        static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
+            gst::subclass::ElementMetadata::new(
+                "Quantizer notes",
+                "Filter/Analyzer/Video",
+                "Notes the quantizer of each picture of H.264 video in front of its decoder; nnsr tells from it how good the decoded picture is",
+                env!("CARGO_PKG_AUTHORS"),
+            )
+        });
+        Some(&METADATA)
+    }
+
+    fn pad_templates() -> &'static [gst::PadTemplate] {
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
+            let caps = gst::Caps::builder("video/x-h264")
+                .field(
+                    "stream-format",
+                    gst::List::new(["byte-stream", "avc", "avc3"]),
+                )
+                .field("alignment", "au")
+                .build();
+            let template = |name, direction| {
+                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
+                    .expect("templates are valid")
+            };
+            vec![
+                template("sink", gst::PadDirection::Sink),
+                template("src", gst::PadDirection::Src),
+            ]
+        });
+        &TEMPLATES
+    }
+}
+
+impl BaseTransformImpl for NnQp {
+    const MODE: gst_base::subclass::BaseTransformMode =
+        gst_base::subclass::BaseTransformMode::AlwaysInPlace;
+    const PASSTHROUGH_ON_SAME_CAPS: bool = false;
+    const TRANSFORM_IP_ON_PASSTHROUGH: bool = false;
+
+    fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        *lock(&self.reader) = None;
+        Ok(())
+    }
+
+    fn set_caps(&self, incaps: &gst::Caps, _outcaps: &gst::Caps) -> Result<(), gst::LoggableError> {
+        let structure = incaps
+            .structure(0)
+            .ok_or_else(|| gst::loggable_error!(CAT, "Caps without structure"))?;
+        let reader = match structure.get::<gst::Buffer>("codec_data") {
+            Ok(data) => {
+                let data = data
+                    .map_readable()
+                    .map_err(|_| gst::loggable_error!(CAT, "codec_data cannot be read"))?;
+                Reader::packetized(&data)
+            }
+            Err(_) => Some(Reader::byte_stream()),
+        };
+        if reader.is_none() {
+            // The decoder will say what is wrong with it.
+            gst::warning!(CAT, imp = self, "codec_data is damaged: no quantizers");
+        }
+        *lock(&self.reader) = reader;
+        Ok(())
+    }
+
+    fn transform_ip(
+        &self,
+        buffer: &mut gst::BufferRef,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        let found = {
+            let mut reader = lock(&self.reader);
+            let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
+            reader.as_mut().and_then(|reader| reader.quantizer(&data))
+        };
+        match found {
+            Some(found) => {
+                gst::trace!(CAT, imp = self, "{:?}: quantizer {found}", buffer.pts());
+                quantizer::note(buffer, Codec::H264, found);
+            }
+            None => gst::debug!(CAT, imp = self, "{:?}: no quantizer", buffer.pts()),
+        }
+        Ok(gst::FlowSuccess::Ok)
+    }
+}
