@@ -41,8 +41,7 @@ fn of_pipeline(rest: &str) -> Vec<Option<i32>> {
     let seen = noted(&pipeline);
     let outcome = play(&pipeline);
     assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
-    let seen = std::mem::take(&mut *seen.lock().unwrap());
-    seen
+    std::mem::take(&mut *seen.lock().unwrap())
 }
 
 #[test]
