@@ -12,7 +12,7 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};
+use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SourceQuantizer, SrBundle};
 use gstnnv::sr::{Ensemble, Format, Job, Layout, PlainScaler, Planes, PlanesMut, Upscaler};
 
 struct Arguments {
@@ -206,7 +206,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                         input: read(layout, input, strides),
                         output: write(to, output, out_strides),
                         strength: 1.0,
-                        psnr: None,
+                        quantizer: SourceQuantizer::Unknown,
                         late: false,
                     })
                     .collect();

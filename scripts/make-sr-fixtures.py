@@ -11,7 +11,7 @@ Nothing in them is trained. What `sr-exact` must give is known in closed form:
 
 `sr-random` (x2) is a small convolutional network with pseudo-random weights on top of the repetition: it stands for what
 training makes, where tiles and batches are compared with whole pictures. `sr-folded` (x1) is another, on squares of 2 x 2
-samples: where a square begins decides what comes out. `sr-rated` (x1) adds as many code values as it is told decibels.
+samples: where a square begins decides what comes out. `sr-rated` (x1) adds as many code values as the quantizer that it is told, times how sure that is.
 
 Needs numpy and onnx:  scripts/make-sr-fixtures.py
 """
@@ -86,11 +86,11 @@ def model(scale: int, layers: list[np.ndarray], skip: np.ndarray | None = None, 
 
 
 def rated() -> onnx.ModelProto:
-    """y = x + psnr / 255."""
+    """y = x + sure * quantizer / 255."""
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["psnr", "code"], ["more"]), helper.make_node("Add", ["x", "more"], ["y"])],
+        [helper.make_node("ReduceProd", ["quantizer"], ["told"], axes=[1]), helper.make_node("Mul", ["told", "code"], ["more"]), helper.make_node("Add", ["x", "more"], ["y"])],
         "x1",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, "h", "w"]), ("psnr", ["n", 1, 1, 1]))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, "h", "w"]), ("quantizer", ["n", 2, 1, 1]))],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, "h", "w"])],
         [numpy_helper.from_array(np.float32(1 / 255).reshape(1), "code")],
     )
@@ -145,7 +145,7 @@ def main() -> None:
     layers[-1] *= 0.2
     folded = model(1, layers, np.eye(4).reshape(4, 4, 1, 1), fold=2)
     write("sr-folded", "Untrained: pseudo-random weights on squares of four samples", {1: (6, folded)}, fold=2)
-    write("sr-rated", "Untrained: adds what it is told of quality", {1: (0, rated())})
+    write("sr-rated", "Untrained: adds what it is told of quantizers", {1: (0, rated())})
 
 
 if __name__ == "__main__":

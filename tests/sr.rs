@@ -7,7 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use gstnnv::nn::{Cancel, ModelSource, NnError, RuntimeOptions, SrBundle, SrNetwork};
+use gstnnv::nn::{
+    Cancel, ModelSource, NnError, RuntimeOptions, SourceQuantizer, SrBundle, SrNetwork,
+};
 use gstnnv::sr::{
     Done, Ensemble, Format, Job, Layout, LayoutError, PlainScaler, Planes, PlanesMut, SrError,
     Upscaler,
@@ -153,7 +155,7 @@ fn run(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Pictur
             input: input.read(from),
             output: output.write(to),
             strength: *strength,
-            psnr: None,
+            quantizer: SourceQuantizer::Unknown,
             late: *late,
         })
         .collect();
@@ -523,7 +525,7 @@ fn cancelled_runs_say_so_and_later_ones_work() {
         input: input.read(layout),
         output: output.write(to),
         strength: 1.0,
-        psnr: None,
+        quantizer: SourceQuantizer::Unknown,
         late: false,
     }];
     let error = upscaler.run(&mut job, &cancel).unwrap_err();
@@ -536,9 +538,13 @@ fn cancelled_runs_say_so_and_later_ones_work() {
 }
 
 #[test]
-fn networks_hear_the_quality_of_each_picture() {
+fn networks_hear_the_quantizer_of_each_picture() {
     let layout = Layout::new(Format::Gray8, 40, 30).unwrap();
-    let told = [None, Some(20.0), Some(35.5)];
+    let told = [
+        SourceQuantizer::Unknown,
+        SourceQuantizer::Exact(20.0),
+        SourceQuantizer::Likely(71.0),
+    ];
     let inputs = [1, 2, 3].map(|seed| {
         let mut picture = Picture::textured(layout, seed);
         picture.planes[0].iter_mut().for_each(|v| *v /= 2);
@@ -555,11 +561,11 @@ fn networks_hear_the_quality_of_each_picture() {
             .iter()
             .zip(&mut outputs)
             .zip(told)
-            .map(|((input, output), psnr)| Job {
+            .map(|((input, output), quantizer)| Job {
                 input: input.read(layout),
                 output: output.write(layout),
                 strength: 1.0,
-                psnr,
+                quantizer,
                 late: false,
             })
             .collect();
@@ -590,7 +596,7 @@ fn wrong_pictures_are_refused() {
         input: input.read(other),
         output: output.write(to),
         strength: 1.0,
-        psnr: None,
+        quantizer: SourceQuantizer::Unknown,
         late: false,
     }];
     let error = upscaler.run(&mut job, &Cancel::new()).unwrap_err();

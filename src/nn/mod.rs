@@ -48,7 +48,8 @@ pub use model::{
 };
 pub use runtime::{LogSink, Runtime, set_log_sink};
 pub use sr::{
-    EmbeddedSr, MAX_SCALE, Precision, SrBundle, SrFacts, SrNetwork, Upscaled, embedded_sr,
+    EmbeddedSr, MAX_SCALE, Precision, SourceQuantizer, SrBundle, SrFacts, SrNetwork, Upscaled,
+    embedded_sr,
 };
 
 /// Which networks and tables a frame uses.

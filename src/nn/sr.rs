@@ -26,8 +26,8 @@
 //! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within
 //! `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
 //!
-//! A graph may also take `psnr`, float32 `[N, 1, 1, 1]`: what quality the luma of each picture is thought to have, in dB; 0 where
-//! nobody knows.
+//! A graph may also take `quantizer`, float32 `[N, 2, 1, 1]`: of each picture how sure it is (1: read from the stream, 0.5: thought
+//! likely, 0: unknown), and the mean quantizer that it was coded with, in H.264's steps.
 
 use std::sync::Arc;
 
@@ -52,9 +52,8 @@ const MAX_CHANNELS: usize = 4096;
 /// Most samples of one run: what ONNX Runtime indexes with 32 bits.
 const MAX_SAMPLES: usize = 1 << 27;
 
-/// The input that tells of quality, and what it holds where there is nothing to tell.
-const PSNR: &str = "psnr";
-const UNKNOWN: f32 = 0.0;
+/// The input that tells of quantizers.
+const QUANTIZER: &str = "quantizer";
 
 /// Names of the graphs in messages, by scale.
 const GRAPHS: [&str; MAX_SCALE] = ["x1", "x2", "x3", "x4"];
@@ -98,6 +97,38 @@ pub enum Precision {
     Float32,
     /// Quantised to 8 bits, with float32 inputs and outputs.
     Int8,
+}
+
+/// With what quantizer a picture that is to be repaired was coded, as far as is known: the mean of the last pictures', in
+/// the steps of H.264.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub enum SourceQuantizer {
+    /// Nobody knows.
+    #[default]
+    Unknown,
+    /// The bit rate makes it likely.
+    Likely(f32),
+    /// The stream says so.
+    Exact(f32),
+}
+
+impl SourceQuantizer {
+    /// The quantizer, unless nobody knows.
+    pub fn value(self) -> Option<f32> {
+        match self {
+            Self::Unknown => None,
+            Self::Likely(value) | Self::Exact(value) => Some(value),
+        }
+    }
+
+    /// What a graph hears: how sure it is, and the quantizer.
+    fn told(self) -> [f32; 2] {
+        match self {
+            Self::Unknown => [0.0, 0.0],
+            Self::Likely(value) => [0.5, value],
+            Self::Exact(value) => [1.0, value],
+        }
+    }
 }
 
 /// What a bundle says about one of its networks.
@@ -387,9 +418,9 @@ impl SrNetwork {
         options: &RuntimeOptions,
     ) -> Result<Self> {
         let contract = Contract {
-            may_take: &[("x", F32), (PSNR, F32)],
+            may_take: &[("x", F32), (QUANTIZER, F32)],
             must_give: &[("y", F32)],
-            channels: &|_| Some(1),
+            channels: &|name| Some(if name == QUANTIZER { 2 } else { 1 }),
         };
         let name = GRAPHS[listed.facts.scale - 1];
         let graph = Graph::build(name, bundle, onnx, provider, options, &contract)?;
@@ -436,13 +467,13 @@ impl SrNetwork {
         &self.warnings
     }
 
-    /// Whether it makes use of what is known of a picture's quality.
+    /// Whether it makes use of what is known of a picture's quantizer.
     pub fn is_rated(&self) -> bool {
-        self.graph.takes(PSNR)
+        self.graph.takes(QUANTIZER)
     }
 
-    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255. `psnr`: what
-    /// quality that luma is thought to have, in dB, where it is known; of pictures beyond its end nothing is.
+    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255, of pictures
+    /// with such `quantizers`; of pictures beyond their end nothing is known.
     ///
     /// # Errors
     /// [`NnError::Input`] for another number of samples, or none; [`NnError::Cancelled`]; [`NnError::Run`].
@@ -450,7 +481,7 @@ impl SrNetwork {
         &self,
         x: &[f32],
         [n, h, w]: [usize; 3],
-        psnr: &[Option<f32>],
+        quantizers: &[SourceQuantizer],
         cancel: &Cancel,
     ) -> Result<Upscaled> {
         let samples = [n, h, w].iter().try_fold(1usize, |a, &b| a.checked_mul(b));
@@ -460,11 +491,12 @@ impl SrNetwork {
                 x.len()
             )));
         }
-        let known = psnr.iter().map(|psnr| psnr.unwrap_or(UNKNOWN));
-        let psnr: Vec<f32> = known.chain(std::iter::repeat(UNKNOWN)).take(n).collect();
+        let unknown = std::iter::repeat(&SourceQuantizer::Unknown);
+        let told = quantizers.iter().chain(unknown).take(n);
+        let told: Vec<f32> = told.flat_map(|quantizer| quantizer.told()).collect();
         let feed = |name: &str| {
             Some(match name {
-                PSNR => TensorRef::from_array_view(([n, 1, 1, 1], &psnr[..]))
+                QUANTIZER => TensorRef::from_array_view(([n, 2, 1, 1], &told[..]))
                     .map(SessionInputValue::from),
                 _ => TensorRef::from_array_view(([n, 1, h, w], x)).map(SessionInputValue::from),
             })

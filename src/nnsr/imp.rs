@@ -18,7 +18,8 @@ use gst_video::prelude::*;
 use super::caps;
 use crate::common::{self, CommonSettings, lock};
 use crate::nn::{
-    Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr,
+    Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SourceQuantizer, SrBundle, SrNetwork,
+    embedded_sr,
 };
 use crate::quantizer;
 use crate::sr::{
@@ -199,7 +200,7 @@ struct Stats {
     dropped: u64,
     busy: Duration,
     network: Duration,
-    source_psnr: f32,
+    source_quantizer: f32,
 }
 
 impl Stats {
@@ -218,7 +219,7 @@ impl Stats {
             )
             .field("frame-ms", per(self.busy, self.frames_out))
             .field("network-ms", per(self.network, self.enhanced))
-            .field("source-psnr", f64::from(self.source_psnr))
+            .field("source-quantizer", f64::from(self.source_quantizer))
             .build()
     }
 }
@@ -338,9 +339,9 @@ impl ObjectImpl for NnSr {
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
                  strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per frame out) and \
-                 network-ms (per enhanced frame), the times in ms (double); source-psnr, the \
-                 quality in dB that the last frame is thought to have, 0 where that is not known \
-                 or of no use (double)",
+                 network-ms (per enhanced frame), the times in ms (double); source-quantizer, \
+                 with which the last frame was coded or is likely to have been, in the steps of \
+                 H.264, 0 where that is not known or of no use (double)",
             ));
             specs
         });
@@ -944,19 +945,19 @@ impl NnSr {
                 for (job, evidence) in jobs.iter_mut().zip(evidence) {
                     if let Some(rating) = evidence.and_then(|e| state.rater.rate(&job.input, e)) {
                         gst::trace!(CAT, imp = self, "{evidence:?} tells {rating:?}");
-                        job.psnr = Some(rating.psnr);
+                        job.quantizer = rating.quantizer;
                         job.strength *= rating.need;
                     }
                 }
             }
-            let source_psnr = jobs.last().and_then(|job| job.psnr);
+            let source_quantizer = jobs.last().and_then(|job| job.quantizer.value());
             let outcome = state
                 .upscaler
                 .run(&mut jobs, &self.cancel)
                 .map_err(|e| self.failed(&e))?;
             let mut stats = lock(&self.stats);
             stats.network += outcome.network;
-            stats.source_psnr = source_psnr.unwrap_or_default();
+            stats.source_quantizer = source_quantizer.unwrap_or_default();
             for done in outcome.done {
                 match done {
                     Done::Enhanced => stats.enhanced += 1,
@@ -1084,7 +1085,7 @@ impl Frame {
             input: Planes::new(from, &self.input.planes_data()[..planes], &in_strides)?,
             output: PlanesMut::new(to, data.collect(), &out_strides)?,
             strength: self.strength,
-            psnr: None,
+            quantizer: SourceQuantizer::Unknown,
             late: self.late,
         })
     }

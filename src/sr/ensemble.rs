@@ -3,7 +3,7 @@
 
 use super::SrError;
 use crate::codec::parallel;
-use crate::nn::{Cancel, SrNetwork, Upscaled};
+use crate::nn::{Cancel, SourceQuantizer, SrNetwork, Upscaled};
 
 /// Geometric self-ensemble: how many of a picture's eight turns and mirror images go through the network, to be turned
 /// back and averaged (R. Timofte et al., Seven Ways to Improve Example-Based Single Image Super Resolution, CVPR 2016).
@@ -28,12 +28,17 @@ impl Ensemble {
         network: &SrNetwork,
         x: &[f32],
         [n, h, w]: [usize; 3],
-        psnr: &[Option<f32>],
+        quantizers: &[SourceQuantizer],
         threads: usize,
         cancel: &Cancel,
     ) -> Result<Enlarged, SrError> {
         if self == Self::ONE {
-            return Ok(Enlarged::One(network.run(x, [n, h, w], psnr, cancel)?));
+            return Ok(Enlarged::One(network.run(
+                x,
+                [n, h, w],
+                quantizers,
+                cancel,
+            )?));
         }
         let scale = network.facts().scale;
         let (wide, high) = (scale * w, scale * h);
@@ -46,7 +51,7 @@ impl Ensemble {
             for (to, from) in turned.chunks_mut(w * h).zip(x.chunks(w * h)) {
                 walk.add(from, 1.0, to, turned_w, threads);
             }
-            let y = network.run(&turned, [n, turned_h, turned_w], psnr, cancel)?;
+            let y = network.run(&turned, [n, turned_h, turned_w], quantizers, cancel)?;
             let walk = turn.inverse().walk(scale * turned_w, scale * turned_h);
             for (i, to) in mean.chunks_mut(wide * high).enumerate() {
                 walk.add(y.picture(i), 1.0 / self.0 as f32, to, wide, threads);

@@ -5,7 +5,7 @@
 //! tile where a picture is too large for memory, and remembers the last result for pictures that repeat.
 //!
 //! ```no_run
-//! use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};
+//! use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SourceQuantizer, SrBundle};
 //! use gstnnv::sr::{Format, Job, Layout, Planes, PlanesMut, Upscaler};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let bundle = SrBundle::open(&ModelSource::Embedded("balanced".into()))?;
@@ -18,7 +18,7 @@
 //!     input: Planes::new(layout, &[&small], &[640])?,
 //!     output: PlanesMut::new(upscaler.output(), vec![&mut large], &[1280])?,
 //!     strength: 1.0,
-//!     psnr: None,
+//!     quantizer: SourceQuantizer::Unknown,
 //!     late: false,
 //! };
 //! upscaler.run(&mut [job], &Cancel::new())?;

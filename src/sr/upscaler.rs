@@ -10,7 +10,7 @@ use super::plain::{Painting, PlainScaler, Task};
 use super::rows;
 use super::tiles::Tiles;
 use crate::codec::parallel;
-use crate::nn::{Cancel, NnError, SrNetwork};
+use crate::nn::{Cancel, NnError, SourceQuantizer, SrNetwork};
 
 /// Memory that a run of a network may take, as estimated from its bundle. 1920×1080 goes through a network of 32 channels
 /// in two tiles.
@@ -39,9 +39,9 @@ pub struct Job<'a> {
     pub output: PlanesMut<'a>,
     /// How much of the plain kernel's result the network replaces, 0 to 1. At 0 it does not run.
     pub strength: f32,
-    /// What quality the picture's luma is thought to have, in dB, for networks that make use of it. A result that is
-    /// there for an equal picture is used whatever it was thought to have.
-    pub psnr: Option<f32>,
+    /// With what quantizer the picture was coded, for networks that make use of it. A result that is there for an equal
+    /// picture is used whatever that was coded with.
+    pub quantizer: SourceQuantizer,
     /// There is no time for the network. A result that is still there is used nevertheless.
     pub late: bool,
 }
@@ -266,9 +266,10 @@ impl Upscaler {
         let (tile_width, tile_height) = (self.tiles.width, self.tiles.height);
         let (width, height) = (tile_width + 2 * radius, tile_height + 2 * radius);
         let mut x = std::mem::take(&mut self.x);
-        let psnr: Vec<_> = enhanced.iter().map(|job| job.psnr).collect();
+        let quantizers: Vec<_> = enhanced.iter().map(|job| job.quantizer).collect();
         let mut time = Duration::ZERO;
-        for (jobs, psnr) in enhanced.chunks_mut(self.batch).zip(psnr.chunks(self.batch)) {
+        let told = quantizers.chunks(self.batch);
+        for (jobs, quantizers) in enhanced.chunks_mut(self.batch).zip(told) {
             for (left, top) in self.tiles.corners() {
                 x.resize(jobs.len() * width * height, 0.0);
                 self.feed(jobs, (left, top), width, &mut x);
@@ -277,7 +278,7 @@ impl Upscaler {
                 let threads = self.plain.threads();
                 let y = self
                     .ensemble
-                    .run(&self.network, &x, shape, psnr, threads, cancel)?;
+                    .run(&self.network, &x, shape, quantizers, threads, cancel)?;
                 time += started.elapsed();
                 let tasks = jobs.iter_mut().enumerate().flat_map(|(i, job)| {
                     let painting = Painting {

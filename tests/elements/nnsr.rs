@@ -449,7 +449,7 @@ fn self_ensemble_is_another_picture_at_the_same_latency() {
 }
 
 #[test]
-fn tags_tell_the_network_what_quality_to_expect() {
+fn tags_tell_the_network_how_coarsely_it_was_quantized() {
     within(|| {
         let info = i420(32, 24);
         let element = sr("sr-rated", &[]);
@@ -457,7 +457,7 @@ fn tags_tell_the_network_what_quality_to_expect() {
         h.set_src_caps(info.to_caps().unwrap());
         // Two frames: the first of a scene says nothing.
         let mut time = 0;
-        let mut psnr = || {
+        let mut quantizer = || {
             let mut added = 0;
             for _ in 0..2 {
                 time += 1;
@@ -467,12 +467,13 @@ fn tags_tell_the_network_what_quality_to_expect() {
                 added = pair[0] - pair[1];
             }
             let stats = element.property::<gst::Structure>("stats");
-            let psnr = stats.get::<f64>("source-psnr").unwrap();
+            let quantizer = stats.get::<f64>("source-quantizer").unwrap();
+            // The network is told that it is but likely.
             assert!(
-                (psnr - f64::from(added)).abs() <= 0.51,
-                "{psnr}, but {added} came"
+                (quantizer / 2.0 - f64::from(added)).abs() <= 0.51,
+                "{quantizer}, but {added} came"
             );
-            psnr
+            quantizer
         };
         let tags = |codec: &str, bitrate: u32| {
             let mut tags = gst::TagList::new();
@@ -483,25 +484,31 @@ fn tags_tell_the_network_what_quality_to_expect() {
         };
         let say = |event| assert!(element.static_pad("sink").unwrap().send_event(event));
 
-        assert_eq!(psnr(), 0.0);
+        assert_eq!(quantizer(), 0.0);
         say(tags("H.264 (High Profile)", 2_000));
-        let poor = psnr();
-        assert!(poor > 5.0, "{poor}");
+        let poor = quantizer();
+        assert!((10.0..60.0).contains(&poor), "{poor}");
         say(tags("H.264 (High Profile)", 20_000));
-        let good = psnr();
-        assert!(good > poor + 5.0, "{good} after {poor}");
+        let good = quantizer();
+        assert!(good + 5.0 < poor, "{good} after {poor}");
         say(tags("H.265 / HEVC", 20_000));
-        assert!(psnr() > good + 1.0);
+        assert!(
+            quantizer() + 1.0 < good,
+            "H.265 is finer with the same bits"
+        );
         say(tags("Motion JPEG", 20_000));
-        assert_eq!(psnr(), 0.0);
+        assert_eq!(quantizer(), 0.0);
         say(tags("H.264 (High Profile)", 20_000));
         element.set_property("source-bitrate", 2_000u32);
-        assert!((psnr() - poor).abs() < 0.5);
+        assert!((quantizer() - poor).abs() < 0.5);
         element.set_property("source-bitrate", 0u32);
         say(gst::event::StreamStart::new("another"));
-        assert_eq!(psnr(), 0.0);
+        assert_eq!(quantizer(), 0.0);
         element.set_property("source-bitrate", 2_000u32);
-        assert!((psnr() - poor).abs() < 0.5, "H.264 is what most of it is");
+        assert!(
+            (quantizer() - poor).abs() < 0.5,
+            "H.264 is what most of it is"
+        );
     });
 }
 

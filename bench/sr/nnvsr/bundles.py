@@ -47,8 +47,8 @@ class Network:
 
     def _run(self, x: np.ndarray, threads: int) -> np.ndarray:
         session = self.session(threads)
-        # Of single pictures no quality is known.
-        unknown = {"psnr": np.zeros((1, 1, 1, 1), np.float32)} if len(session.get_inputs()) > 1 else {}
+        # Of single pictures no quantizer is known.
+        unknown = {"quantizer": np.zeros((1, 2, 1, 1), np.float32)} if len(session.get_inputs()) > 1 else {}
         return session.run(None, {"x": np.ascontiguousarray(x)[None, None]} | unknown)[0][0, 0]
 
     def _mean_of_turns(self, x: np.ndarray, threads: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nnvtrain.sr import data, export, gan, gather, pairs, rate, resample, teach, train
-from nnvtrain.sr.model import NAMES, Conv, SrConfig, SrNet, load_sr, rating
+from nnvtrain.sr.model import EXACT, LIKELY, NAMES, UNKNOWN, Conv, SrConfig, SrNet, load_sr, rating
 
 
 def slow_resize(row, size):
@@ -77,9 +77,10 @@ def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies
     return net.eval()
 
 
-def test_what_is_told_of_quality():
-    told = rating(torch.tensor([38.0, 46.0, 99.0, 30.0]), torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    assert told.tolist() == [[1, 0], [1, 1], [1, 2], [0, 0]]
+def test_what_is_told_of_quantizers():
+    told = rating(torch.tensor([32.0, 38.0, 99.0, 20.0, 26.0]), torch.tensor([EXACT, EXACT, EXACT, UNKNOWN, LIKELY]))
+    assert told.tolist() == [[1, 0], [1, 1], [1, 3], [0, 0], [0.5, -0.5]]
+    assert rating(torch.tensor([44.0])).tolist() == [[1, 2]]
 
 
 @torch.no_grad()
@@ -88,22 +89,45 @@ def test_a_network_that_hears_nothing_yet_does_what_it_did():
     deaf, x = SrNet(SrConfig(1, 8, 2)), torch.rand(2, 1, 20, 20)
     net = SrNet(SrConfig(1, 8, 2, rated=True))
     net.load_state_dict(deaf.state_dict(), strict=False)
-    assert torch.equal(net(x, rating(torch.tensor([30.0, 45.0]))), deaf(x))
+    assert torch.equal(net(x, rating(torch.tensor([20.0, 45.0]))), deaf(x))
     net = noisy_net(1, 8, 2, rated=True)
     assert torch.equal(net(x), net(x, torch.zeros(2, 2)))
-    told = [net(x, rating(torch.tensor([db, 38.0]))) for db in (30.0, 45.0)]
+    told = [net(x, rating(torch.tensor([quantizer, 38.0]))) for quantizer in (20.0, 45.0)]
     assert not torch.equal(told[0][0], told[1][0]) and torch.equal(told[0][1], told[1][1])
 
 
 def test_estimates_are_as_wrong_as_they_say():
-    psnr = torch.full((4000,), 34.0)
-    for rough, (share, error) in ((False, train.BY_QUANTIZER), (True, train.BY_RATE)):
-        told = train.estimate(psnr, torch.Generator().manual_seed(0), rough=rough) * 8 + 38
-        # Clipping at 26 dB takes a little off both.
-        assert abs(float(told[:, 1].mean()) - (39.5 + share * (34 - 39.5))) < 0.2
-        assert abs(float(told[:, 1].std()) - error) < 0.2
-    noisy = train.estimate(psnr - 10, torch.Generator().manual_seed(0))
-    assert not noisy.any()
+    quantizer = torch.full((4000,), 36.0)
+    for sure, mean, error in ((EXACT, 36.0, train.BY_QUANTIZER), (LIKELY, train.TOLD_MIDDLE + 6 * train.BY_RATE[0], train.BY_RATE[1])):
+        told = train.estimate(quantizer, torch.full((4000,), sure), torch.Generator().manual_seed(0))
+        assert (told[:, 0] == sure).all()
+        told = told[:, 1] / sure * 6 + 32
+        assert abs(float(told.mean()) - mean) < 0.2 and abs(float(told.std()) - error) < 0.2
+    assert not train.estimate(quantizer, torch.full((4000,), UNKNOWN), torch.Generator()).any()
+
+
+def test_pairs_without_quantizers_have_one_that_is_likely(tmp_path):
+    rng = np.random.default_rng(0)
+    wanted = np.kron(rng.integers(60, 200, (12, 12)), np.ones((8, 8))).astype(np.uint8)
+    writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
+    for spread, quantizer in ((1, None), (4, None), (4, 33.5), (30, None)):
+        writer.add("g", wanted, resample.to_u8(wanted + rng.normal(0, spread, wanted.shape)), quantizer)
+    writer.close()
+    told, sure = train.quantizers(data.open_planes(tmp_path, tmp_path / "cache", "repair", 1))
+    assert sure.tolist() == [LIKELY, LIKELY, EXACT, UNKNOWN]
+    assert told[2] == 33.5 and told[0] + 10 < told[1]
+
+
+def test_noisy_pairs_are_left_out(tmp_path):
+    rng = np.random.default_rng(0)
+    wanted = np.kron(rng.integers(60, 200, (12, 12)), np.ones((8, 8))).astype(np.uint8)
+    writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
+    blocks = wanted // 8 * 8 + 4
+    for given in (wanted, blocks, resample.to_u8(wanted + rng.normal(0, 8, wanted.shape)), resample.to_u8(blocks + rng.normal(0, 15, wanted.shape))):
+        writer.add("g", wanted, given)
+    writer.close()
+    planes = data.open_planes(tmp_path, tmp_path / "cache", "repair", 1)
+    assert [e["offset"] for e in train.coded(planes).entries] == [e["offset"] for e in planes.entries[:2]]
 
 
 def test_rows_are_looked_at_one_in_four():
@@ -129,7 +153,7 @@ def test_more_bits_mean_more_quality():
     good, poor = (rate.measure(frames, "libx264", crf, "veryfast") for crf in (12, 40))
     assert len(good["x"]) == len(rate.NAMES) and good["x"][1] > poor["x"][1] and good["y"] > poor["y"] + 3
     for measured in (good, poor):
-        assert len(measured["quantizers"]) == len(measured["psnrs"]) == 4
+        assert len(measured["quantizers"]) == 4
     assert np.mean(poor["quantizers"]) > np.mean(good["quantizers"]) + 15
     assert rate.measure(frames, "libx265", 30, "ultrafast")["quantizers"] == []
 
@@ -144,7 +168,7 @@ frame=    1 fps=0.0 q=-1.0 size=N/A    [trace_headers @ 0x1] Packet: 90 bytes, p
 [trace_headers @ 0x1] 33          slice_qp_delta                                      000010010 = 9
 [trace_headers @ 0x1] 33          slice_qp_delta                                      000010010 = 7
 """
-    assert rate.quantizers(trace) == [31, 36, 22]
+    assert pairs.quantizers(trace) == [31, 36, 22]
 
 
 def test_gathered_pictures_are_no_tests_and_no_copies(tmp_path, capsys):
@@ -380,14 +404,17 @@ def test_maker_draws_matching_sizes(task, scale):
 
     def coder(frames, options):
         coded.append(options)
-        return frames
+        assert len(frames) == pairs.LENGTH
+        return frames, list(range(pairs.LENGTH))
 
     maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
     spoilt = 0
     for _ in range(60):
+        before = len(coded)
         group, made = maker.pairs()
         assert group == "g" and len(made) == pairs.KEPT
-        for wanted, given in made:
+        for wanted, given, quantizer in made:
+            assert (quantizer is None) == (len(coded) == before) and (quantizer or 0) <= pairs.LENGTH - 1 - (pairs.MEMORY - 1) / 2
             assert wanted.shape == (given.shape[0] * scale, given.shape[1] * scale)
             spoilt += scale == 1 and not np.array_equal(wanted, given)
     assert len(coded) == 60 if task == "compressed" else 0 < len(coded) < 60
@@ -419,11 +446,11 @@ def test_drawn_screens_get_no_grain(monkeypatch):
         return luma
 
     monkeypatch.setattr(pairs, "camera_noise", noise)
-    maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: frames)
+    maker = pairs.Maker(Pictures(), "repair", 1, coder=lambda frames, options: (frames, []))
     for _ in range(40):
         group, made = maker.pairs()
         assert group == "screens"
-        for wanted, given in made:
+        for wanted, given, _ in made:
             assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
     assert set(strengths) == {pairs.NOISE}
 
@@ -435,7 +462,7 @@ def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
         calls.append(options)
         if len(calls) > 2:
             raise pairs.CodecFailed("no such codec")
-        return frames
+        return frames, []
 
     writer = pairs.PairWriter(tmp_path, "compressed", 2, 10**7)
     with pytest.raises(pairs.CodecFailed):
@@ -465,8 +492,8 @@ def test_camera_noise_is_stronger_in_light():
 def test_coding_returns_every_frame():
     clip = Clips()
     frames = [(clip.y[t], clip.uv[t], clip.uv[t]) for t in range(3)]
-    coded = pairs.code(frames, ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-threads", "1"])
-    assert len(coded) == 3 and coded[0][0].shape == (64, 96)
+    coded, quantizers = pairs.code(frames, ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-threads", "1"])
+    assert len(coded) == len(quantizers) == 3 and 20 < min(quantizers) and coded[0][0].shape == (64, 96)
     error = np.abs(coded[1][0].astype(float) - clip.y[1]).mean()
     assert 0 < error < np.abs(clip.y[0].astype(float) - clip.y[1]).mean()
     with pytest.raises(pairs.CodecFailed, match="libx264"):
@@ -477,7 +504,7 @@ def test_coding_returns_every_frame():
 def test_our_own_codec_returns_every_frame():
     clip = Clips()
     frames = [(np.tile(clip.y[0][:8, :8], (8, 12)), clip.uv[0], clip.uv[0])] * 3
-    assert all(error < 40 for error in (np.abs(y.astype(float) - frames[0][0]).mean() for y, _, _ in pairs.code(frames, [pairs.NNV, "quantizer=10"])))
+    assert all(error < 40 for error in (np.abs(y.astype(float) - frames[0][0]).mean() for y, _, _ in pairs.code(frames, [pairs.NNV, "quantizer=10"])[0]))
 
 
 # ------------------------------------------------------------------ runs
@@ -514,15 +541,15 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
         export.write_bundle(bundle, "test", "", [small, small], {})
 
 
-def test_a_repairing_network_is_told_of_quality_and_exported(tmp_path, monkeypatch, capsys):
+def test_a_repairing_network_is_told_of_quantizers_and_exported(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "deblock", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True))
     rng = np.random.default_rng(0)
     writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
-    for spread in (2, 4, 9, 14, 3, 8):
+    for number, step in enumerate((2, 4, 9, 14, 3, 8)):
         wanted = np.asarray(Image.fromarray(rng.integers(60, 180, (8, 10), np.uint8)).resize((80, 64), Image.BICUBIC))
-        writer.add("g", wanted, resample.to_u8(wanted + rng.normal(0, spread, wanted.shape)))
+        writer.add("g", wanted, np.asarray(Image.fromarray(wanted // step * step).resize((40, 32)).resize((80, 64))), None if number % 2 else 20.0 + step)
     writer.close()
     for out, *more in (("a",), ("b", "--int8", "--init", str(tmp_path / "a/last.pt"))):
         train.run(options(tmp_path, tmp_path, out, "--task", "repair", "--scale", "1", "--model", "deblock", "--loss", "fair", "--steps", "2", *more))
@@ -670,12 +697,13 @@ def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():
     assert abs(float(train.distance("fair", got, wanted, 1, given)) - expected) < 1e-3
 
 
+@pytest.mark.parametrize("rated", [False, True])
 @torch.no_grad()
-def test_a_network_grows_into_a_larger_one_that_does_the_same():
-    small, net = noisy_net(2, 8, 2), SrNet(SrConfig(2, 16, 4))
+def test_a_network_grows_into_a_larger_one_that_does_the_same(rated):
+    small, net = noisy_net(2, 8, 2, rated=rated), SrNet(SrConfig(2, 16, 4, rated=rated))
     train.grow(net, small)
-    x = torch.rand(1, 1, 20, 20)
-    assert torch.allclose(net(x), small(x), atol=1e-5)
+    x, told = torch.rand(2, 1, 20, 20), rating(torch.tensor([26.0, 40.0])) if rated else None
+    assert torch.allclose(net(x, told), small(x, told), atol=1e-5)
     listened = [(conv.plain + conv.identity).abs().sum((0, 2, 3)) for conv in (*net.body, net.tail)]
     assert all((heard > 0).all() for heard in listened), "every channel has work from the start"
     with pytest.raises(ValueError, match="float32"):

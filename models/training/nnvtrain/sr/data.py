@@ -49,11 +49,11 @@ class PlaneWriter:
         self.tmp = self.path.with_suffix(f".tmp{os.getpid()}")
         self.file = open(self.tmp, "wb")
 
-    def add(self, group: str, plane: np.ndarray, small: np.ndarray | None = None):
+    def add(self, group: str, plane: np.ndarray, small: np.ndarray | None = None, quantizer: float | None = None):
         h, w = plane.shape
         entry = dict(group=group, h=h, w=w, offset=self._put(plane), small=-1)
         if small is not None:
-            entry["small"] = self._put(small)
+            entry |= dict(small=self._put(small), quantizer=quantizer)
         self.entries.append(entry)
 
     def _put(self, plane):
@@ -155,15 +155,17 @@ class Planes:
 
 
 def read_pairs(path):
-    """Yields (group, wanted u8 [h,w], given u8 [h/scale,w/scale]) of a pack of pairs, and first its (task, scale)."""
+    """Yields (group, wanted u8 [h,w], given u8 [h/scale,w/scale], mean quantizer or None) of a pack of pairs, and first its (task, scale)."""
     with zipfile.ZipFile(path) as archive:
         index = json.loads(archive.read("index.json"))
         if index.get("version") != VERSION:
             raise ValueError(f"{path}: version {index.get('version')} of packs of pairs, this program reads {VERSION}")
         yield index["task"], index["scale"]
-        for number, group in enumerate(index["groups"]):
+        # Older packs have none.
+        told = index.get("quantizers") or [None] * len(index["groups"])
+        for number, (group, quantizer) in enumerate(zip(index["groups"], told, strict=True)):
             yield group, *(np.asarray(Image.open(io.BytesIO(archive.read(f"{number:05d}/{k}"))).convert("L"))
-                           for k in ("wanted", "given"))
+                           for k in ("wanted", "given")), quantizer
 
 
 def _key(files, *facts):
@@ -225,8 +227,8 @@ def _store_pairs(path, packs, task, scale, log):
     for pack in packs:
         items = read_pairs(pack)
         if next(items) == (task, scale):
-            for group, wanted, given in items:
-                writer.add(group, wanted, given)
+            for group, wanted, given, quantizer in items:
+                writer.add(group, wanted, given, quantizer)
     if not writer.entries:
         raise RuntimeError(f"no pack of pairs for task {task} at scale {scale}")
     log(f"{len(writer.entries)} pairs in {path}.bin")

@@ -15,7 +15,7 @@ import torch
 
 from ..export import session
 from .graph import build
-from .model import GAIN_RANGE, RATING_MIDDLE, RATING_RANGE, RATING_UNIT, SrNet, load_sr, rating
+from .model import EXACT, GAIN_RANGE, LIKELY, RATING_MIDDLE, RATING_RANGE, RATING_UNIT, UNKNOWN, SrNet, load_sr, rating
 
 # Largest difference, in 8-bit code values, between the graph and PyTorch. Float32 differs by the order of its sums; with 8 bits a value on the edge
 # between two steps may, rarely, fall to either side, and its neighbours in later layers with it.
@@ -26,7 +26,7 @@ TOLERANCE_MEAN = {"float32": 0.001, "int8": 0.015}
 
 
 def rated_of(net: SrNet) -> dict | None:
-    """What a graph needs to hear what it is told of a picture's quality."""
+    """What a graph needs to hear what it is told of a picture's quantizer."""
     if not net.cfg.rated:
         return None
     return {"middle": RATING_MIDDLE, "unit": RATING_UNIT, "range": RATING_RANGE, "gain_range": GAIN_RANGE, "heard": net.heard.numpy(),
@@ -59,16 +59,16 @@ def check(net: SrNet, graph: bytes) -> float:
     """Runs the graph beside PyTorch; returns the largest difference in code values. Raises ValueError where it is too large."""
     run, differences = session(graph, "all", 1), []
     kind = precision(net)
-    # Not known, in the middle, out of range.
+    # Not known, likely, far out.
     for number, x in enumerate(pictures_for_check()):
-        db = torch.tensor([(0.0, 33.0, 99.0)[number % 3]])
-        told = {"psnr": db.numpy()[:, None, None, None]} if net.cfg.rated else {}
+        sure, quantizer = ((UNKNOWN, 0.0), (LIKELY, 28.5), (EXACT, 99.0))[number % 3]
+        told = {"quantizer": np.array([sure, quantizer], np.float32).reshape(1, 2, 1, 1)} if net.cfg.rated else {}
         # Sides become multiples of what is folded by repeating the last row and column.
         x = np.pad(x, [(0, 0), (0, 0), *((0, -n % net.cfg.fold) for n in x.shape[2:])], "edge")
         got = run.run(None, {"x": x} | told)[0]
         # The graph folds x - 1/2 into a bias, which differs beyond the border. As the element does: repeat the edge, crop the border away.
         x = np.pad(x, [(0, 0), (0, 0), (net.cfg.radius,) * 2, (net.cfg.radius,) * 2], "edge")
-        want = net(torch.from_numpy(x), rating(db, (db > 0).float()) if told else None).numpy()
+        want = net(torch.from_numpy(x), rating(*torch.tensor([[quantizer], [sure]])) if told else None).numpy()
         padded = run.run(None, {"x": x} | told)[0]
         k = net.cfg.radius * net.cfg.scale
         if got.shape != (1, 1, x.shape[2] * net.cfg.scale - 2 * k, x.shape[3] * net.cfg.scale - 2 * k):

@@ -40,12 +40,12 @@ class Builder:
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4)
 
     def told(self, rated: dict) -> str:
-        """[n,2] of the input `psnr` [n,1,1,1], as `model.rating` has it; 0 dB and less stand for what is not known."""
+        """[n,2] of the input `quantizer` [n,2,1,1], which holds how sure it is beside the quantizer, as `model.rating` has it."""
         one = lambda v: self.const(np.float32(v))
-        psnr = self.node("Reshape", ["psnr", self.const(np.array([-1, 1], np.int64))])
-        known = self.node("Cast", [self.node("Greater", [psnr, one(0)])], to=TensorProto.FLOAT)
-        distance = self.node("Sub", [self.node("Clip", [psnr, *map(one, rated["range"])]), one(rated["middle"])])
-        return self.node("Concat", [known, self.node("Mul", [self.node("Div", [distance, one(rated["unit"])]), known])], axis=1)
+        pair = self.node("Reshape", ["quantizer", self.const(np.array([-1, 2], np.int64))])
+        sure, quantizer = (self.node("Gather", [pair, self.const(np.array([i], np.int64))], axis=1) for i in (0, 1))
+        distance = self.node("Sub", [self.node("Clip", [quantizer, *map(one, rated["range"])]), one(rated["middle"])])
+        return self.node("Concat", [sure, self.node("Mul", [self.node("Div", [distance, one(rated["unit"])]), sure])], axis=1)
 
     def gain(self, told: str, rated: dict) -> str:
         """[n,1,1,1]: the factor for the residual."""
@@ -75,7 +75,7 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
           copies: int = 1, rated: dict | None = None) -> bytes:
     """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
     head and body, and of the residual; None for float32. `shrink` in code values. `copies` of each output in the tail are averaged. `rated`: what a rated
-    network makes of `psnr` (`SrNet.rated`). Same arguments, same bytes."""
+    network makes of `quantizer` (`SrNet.rated`). Same arguments, same bytes."""
     g = Builder()
     (w, b), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
@@ -124,7 +124,7 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         r = unfold(r, fold * scale) if fold > 1 else r
         g.node("Add", [r, unfold(plain, scale) if scale > 1 else plain], "y")
     tensor = lambda name, h, w: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, h, w])
-    inputs = [tensor("x", "h", "w")] + ([helper.make_tensor_value_info("psnr", TensorProto.FLOAT, ["n", 1, 1, 1])] if rated else [])
+    inputs = [tensor("x", "h", "w")] + ([helper.make_tensor_value_info("quantizer", TensorProto.FLOAT, ["n", 2, 1, 1])] if rated else [])
     names = ("h", "w") if scale == 1 else ("h_out", "w_out")
     graph = helper.make_graph(g.nodes, "sr", inputs, [tensor("y", *names)], g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="nnvtrain")

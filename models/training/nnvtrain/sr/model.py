@@ -24,16 +24,17 @@ WEIGHT_MAX = 63
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
          "repair": dict(width=32, depth=12, shrink=0.25, centred=True), "deblock": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
 
-# How a PSNR in decibels is told to a rated network: its distance from the first, in units of the second, no farther out than the last two.
-RATING_MIDDLE, RATING_UNIT, RATING_RANGE = 38.0, 8.0, (26.0, 54.0)
+# How a quantizer is told to a rated network: its distance from the first, in units of the second, no farther out than the last two. Six of H.264 double the step.
+RATING_MIDDLE, RATING_UNIT, RATING_RANGE = 32.0, 6.0, (14.0, 50.0)
+EXACT, LIKELY, UNKNOWN = 1.0, 0.5, 0.0  # how sure it is: read from the stream, or thought from the bit rate
 RATING_HIDDEN = 8
 GAIN_RANGE = (-4.0, 1.0)  # logarithm of the factor
 
 
-def rating(psnr: torch.Tensor, known: torch.Tensor | None = None) -> torch.Tensor:
-    """What a rated network is told of pictures that are thought to have `psnr` [n]: [n,2]; zeros where that is not `known`."""
-    told = torch.stack([torch.ones_like(psnr), (psnr.clamp(*RATING_RANGE) - RATING_MIDDLE) / RATING_UNIT], 1)
-    return told if known is None else told * known[:, None]
+def rating(quantizer: torch.Tensor, sure: torch.Tensor | None = None) -> torch.Tensor:
+    """What a rated network is told of pictures with a mean `quantizer` [n] (of H.264): [n,2]; `EXACT` without `sure` [n]."""
+    sure = torch.full_like(quantizer, EXACT) if sure is None else sure.to(quantizer)
+    return torch.stack([sure, sure * (quantizer.clamp(*RATING_RANGE) - RATING_MIDDLE) / RATING_UNIT], 1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class SrConfig:
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
     brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part.
-    `rated`: a second input says what quality the picture is thought to have (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes without structure
+    `rated`: a second input says how coarsely the picture was quantized (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes without structure
     (K. Zhang et al., FFDNet, arXiv 1710.04026), and two small layers make of it a factor for the residual."""
 
     scale: int = 2

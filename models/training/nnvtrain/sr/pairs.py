@@ -26,12 +26,15 @@ from ..synth import Synthesiser, log_uniform, screen_clip
 from .data import PAIR_SUFFIX, VERSION
 from .resample import resize, to_u8
 
-FRAMES = 10  # of a clip that is coded
+FRAMES = 10  # of a clip
+LENGTH = 40  # to which it is coded, forth and back: encoders look far ahead, and spend on still parts what pays until the next cut
+MEMORY = 25  # pictures over which `nnsr` averages quantizers
 KEPT = 3     # of those
 SYNTHETIC_SIDE = 384
 LARGEST_SIDE = 640  # a longer frame gives its middle
 WANTED_QUALITY = 96
 PRESETS = {"libx264": ("ultrafast", "veryfast", "medium"), "libx265": ("ultrafast", "veryfast", "medium"), "libsvtav1": ("10", "8", "6")}
+TELLING = "libx264"  # whose quantizers are known. Those in x265's slices are four steps higher at the same CRF: its blocks, which slices do not tell of, stay farther below
 # Qualities that look alike: CRF 18 to 40 of x264, and what comes near it in the others.
 CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 
@@ -54,14 +57,20 @@ def have_nnv() -> bool:
     return bool(inspect) and subprocess.run([inspect, NNV], check=False, capture_output=True).returncode == 0
 
 
-def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
-    """Of a random codec: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities."""
+def swing(frames: list) -> list:
+    """`LENGTH` frames, forth and back."""
+    there_and_back = frames + frames[-2:0:-1]
+    return [there_and_back[t % len(there_and_back)] for t in range(LENGTH)]
+
+
+def codec_options(rng, nnv: bool = False, good: bool = False, only: str | None = None) -> list:
+    """Of a random codec, or of the one that is asked for: what ffmpeg takes, or [NNV, properties of the element]. `good`: at one of its better qualities."""
     def quality(low, high):
         return int(rng.integers(low - NEARLY_GOOD, low + 1) if good else rng.integers(low, high + 1))
 
-    if nnv and rng.random() < 0.2:
+    if nnv and not only and rng.random() < 0.2:
         return [NNV, f"quantizer={quality(*NNV_QUANTIZERS)}", f"bframes={rng.choice([0, 7])}", "threads=1"]
-    codec = str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
+    codec = only or str(rng.choice(list(PRESETS), p=[0.5, 0.25, 0.25]))
     options = ["-c:v", codec, "-preset", str(rng.choice(PRESETS[codec])), "-crf", str(quality(*CRF[codec]))]
     if codec == "libx264":
         tune = str(rng.choice(["none", "film", "zerolatency", "psnr"]))
@@ -73,16 +82,38 @@ def codec_options(rng, nnv: bool = False, good: bool = False) -> list:
     return options
 
 
-def code(frames: list, options: list) -> list:
-    """Codes and decodes frames (y, u, v) of even size; the same number of frames comes back."""
+def code(frames: list, options: list) -> tuple[list, list]:
+    """Codes and decodes frames (y, u, v) of even size; the same number of frames comes back, and the quantizer of each (none, where the codec has another measure)."""
     h, w = frames[0][0].shape
     raw = b"".join(np.ascontiguousarray(p).tobytes() for f in frames for p in f)
-    flat = (through_gstreamer if options[0] == NNV else through_ffmpeg)(raw, w, h, options)
+    flat, told = (through_gstreamer if options[0] == NNV else through_ffmpeg)(raw, w, h, options)
     size = h * w * 3 // 2
-    if len(flat) != size * len(frames):
-        raise CodecFailed(f"{' '.join(options)}: {len(flat)} bytes came back, not {size * len(frames)}")
+    if len(flat) != size * len(frames) or told and len(told) != len(frames):
+        raise CodecFailed(f"{' '.join(options)}: {len(flat)} bytes and {len(told)} quantizers came back, not those of {len(frames)} frames")
     flat = np.frombuffer(flat, np.uint8).reshape(len(frames), size)
-    return [(f[: h * w].reshape(h, w), f[h * w : h * w * 5 // 4].reshape(h // 2, w // 2), f[h * w * 5 // 4 :].reshape(h // 2, w // 2)) for f in flat]
+    return [(f[: h * w].reshape(h, w), f[h * w : h * w * 5 // 4].reshape(h // 2, w // 2), f[h * w * 5 // 4 :].reshape(h // 2, w // 2)) for f in flat], told
+
+
+def quantizers(trace: str) -> list:
+    """Of each H.264 picture in the order of display, from what ffmpeg's `trace_headers` writes of a stream with one parameter set: that of its first slice."""
+    base, shown, pts = 26, {}, 0
+    for line in trace.splitlines():
+        text = line.partition("] ")[2]
+        if text.startswith("Packet:"):
+            pts = int(text.partition(" pts ")[2].partition(",")[0])
+            continue
+        words = text.split()
+        if len(words) > 3 and words[1] == "pic_init_qp_minus26":
+            base = 26 + int(words[-1])
+        elif len(words) > 3 and words[1] == "slice_qp_delta":
+            shown.setdefault(pts, base + int(words[-1]))
+    return [shown[k] for k in sorted(shown)]
+
+
+def quantizers_of(coded: str) -> list:
+    """`quantizers` of a file."""
+    trace = ["ffmpeg", "-nostats", "-v", "info", "-i", coded, "-c", "copy", "-bsf:v", "trace_headers", "-f", "null", "-"]
+    return quantizers(subprocess.run(trace, check=True, capture_output=True, stdin=subprocess.DEVNULL).stderr.decode(errors="replace"))
 
 
 def piped(command: list, given: bytes = b"") -> bytes:
@@ -92,7 +123,7 @@ def piped(command: list, given: bytes = b"") -> bytes:
     return done.stdout
 
 
-def through_ffmpeg(raw: bytes, w: int, h: int, options: list) -> bytes:
+def through_ffmpeg(raw: bytes, w: int, h: int, options: list) -> tuple[bytes, list]:
     ffmpeg = shutil.which("ffmpeg")
     if not ffmpeg:
         raise RuntimeError("making coded pairs needs ffmpeg with libx264, libx265 and libsvtav1 on the path")
@@ -101,17 +132,18 @@ def through_ffmpeg(raw: bytes, w: int, h: int, options: list) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         coded = str(Path(folder) / "clip.mkv")
         piped([*meek, ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{w}x{h}", "-r", "25", "-i", "-", *options, "-pix_fmt", "yuv420p", coded], raw)
-        return piped([ffmpeg, "-v", "error", "-threads", "1", "-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
+        told = quantizers_of(coded) if TELLING in options else []
+        return piped([ffmpeg, "-v", "error", "-threads", "1", "-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"]), told
 
 
-def through_gstreamer(raw: bytes, w: int, h: int, options: list) -> bytes:
+def through_gstreamer(raw: bytes, w: int, h: int, options: list) -> tuple[bytes, list]:
     with tempfile.TemporaryDirectory() as folder:
         given, got = Path(folder) / "given.yuv", Path(folder) / "got.yuv"
         given.write_bytes(raw)
         parse = f"rawvideoparse format=i420 width={w} height={h} framerate=25/1"
         piped(["gst-launch-1.0", "-q", "filesrc", f"location={given}", "!", *parse.split(), "!", *options, "!", "nnvparse", "!", "nnvdec", "threads=1", "!",
                "filesink", f"location={got}"])
-        return got.read_bytes()
+        return got.read_bytes(), []
 
 
 # Standard deviation of noise that is to be removed, in codes, and of the grain that good pictures have. They do not meet: a network could not tell
@@ -161,8 +193,8 @@ def frames_of(planes) -> list:
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
-    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False):
-        self.store, self.task, self.scale, self.coder, self.nnv = store, task, scale, coder, nnv
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, only: str | None = None):
+        self.store, self.task, self.scale, self.coder, self.nnv, self.only = store, task, scale, coder, nnv, only
         self.rng = np.random.default_rng(seed)
         self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= FRAMES]) if store.videos() else None
         self.synth = Synthesiser(store) if store.stills() else None
@@ -180,7 +212,7 @@ class Maker:
         return clip["group"], [tuple(p[start + t] for p in planes) for t in range(FRAMES)]
 
     def pairs(self):
-        """One clip's pairs: (group, [(wanted u8, given u8), ...])."""
+        """One clip's pairs: (group, [(wanted u8, given u8, mean quantizer so far or None), ...])."""
         rng = self.rng
         group, frames = self.clip()
         # GStreamer pads rows of I420 to four samples, of chroma too.
@@ -196,10 +228,12 @@ class Maker:
         fate = rng.random()
         if repair and fate < 0.08:
             given = [(camera_noise(rng, y), u, v) for y, u, v in given]
+        told = []
         if not repair or 0.04 <= fate < 0.95:
-            given = self.coder(given, codec_options(rng, self.nnv, good=repair and fate > 0.62))
-        picks = rng.choice(FRAMES, KEPT, replace=False)
-        return group, [(frames[t][0], given[t][0]) for t in sorted(picks)]
+            frames = swing(frames)
+            given, told = self.coder(swing(given), codec_options(rng, self.nnv, repair and fate > 0.62, self.only))
+        picks = rng.choice(len(given), KEPT, replace=False)
+        return group, [(frames[t][0], given[t][0], float(np.mean(told[max(0, t + 1 - MEMORY) : t + 1])) if told else None) for t in sorted(picks)]
 
 
 def webp(plane: np.ndarray, **options) -> bytes:
@@ -220,9 +254,9 @@ class PairWriter:
     def __init__(self, folder, task: str, scale: int, limit: int):
         self.folder, self.task, self.scale, self.limit = Path(folder), task, scale, limit
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.paths, self.zip, self.groups, self.size, self.total = [], None, [], 0, 0
+        self.paths, self.zip, self.groups, self.quantizers, self.size, self.total = [], None, [], [], 0, 0
 
-    def add(self, group: str, wanted: np.ndarray, given: np.ndarray):
+    def add(self, group: str, wanted: np.ndarray, given: np.ndarray, quantizer: float | None = None):
         # WebP is stored in colour: grey pixels survive its lossless mode exactly, and its lossy mode keeps luma in the same steps.
         files = {"wanted": wanted_file(wanted), "given": webp(given, lossless=True)}
         size = sum(len(f) + 200 for f in files.values()) + 100
@@ -232,15 +266,17 @@ class PairWriter:
             path = self.folder / f"{self.task}-x{self.scale}-{len(self.paths):02d}{PAIR_SUFFIX}"
             self.paths.append(path)
             self.zip, self.groups, self.size = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED), [], 0
+            self.quantizers = []
         for name, content in files.items():
             self.zip.writestr(f"{len(self.groups):05d}/{name}", content)
         self.groups.append(group)
+        self.quantizers.append(quantizer)
         self.size += size
         self.total += size
 
     def close(self):
         if self.zip:
-            self.zip.writestr("index.json", json.dumps(dict(version=VERSION, task=self.task, scale=self.scale, groups=self.groups)))
+            self.zip.writestr("index.json", json.dumps(dict(version=VERSION, task=self.task, scale=self.scale, groups=self.groups, quantizers=self.quantizers)))
             self.zip.close()
             self.zip = None
 
@@ -253,6 +289,7 @@ def arguments(p):
     p.add_argument("--scale", type=int, help="default: 2 for compressed, 1 for repair")
     p.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
     p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
+    p.add_argument("--codec", choices=list(PRESETS), help="this one alone")
     p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
 
 
@@ -261,7 +298,7 @@ def run(args):
     scale = args.scale or (2 if args.task == "compressed" else 1)
     nnv = have_nnv()
     print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}", flush=True)
-    maker = Maker(store, args.task, scale, args.seed, nnv=nnv)
+    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, only=args.codec)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
     # A run that is stopped leaves packs that can be read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -285,8 +322,8 @@ def fill(writer: PairWriter, maker: Maker, total: float):
                 raise
             print(f"skipped: {error}", flush=True)
             continue
-        for wanted, given in pairs:
-            writer.add(group, wanted, given)
+        for pair in pairs:
+            writer.add(group, *pair)
         clips += 1
         if clips % 20 == 0:
             print(f"{clips} clips, {writer.total / 1e6:.1f} MB", flush=True)

@@ -1,8 +1,8 @@
-"""What quantizers and bit rates say of quality: ``python -m nnvtrain sr-rate``.
+"""How coarsely video was quantized, as its bit rate tells: ``python -m nnvtrain sr-rate``.
 
-From one decoded picture its quality cannot be told (docs/decisions.md), nor from the bit rate: the same rate is plenty for a screen and little for a
-crowd. Both together tell it to three or four decibels, the picture and its quantizer to two. This program codes the training clips and fits the PSNR of their luma, linearly, to what the
-decoded frames hold and the logarithm of bits per sample, or the quantizers; clips of one group are asked about what the others taught. `src/sr/rating.rs` has the result and sees the same.
+From one decoded picture that cannot be told (docs/decisions.md), nor from the bit rate: the same rate is plenty for a screen and little for a crowd. Both together tell it to
+five or six steps. This program codes the training clips and fits their mean quantizers, linearly, to what the decoded frames hold and the logarithm of bits per sample; clips of one group are
+asked about what the others taught. Of other codecs it is the quantizer of x264 which would leave such a PSNR. `src/sr/rating.rs` has the result and sees the same.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import numpy as np
 
 from ..data import open_store
 from ..synth import Synthesiser, screen_clip
-from .pairs import CRF, PRESETS, SYNTHETIC_SIDE, CodecFailed, middle, piped
-from .train import TOLD_MIDDLE, psnr
+from .pairs import CRF, PRESETS, SYNTHETIC_SIDE, TELLING, CodecFailed, middle, piped, quantizers_of
+from .train import BEST, TOLD_MIDDLE, psnr
 
 FRAMES = 33
 SCREENS = 12  # drawn clips beside the real ones, each for two: they are the farthest from the rest
-BEST = 52.0  # dB: beyond that it does not matter how good
 ROWS = 4  # one row of so many is looked at
 # What stands beside zero in logarithms: bits per sample, code values.
 NO_BITS, NO_DETAIL = 1e-3, 0.05
 NAMES = ("one", "bits", "slope", "curvature", "change", "flat", "still")
 CODECS = ("libx264", "libx265", "libsvtav1")
 RIDGE = 1e-3
-FRAME_STEP = 3  # one frame in so many is asked about
 
 
 def look(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -46,28 +44,12 @@ def look(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
 
 
 def row(bits: float, seen: np.ndarray) -> list:
-    """What PSNR is linear in, in the order of `NAMES`; `bits` per luma sample."""
+    """What quantizers are linear in, in the order of `NAMES`; `bits` per luma sample."""
     return [1.0, np.log2(bits + NO_BITS), *np.log2(seen[:3] + NO_DETAIL), *seen[3:]]
 
 
-def quantizers(trace: str) -> list:
-    """Of each H.264 picture in the order of display, from what ffmpeg's `trace_headers` writes of a stream with one parameter set: that of its first slice."""
-    base, shown, pts = 26, {}, 0
-    for line in trace.splitlines():
-        text = line.partition("] ")[2]
-        if text.startswith("Packet:"):
-            pts = int(text.partition(" pts ")[2].partition(",")[0])
-            continue
-        words = text.split()
-        if len(words) > 3 and words[1] == "pic_init_qp_minus26":
-            base = 26 + int(words[-1])
-        elif len(words) > 3 and words[1] == "slice_qp_delta":
-            shown.setdefault(pts, base + int(words[-1]))
-    return [shown[k] for k in sorted(shown)]
-
-
 def measure(frames: list, codec: str, crf: int, preset: str) -> dict:
-    """Of a clip of frames (y, u, v): `x` (`row`) and `y` (PSNR in dB), and of each frame `psnrs` and, for x264, `quantizers`."""
+    """Of a clip of frames (y, u, v): `x` (`row`) and `y` (PSNR in dB), and for x264 the `quantizers` of its frames."""
     h, w = frames[0][0].shape
     raw = b"".join(np.ascontiguousarray(p).tobytes() for f in frames for p in f)
     quiet = {"libx264": ["-threads", "1"], "libx265": ["-x265-params", "log-level=error:pools=none:frame-threads=1"], "libsvtav1": ["-svtav1-params", "lp=1"]}[codec]
@@ -77,17 +59,14 @@ def measure(frames: list, codec: str, crf: int, preset: str) -> dict:
                *quiet, str(coded)], raw)
         bits = 8 * coded.stat().st_size / (len(frames) * h * w)
         flat = piped(["ffmpeg", "-v", "error", "-threads", "1", "-i", str(coded), "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"])
-        told = []
-        if codec == "libx264":
-            trace = ["ffmpeg", "-nostats", "-v", "info", "-i", str(coded), "-c", "copy", "-bsf:v", "trace_headers", "-f", "null", "-"]
-            told = quantizers(subprocess.run(trace, check=True, capture_output=True).stderr.decode(errors="replace"))
+        told = quantizers_of(str(coded)) if codec == TELLING else []
     size = h * w * 3 // 2
     if len(flat) != size * len(frames) or told and len(told) != len(frames):
         raise CodecFailed(f"{codec}: {len(flat)} bytes and {len(told)} quantizers came back, not those of {len(frames)} frames")
     got = np.frombuffer(flat, np.uint8).reshape(len(frames), size)[:, : h * w].reshape(-1, h, w)
     seen = np.mean([look(b, a) for a, b in zip(got, got[1:])], 0)
     errors = [float(np.mean((y.astype(np.float32) - g) ** 2)) for (y, _, _), g in zip(frames, got)]
-    return dict(x=row(bits, seen), y=psnr(float(np.mean(errors))), quantizers=told, psnrs=[psnr(e) for e in errors])
+    return dict(x=row(bits, seen), y=psnr(float(np.mean(errors))), quantizers=told)
 
 
 def fit(x, y, weights):
@@ -128,38 +107,37 @@ def run(args):
     report(rows)
 
 
+STILL = (0, 2, 3, 5)  # of `row`, what a picture holds by itself
+
+
 def report(rows):
-    clips = [(r["group"], r["clip"], r["y"]) for r in rows]
-    x = np.array([[*r["x"], *(float(r["codec"] == c) for c in CODECS[1:])] for r in rows])
-    blind = [i for i in range(x.shape[1]) if i != 1]
-    terms = (*NAMES, *CODECS[1:])
-    answer("bits and picture", clips, x, terms)
-    answer("picture alone", clips, x[:, blind])
-    answer("bits alone", clips, x[:, [0, 1, *range(len(NAMES), x.shape[1])]])
-    # Neither change nor the picture's own distance from the mean quantizer tell more.
-    coded, still = [r for r in rows if r["codec"] == "libx264"], (0, 2, 3, 5)
-    frames = [(r["group"], r["clip"], r["psnrs"][t]) for r in coded for t in range(r["clip"] % FRAME_STEP, len(r["psnrs"]), FRAME_STEP)]
-    x = np.array([[*(r["x"][i] for i in still), np.mean(r["quantizers"])] for r in coded for _ in range(r["clip"] % FRAME_STEP, len(r["psnrs"]), FRAME_STEP)])
-    answer("quantizers and picture (x264)", frames, x, (*(NAMES[i] for i in still), "quantizer"))
-    answer("picture alone (x264)", frames, x[:, :-1])
-
-
-def answer(label, told, x, terms=()):
-    """Fits PSNR of `told` (group, clip, PSNR) to `x`, each group without itself, and prints how well that does; with `terms` also the fit to all."""
-    y = np.minimum([y for _, _, y in told], BEST)
+    """Prints both fits, and how well they do."""
+    kinds = np.array([r["group"] for r in rows])
     # Screens were drawn, each by itself: only the clip is left out.
-    group = np.array([g if g != "screens" else f"screens {clip}" for g, clip, _ in told])
-    kind = np.array([g for g, _, _ in told])
-    weights = np.array([(kind == k).sum() ** -0.5 * (2 if k == "screens" else 1) for k in kind])
-    error = np.empty(len(y))
-    for g in set(group):
-        known = group != g
-        error[~known] = x[~known] @ fit(x[known], y[known], weights[known]) - y[~known]
-    for of, which in ((kind != "", "with drawn screens"), (kind != "screens", "without")):
-        w, e, far = weights[of], error[of], y[of] - TOLD_MIDDLE
-        root_mean = lambda v: np.sqrt((w * v**2).sum() / w.sum())
-        share, middle = np.polyfit(far, e + far, 1, w=np.sqrt(w))
-        print(f"{label}, {which}: {TOLD_MIDDLE + middle:.1f} dB + {share:.2f} of the distance from {TOLD_MIDDLE}, error {root_mean(e + far - middle - share * far):.2f} dB; "
-              f"altogether wrong by {root_mean(e):.2f} dB on groups left out, spread {np.sqrt(np.cov(far, aweights=w)):.2f} dB, {of.sum()} rows")
-    if terms:
-        print(", ".join(f"{n} {v:.4f}" for n, v in zip(terms, fit(x, y, weights))))
+    groups = np.array([g if g != "screens" else f"screens {r['clip']}" for g, r in zip(kinds, rows)])
+    weights = np.array([(kinds == k).sum() ** -0.5 * (2 if k == "screens" else 1) for k in kinds])
+    x = np.array([[*r["x"], *(float(r["codec"] == c) for c in CODECS[1:])] for r in rows])
+    y = np.minimum([r["y"] for r in rows], BEST)
+    told = np.array([r["codec"] == TELLING for r in rows])
+    mean = np.array([np.mean(r["quantizers"]) if t else 0.0 for r, t in zip(rows, told)])
+    # For `train.EQUIVALENT`.
+    pictures = x[:, STILL]
+    both = np.concatenate([pictures, mean[:, None]], 1)
+    found = fit(both[told], y[told], weights[told])
+    print("PSNR of x264: " + ", ".join(f"{n} {v:.4f}" for n, v in zip((*(NAMES[i] for i in STILL), "quantizer"), found)))
+    equivalent = np.clip((y - pictures @ found[:-1]) / found[-1], 0, 51)
+    print(f"the quantizer that such a PSNR means: wrong by {np.sqrt(np.average((equivalent - mean)[told] ** 2, weights=weights[told])):.2f} steps")
+    quantizer = np.where(told, mean, equivalent)
+    columns = {"bits and picture": list(range(x.shape[1])), "picture alone": [i for i in range(x.shape[1]) if i != 1], "bits alone": [0, 1, *range(len(NAMES), x.shape[1])]}
+    for label, which in columns.items():
+        error = np.empty(len(rows))
+        for g in set(groups):
+            known = groups != g
+            error[~known] = x[np.ix_(~known, which)] @ fit(x[np.ix_(known, which)], quantizer[known], weights[known]) - quantizer[~known]
+        for chosen, of in ((kinds != "", "with drawn screens"), (kinds != "screens", "without")):
+            w, e, far = weights[chosen], error[chosen], quantizer[chosen] - TOLD_MIDDLE
+            root_mean = lambda v: np.sqrt((w * v**2).sum() / w.sum())
+            share, middle = np.polyfit(far, e + far, 1, w=np.sqrt(w))
+            print(f"{label}, {of}: {TOLD_MIDDLE + middle:.1f} + {share:.2f} of the distance from {TOLD_MIDDLE:.0f}, error {root_mean(e + far - middle - share * far):.2f}; "
+                  f"altogether wrong by {root_mean(e):.2f} steps on groups left out, spread {np.sqrt(np.cov(far, aweights=w)):.2f}, {chosen.sum()} rows")
+    print(", ".join(f"{n} {v:.4f}" for n, v in zip((*NAMES, *CODECS[1:]), fit(x, quantizer, weights))))

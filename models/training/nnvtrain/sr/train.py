@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -15,17 +16,22 @@ from .. import train
 from ..train import Run
 from .data import open_planes
 from .graph import OUTPUTS_MULTIPLE
-from .model import NAMES, SrConfig, SrNet, load_sr, rating
+from .model import EXACT, LIKELY, NAMES, UNKNOWN, SrConfig, SrNet, load_sr, rating
 from .teach import Taught
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
-# How PSNR is told (about what `sr-rate` prints): the middle, and of bit rates, and of quantizers on real clips, what remains of a distance from there, and the error, in decibels.
-TOLD_MIDDLE, BY_RATE, BY_QUANTIZER = 39.5, (0.6, 3.1), (0.8, 2.3)
-# How many crops are told nothing, and how many what a bit rate says; and the PSNR below which pairs are spoilt by noise, of which neither tells anything.
+# How a bit rate tells quantizers (about what `sr-rate` prints): the middle, and what remains of a distance from there, and the error. A mean quantizer is that of a picture but for this.
+TOLD_MIDDLE, BY_RATE, BY_QUANTIZER = 30.0, (0.6, 4.5), 0.7
+# How many crops are told nothing, and how many what a bit rate says; and the PSNR below which pairs that were not quantized are spoilt by noise.
 UNTOLD, ROUGH, NOISY = 0.15, 0.25, 27.0
+# PSNR of x264's pictures is linear in 1, logarithms of slope and curvature, the share of flat samples, and the mean quantizer (`sr-rate`): so a quantizer is found for pairs of
+# other codecs. Wrong by four and a half, like one that a bit rate tells.
+EQUIVALENT = (54.9159, -3.0054, 1.4505, 2.0536), -0.5817
+NOISE_SHARPNESS = 3.0  # by so much noise adds to the mean size of the Laplacian, and coding does not
+BEST = 52.0  # dB: beyond that it does not matter how good
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -91,8 +97,8 @@ def psnr(mse: float) -> float:
 
 @torch.no_grad()
 def evaluate(net, held, count, label="eval"):
-    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before. Rated networks are told what a
-    quantizer may tell; what they reach with a bit rate, and with neither, is printed as well."""
+    """Mean Y-PSNR of held-out pictures without a border of radius pixels, beside bicubic enlargement; of pairs also the gain by the PSNR before. Rated networks are told
+    quantizers, where those are known; what they reach with a bit rate, and with neither, is printed as well."""
     ours = plain = unrated = rough = 0.0
     step = max(1, len(held.entries) // count)
     picks = range(0, len(held.entries), step)
@@ -101,7 +107,8 @@ def evaluate(net, held, count, label="eval"):
     zero = SrNet(SrConfig(net.cfg.scale, 2, 0)).to(held.data.device)  # no layer of equal widths: no identity
     for parameter in zero.parameters():
         parameter.zero_()
-    for i in picks:
+    known = quantizers(held.subset(lambda i: i in picks)) if net.cfg.rated else None
+    for n, i in enumerate(picks):
         given, wanted = held.whole(i, multiple=net.cfg.fold)
         def reached(model, *told):
             return psnr(float((model(given / 255, *told).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean()))
@@ -109,9 +116,9 @@ def evaluate(net, held, count, label="eval"):
         after, before = reached(net), reached(zero)
         if net.cfg.rated:
             unrated += after / len(picks)
-            true = torch.tensor([psnr(held.squared_error(i))], device=given.device)
-            rough += reached(net, estimate(true, torch.Generator().manual_seed(i), rough=True)) / len(picks)
-            after = reached(net, estimate(true, torch.Generator().manual_seed(i)))
+            quantizer, sure = (column[n : n + 1] for column in known)
+            rough += reached(net, estimate(quantizer, sure.clamp_max(LIKELY), torch.Generator().manual_seed(i))) / len(picks)
+            after = reached(net, estimate(quantizer, sure, torch.Generator().manual_seed(i)))
         ours += after / len(picks)
         plain += before / len(picks)
         alive |= net.alive(given / 255)
@@ -189,6 +196,9 @@ def grow(net: SrNet, small: SrNet):
         conv.bias.copy_(layer.bias[source])
     net.tail.plain.copy_(shared(small.tail.plain))
     net.tail.bias.copy_(small.tail.bias)
+    if net.cfg.rated and small.cfg.rated:
+        net.heard.copy_(small.heard[source])
+        net.gain.load_state_dict(small.gain.state_dict())
 
 
 def split(planes):
@@ -198,28 +208,55 @@ def split(planes):
     return planes.subset(lambda i: i // run % HELD_EVERY), planes.subset(lambda i: i // run % HELD_EVERY == 0)
 
 
-def psnrs(planes) -> torch.Tensor:
-    """Of each pair's input."""
-    return torch.tensor([psnr(planes.squared_error(i)) for i in range(len(planes.entries))], device=planes.data.device)
+def sharpness(plane) -> float:
+    """Mean size of the Laplacian."""
+    x = plane.float()
+    return float((4 * x[1:-1, 1:-1] - x[:-2, 1:-1] - x[2:, 1:-1] - x[1:-1, :-2] - x[1:-1, 2:]).abs().mean())
 
 
-def estimate(psnr, rng, known=True, rough=False):
-    """What a rated network is told of pictures of `psnr` [n], as wrong as quantizers tell it, or bit rates where that is `rough`."""
-    error = torch.randn(len(psnr), generator=rng).to(psnr)
-    rough = torch.as_tensor(rough, device=psnr.device).expand(len(psnr))
-    share, wrong = (torch.where(rough, *(torch.full_like(psnr, v) for v in pair)) for pair in zip(BY_RATE, BY_QUANTIZER))
-    return rating(TOLD_MIDDLE + share * (psnr - TOLD_MIDDLE) + wrong * error, (psnr > NOISY) & known)
+def coded(planes):
+    """Pairs whose input is not noisy. Where some are, a network learns to take fine texture for noise, and the quantizer says nothing of that."""
+    def clean(i):
+        wanted, given = planes.entry(i)
+        return sharpness(given) < sharpness(wanted) + NOISE_SHARPNESS
+
+    return planes.subset(clean)
+
+
+def quantizers(planes) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each pair the mean quantizer [n] with which its input was coded, and whether that is `EXACT`, `LIKELY` or `UNKNOWN` [n]."""
+    from .rate import look, row
+
+    told = []
+    for i, entry in enumerate(planes.entries):
+        if entry.get("quantizer") is not None:
+            told.append((entry["quantizer"], EXACT))
+            continue
+        before, given = psnr(planes.squared_error(i)), planes.entry(i)[1].cpu().numpy()
+        _, _, slope, curvature, _, flat, _ = row(0, look(given, given))
+        value = (min(before, BEST) - float(np.dot(EQUIVALENT[0], (1, slope, curvature, flat)))) / EQUIVALENT[1]
+        told.append((value, LIKELY if before > NOISY else UNKNOWN))
+    return tuple(torch.tensor(column, device=planes.data.device, dtype=torch.float32) for column in zip(*told))
+
+
+def estimate(quantizer, sure, rng):
+    """What a rated network is told of pictures of `quantizer` [n]; those that are not `EXACT` as wrong as bit rates tell it."""
+    error, exact = torch.randn(len(quantizer), generator=rng).to(quantizer), sure == EXACT
+    rough = TOLD_MIDDLE + BY_RATE[0] * (quantizer - TOLD_MIDDLE) + BY_RATE[1] * error
+    return rating(torch.where(exact, quantizer + BY_QUANTIZER * error, rough), sure)
 
 
 def crops(planes, args, step, rated=False):
-    """Endless batches: input, what is told of its quality (None but for `rated`), what is wanted. A run that goes on from another step draws other ones."""
+    """Endless batches: input, what is told of its quantizer (None but for `rated`), what is wanted. A run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
-    known, told = psnrs(planes) if rated else None, None
+    known, told = quantizers(planes) if rated else None, None
     while True:
         given, wanted, pick = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
         if rated:
-            luck = torch.rand(args.batch, generator=rng).to(known)
-            told = estimate(known[pick], rng, luck > UNTOLD, luck < UNTOLD + ROUGH)
+            luck = torch.rand(args.batch, generator=rng).to(known[0])
+            # Never more than there is to know.
+            sure = torch.where(luck < UNTOLD, UNKNOWN, torch.where(luck < UNTOLD + ROUGH, LIKELY, EXACT)).minimum(known[1][pick])
+            told = estimate(known[0][pick], sure, rng)
         yield given / 255, told, wanted / 255
 
 
@@ -242,6 +279,8 @@ def run(args):
         torch.set_float32_matmul_precision("high")
     net = start_of(args)
     train_set, held = split(open_planes(args.data, args.cache, args.task, args.scale, args.device))
+    if net.cfg.rated:
+        train_set, held = coded(train_set), coded(held)
     if args.taught:
         train_set = Taught(args.taught, args.trust, args.device)
         if (train_set.task, train_set.scale) != (args.task, args.scale):
