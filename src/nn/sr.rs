@@ -108,7 +108,7 @@ pub enum SourceQuantizer {
     Unknown,
     /// The bit rate makes it likely.
     Likely(f32),
-    /// The stream says so.
+    /// What the stream says comes to that.
     Exact(f32),
 }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 from collections import Counter
@@ -38,6 +39,11 @@ def picture_planes(file) -> list:
         if min(h, w) >= SMALLEST:
             planes.append(to_u8(full if size == 1.0 else resize(full, h, w)))
     return planes
+
+
+def psnr(mse: float) -> float:
+    """At most 61 dB: pairs that are equal but for rounding would rule a mean."""
+    return 10 * math.log10(255**2 / max(mse, 0.05))
 
 
 class PlaneWriter:

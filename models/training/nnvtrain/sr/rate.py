@@ -17,8 +17,8 @@ import numpy as np
 
 from ..data import open_store
 from ..synth import Synthesiser, screen_clip
+from .data import psnr
 from .pairs import CRF, PRESETS, SYNTHETIC_SIDE, TELLING, CodecFailed, middle, piped, quantizers_of
-from .train import BEST, TOLD_MIDDLE, psnr
 
 FRAMES = 33
 SCREENS = 12  # drawn clips beside the real ones, each for two: they are the farthest from the rest
@@ -28,6 +28,11 @@ NO_BITS, NO_DETAIL = 1e-3, 0.05
 NAMES = ("one", "bits", "slope", "curvature", "change", "flat", "still")
 CODECS = ("libx264", "libx265", "libsvtav1")
 RIDGE = 1e-3
+TOLD_MIDDLE = 30.0  # distances are counted from there
+BEST = 52.0  # dB: beyond that it does not matter how good
+STILL = (0, 2, 3, 5)  # of `row`, what a picture holds by itself
+# The PSNR of x264's pictures is linear in that and in the mean quantizer; printed by this program.
+EQUIVALENT = (54.9147, -3.0054, 1.4505, 2.0536), -0.5817
 
 
 def look(luma: np.ndarray, before: np.ndarray) -> np.ndarray:
@@ -69,6 +74,12 @@ def measure(frames: list, codec: str, crf: int, preset: str) -> dict:
     return dict(x=row(bits, seen), y=psnr(float(np.mean(errors))), quantizers=told)
 
 
+def equivalent(luma: np.ndarray, before: float) -> float:
+    """The mean quantizer with which x264 would leave a PSNR of `before` on such a picture. Wrong by five steps, like one that a bit rate tells."""
+    still = np.array(row(0, look(luma, luma)))[list(STILL)]
+    return (min(before, BEST) - float(still @ EQUIVALENT[0])) / EQUIVALENT[1]
+
+
 def fit(x, y, weights):
     """Least squares; all but the constant are drawn a little to zero."""
     root = np.sqrt(weights)[:, None]
@@ -107,9 +118,6 @@ def run(args):
     report(rows)
 
 
-STILL = (0, 2, 3, 5)  # of `row`, what a picture holds by itself
-
-
 def report(rows):
     """Prints both fits, and how well they do."""
     kinds = np.array([r["group"] for r in rows])
@@ -120,14 +128,14 @@ def report(rows):
     y = np.minimum([r["y"] for r in rows], BEST)
     told = np.array([r["codec"] == TELLING for r in rows])
     mean = np.array([np.mean(r["quantizers"]) if t else 0.0 for r, t in zip(rows, told)])
-    # For `train.EQUIVALENT`.
+    # For `EQUIVALENT`.
     pictures = x[:, STILL]
     both = np.concatenate([pictures, mean[:, None]], 1)
     found = fit(both[told], y[told], weights[told])
     print("PSNR of x264: " + ", ".join(f"{n} {v:.4f}" for n, v in zip((*(NAMES[i] for i in STILL), "quantizer"), found)))
-    equivalent = np.clip((y - pictures @ found[:-1]) / found[-1], 0, 51)
-    print(f"the quantizer that such a PSNR means: wrong by {np.sqrt(np.average((equivalent - mean)[told] ** 2, weights=weights[told])):.2f} steps")
-    quantizer = np.where(told, mean, equivalent)
+    like = np.clip((y - pictures @ found[:-1]) / found[-1], 0, 51)
+    print(f"the quantizer that such a PSNR means: wrong by {np.sqrt(np.average((like - mean)[told] ** 2, weights=weights[told])):.2f} steps")
+    quantizer = np.where(told, mean, like)
     columns = {"bits and picture": list(range(x.shape[1])), "picture alone": [i for i in range(x.shape[1]) if i != 1], "bits alone": [0, 1, *range(len(NAMES), x.shape[1])]}
     for label, which in columns.items():
         error = np.empty(len(rows))

@@ -8,30 +8,26 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .. import train
 from ..train import Run
-from .data import open_planes
+from .data import open_planes, psnr
 from .graph import OUTPUTS_MULTIPLE
 from .model import EXACT, LIKELY, NAMES, UNKNOWN, SrConfig, SrNet, load_sr, rating
+from .rate import TOLD_MIDDLE, equivalent
 from .teach import Taught
 
 HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
-# How a bit rate tells quantizers (about what `sr-rate` prints): the middle, and what remains of a distance from there, and the error. A mean quantizer is that of a picture but for this.
-TOLD_MIDDLE, BY_RATE, BY_QUANTIZER = 30.0, (0.6, 4.5), 0.7
+# How a bit rate tells quantizers (about what `sr-rate` prints): what remains of a distance from `TOLD_MIDDLE`, and the error. A mean quantizer is that of a picture but for this.
+BY_RATE, BY_QUANTIZER = (0.6, 4.5), 0.7
 # How many crops are told nothing, and how many what a bit rate says; and the PSNR below which pairs that were not quantized are spoilt by noise.
 UNTOLD, ROUGH, NOISY = 0.15, 0.25, 27.0
-# PSNR of x264's pictures is linear in 1, logarithms of slope and curvature, the share of flat samples, and the mean quantizer (`sr-rate`): so a quantizer is found for pairs of
-# other codecs. Wrong by four and a half, like one that a bit rate tells.
-EQUIVALENT = (54.9159, -3.0054, 1.4505, 2.0536), -0.5817
 NOISE_SHARPNESS = 3.0  # by so much noise adds to the mean size of the Laplacian, and coding does not
-BEST = 52.0  # dB: beyond that it does not matter how good
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
 
@@ -88,11 +84,6 @@ class SrRun(Run):
             # The rise keeps the first steps, which move every channel one way, from killing many.
             return min((self.step - self.cold_from + 1) / 100, max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes)))
         return super().rate()
-
-
-def psnr(mse: float) -> float:
-    """At most 61 dB: pairs that are equal but for rounding would rule a mean."""
-    return 10 * math.log10(255**2 / max(mse, 0.05))
 
 
 @torch.no_grad()
@@ -225,17 +216,13 @@ def coded(planes):
 
 def quantizers(planes) -> tuple[torch.Tensor, torch.Tensor]:
     """Of each pair the mean quantizer [n] with which its input was coded, and whether that is `EXACT`, `LIKELY` or `UNKNOWN` [n]."""
-    from .rate import look, row
-
     told = []
     for i, entry in enumerate(planes.entries):
         if entry.get("quantizer") is not None:
             told.append((entry["quantizer"], EXACT))
             continue
         before, given = psnr(planes.squared_error(i)), planes.entry(i)[1].cpu().numpy()
-        _, _, slope, curvature, _, flat, _ = row(0, look(given, given))
-        value = (min(before, BEST) - float(np.dot(EQUIVALENT[0], (1, slope, curvature, flat)))) / EQUIVALENT[1]
-        told.append((value, LIKELY if before > NOISY else UNKNOWN))
+        told.append((equivalent(given, before), LIKELY if before > NOISY else UNKNOWN))
     return tuple(torch.tensor(column, device=planes.data.device, dtype=torch.float32) for column in zip(*told))
 
 
