@@ -90,7 +90,7 @@ def rated() -> onnx.ModelProto:
     graph = helper.make_graph(
         [helper.make_node("ReduceProd", ["quantizer"], ["told"], axes=[1]), helper.make_node("Mul", ["told", "code"], ["more"]), helper.make_node("Add", ["x", "more"], ["y"])],
         "x1",
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, "h", "w"]), ("quantizer", ["n", 2, 1, 1]))],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", ["n", 1, "h", "w"]), ("quantizer", ["n", 2, "h_told", "w_told"]))],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1, "h", "w"])],
         [numpy_helper.from_array(np.float32(1 / 255).reshape(1), "code")],
     )

@@ -7,6 +7,7 @@
 
 pub mod codec;
 mod common;
+pub mod h264;
 pub mod nn;
 mod nnqp;
 mod nnsr;

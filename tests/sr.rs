@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gstnnv::nn::{
-    Cancel, ModelSource, NnError, RuntimeOptions, SourceQuantizer, SrBundle, SrNetwork,
+    BlockQuantizers, Cancel, ModelSource, NnError, RuntimeOptions, SourceQuantizer, SrBundle,
+    SrNetwork,
 };
 use gstnnv::sr::{
     Done, Ensemble, Format, Job, Layout, LayoutError, PlainScaler, Planes, PlanesMut, SrError,
@@ -540,27 +541,47 @@ fn cancelled_runs_say_so_and_later_ones_work() {
 #[test]
 fn networks_hear_the_quantizer_of_each_picture() {
     let layout = Layout::new(Format::Gray8, 40, 30).unwrap();
+    // Blocks of three columns and two rows, and of a picture that this is not.
+    let blocks = |columns, values: &[u8]| {
+        let blocks = BlockQuantizers::new(columns, values.to_vec()).unwrap();
+        SourceQuantizer::Blocks(Arc::new(blocks))
+    };
+    let own = [3, 51, 0, 20, 7, 33];
     let told = [
         SourceQuantizer::Unknown,
-        SourceQuantizer::Exact(20.0),
         SourceQuantizer::Likely(71.0),
+        blocks(3, &own),
+        blocks(2, &[10, 32]),
     ];
-    let inputs = [1, 2, 3].map(|seed| {
+    let added = |picture: usize, x: usize, y: usize| match picture {
+        0 => 0,
+        1 => 36,
+        2 => i32::from(own[y / 16 * 3 + x / 16]),
+        _ => 21,
+    };
+    let inputs = [1, 2, 3, 4].map(|seed| {
         let mut picture = Picture::textured(layout, seed);
         picture.planes[0].iter_mut().for_each(|v| *v /= 2);
         picture
     });
     let network = network("sr-rated", 1);
     assert!(network.is_rated());
-    // All in one run; one after the other and in tiles; turned.
-    for (memory, turns) in [(512 << 20, 1), (40_000, 1), (512 << 20, 8)] {
+    // All in one run; one after the other and in tiles; turned; without blocks.
+    for (memory, turns, pictures) in [
+        (512 << 20, 1, 4),
+        (40_000, 1, 4),
+        (512 << 20, 8, 4),
+        (512 << 20, 1, 2),
+        (512 << 20, 8, 2),
+    ] {
         let upscaler = Upscaler::with_memory(layout, network.clone(), 1, memory).unwrap();
         let mut upscaler = upscaler.with_ensemble(Ensemble::new(turns));
         let mut outputs = vec![Picture::blank(layout); inputs.len()];
         let mut jobs: Vec<_> = inputs
             .iter()
             .zip(&mut outputs)
-            .zip(told)
+            .zip(told.clone())
+            .take(pictures)
             .map(|((input, output), quantizer)| Job {
                 input: input.read(layout),
                 output: output.write(layout),
@@ -571,15 +592,17 @@ fn networks_hear_the_quantizer_of_each_picture() {
             .collect();
         upscaler.run(&mut jobs, &Cancel::new()).unwrap();
         drop(jobs);
-        for ((input, output), added) in inputs.iter().zip(&outputs).zip([0, 20, 36]) {
-            let codes = input.codes(layout, 0).into_iter().map(|v| v + added);
+        for (picture, (input, output)) in inputs.iter().zip(&outputs).take(pictures).enumerate() {
+            let codes = input.codes(layout, 0);
             let got = output.codes(layout, 0);
-            // A half rounds to even.
-            let near = |(a, b): (i32, &i32)| a == *b || added == 36 && a == b + 1;
-            assert!(
-                codes.zip(&got).all(near),
-                "{added}, {memory} bytes, {turns} turns"
-            );
+            for (i, (code, got)) in codes.into_iter().zip(got).enumerate() {
+                let wanted = code + added(picture, i % 40, i / 40);
+                // A half rounds to even.
+                assert!(
+                    got == wanted || picture == 1 && got == wanted - 1,
+                    "picture {picture}, sample {i}: {got} for {wanted}, {memory} bytes, {turns} turns"
+                );
+            }
         }
     }
 }

@@ -47,9 +47,10 @@ pub use model::{
     Refinement,
 };
 pub use runtime::{LogSink, Runtime, set_log_sink};
+pub(crate) use sr::SURE;
 pub use sr::{
-    EmbeddedSr, MAX_SCALE, Precision, SourceQuantizer, SrBundle, SrFacts, SrNetwork, Upscaled,
-    embedded_sr,
+    BlockQuantizers, EmbeddedSr, MAX_SCALE, Precision, SourceQuantizer, SrBundle, SrFacts,
+    SrNetwork, Upscaled, embedded_sr,
 };
 
 /// Which networks and tables a frame uses.

@@ -99,35 +99,86 @@ pub enum Precision {
     Int8,
 }
 
-/// With what quantizer a picture that is to be repaired was coded, as far as is known: the mean of the last pictures', in
-/// the steps of H.264.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+/// With what quantizer a picture that is to be repaired was coded, as far as is known, in the steps of H.264.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum SourceQuantizer {
     /// Nobody knows.
     #[default]
     Unknown,
-    /// The bit rate makes it likely.
+    /// Slices or the bit rate make such a mean likely.
     Likely(f32),
-    /// What the stream says comes to that.
-    Exact(f32),
+    /// The stream says it of each block.
+    Blocks(Arc<BlockQuantizers>),
 }
 
 impl SourceQuantizer {
-    /// The quantizer, unless nobody knows.
-    pub fn value(self) -> Option<f32> {
+    /// The mean quantizer, unless nobody knows.
+    pub fn value(&self) -> Option<f32> {
         match self {
             Self::Unknown => None,
-            Self::Likely(value) | Self::Exact(value) => Some(value),
+            Self::Likely(value) => Some(*value),
+            Self::Blocks(blocks) => Some(blocks.mean()),
         }
     }
 
-    /// What a graph hears: how sure it is, and the quantizer.
-    fn told(self) -> [f32; 2] {
+    /// What a graph hears of the picture as a whole: how sure it is, and the quantizer.
+    pub(crate) fn told(&self) -> [f32; 2] {
         match self {
             Self::Unknown => [0.0, 0.0],
-            Self::Likely(value) => [0.5, value],
-            Self::Exact(value) => [1.0, value],
+            Self::Likely(value) => [0.5, *value],
+            Self::Blocks(blocks) => [SURE, blocks.mean()],
         }
+    }
+}
+
+/// How sure it is what blocks were coded with.
+pub(crate) const SURE: f32 = 1.0;
+
+/// Quantizers of the blocks of a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlockQuantizers {
+    columns: usize,
+    values: Vec<u8>,
+}
+
+impl BlockQuantizers {
+    /// Samples of luma on a side of a block.
+    pub const SIDE: usize = 16;
+
+    /// Rows of blocks, one after the other, with so many `columns`. `None` where these are no rows.
+    pub fn new(columns: usize, values: Vec<u8>) -> Option<Self> {
+        let whole = !values.is_empty() && values.len().is_multiple_of(columns.max(1));
+        (columns > 0 && whole).then_some(Self { columns, values })
+    }
+
+    /// Whether they are those of a picture of so many samples.
+    pub fn fit(&self, width: usize, height: usize) -> bool {
+        let [columns, rows] = [width, height].map(|n| n.div_ceil(Self::SIDE));
+        columns == self.columns && rows * columns == self.values.len()
+    }
+
+    /// Number of blocks in a row.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// All of them, row after row.
+    pub fn values(&self) -> &[u8] {
+        &self.values
+    }
+
+    /// Those of the row of blocks in which the samples of row `y` lie.
+    ///
+    /// # Panics
+    /// Below the picture.
+    pub fn row(&self, y: usize) -> &[u8] {
+        &self.values[y / Self::SIDE * self.columns..][..self.columns]
+    }
+
+    /// Their mean.
+    pub fn mean(&self) -> f32 {
+        let sum: u64 = self.values.iter().map(|&v| u64::from(v)).sum();
+        sum as f32 / self.values.len() as f32
     }
 }
 
@@ -434,8 +485,9 @@ impl SrNetwork {
         // Shapes are open in the graph: only a run shows that it takes any, and what it makes of them.
         let fold = network.facts.fold;
         for (n, h, w) in [(1, fold, fold), (2, 3 * fold, 5 * fold)] {
+            let told = vec![0.0; if network.is_rated() { 2 * n * h * w } else { 0 }];
             network
-                .run(&vec![0.5; n * h * w], [n, h, w], &[], &Cancel::new())
+                .run(&vec![0.5; n * h * w], [n, h, w], &told, &Cancel::new())
                 .map_err(|e| match e {
                     NnError::Run { what, .. } => NnError::Bundle {
                         bundle: bundle.into(),
@@ -472,16 +524,18 @@ impl SrNetwork {
         self.graph.takes(QUANTIZER)
     }
 
-    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255, of pictures
-    /// with such `quantizers`; of pictures beyond their end nothing is known.
+    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255. What is
+    /// `told` of their quantizers is `[n, 2]` values of pictures, `[n, 2, h, w]` of their samples, or nothing: how sure it
+    /// is (0, where nobody knows; 0.5; 1), and the quantizer.
     ///
     /// # Errors
-    /// [`NnError::Input`] for another number of samples, or none; [`NnError::Cancelled`]; [`NnError::Run`].
+    /// [`NnError::Input`] for another number of samples or quantizers, or none; [`NnError::Cancelled`];
+    /// [`NnError::Run`].
     pub fn run(
         &self,
         x: &[f32],
         [n, h, w]: [usize; 3],
-        quantizers: &[SourceQuantizer],
+        told: &[f32],
         cancel: &Cancel,
     ) -> Result<Upscaled> {
         let samples = [n, h, w].iter().try_fold(1usize, |a, &b| a.checked_mul(b));
@@ -491,13 +545,22 @@ impl SrNetwork {
                 x.len()
             )));
         }
-        let unknown = std::iter::repeat(&SourceQuantizer::Unknown);
-        let told = quantizers.iter().chain(unknown).take(n);
-        let told: Vec<f32> = told.flat_map(|quantizer| quantizer.told()).collect();
+        let nothing = vec![0.0; 2 * n];
+        let (told, told_shape) = match told.len() {
+            0 => (&nothing[..], [n, 2, 1, 1]),
+            len if len == 2 * n => (told, [n, 2, 1, 1]),
+            len if len == 2 * x.len() => (told, [n, 2, h, w]),
+            len => {
+                return Err(NnError::Input(format!(
+                    "{len} values told of {n} pictures of {w}x{h}"
+                )));
+            }
+        };
         let feed = |name: &str| {
             Some(match name {
-                QUANTIZER => TensorRef::from_array_view(([n, 2, 1, 1], &told[..]))
-                    .map(SessionInputValue::from),
+                QUANTIZER => {
+                    TensorRef::from_array_view((told_shape, told)).map(SessionInputValue::from)
+                }
                 _ => TensorRef::from_array_view(([n, 1, h, w], x)).map(SessionInputValue::from),
             })
         };

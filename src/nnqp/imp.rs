@@ -6,9 +6,10 @@ use gst::glib;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use super::h264::Reader;
 use crate::common::lock;
-use crate::quantizer;
+use crate::h264::{Effective, Reader};
+use crate::nn::BlockQuantizers;
+use crate::quantizer::{self, Quantizers};
 use crate::sr::Codec;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -22,7 +23,7 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 #[derive(Default)]
 pub struct NnQp {
     /// `None` before caps have come.
-    reader: Mutex<Option<Reader>>,
+    reader: Mutex<Option<(Reader, Effective)>>,
 }
 
 #[glib::object_subclass]
@@ -42,7 +43,7 @@ impl ElementImpl for NnQp {
             gst::subclass::ElementMetadata::new(
                 "Quantizer notes",
                 "Filter/Analyzer/Video",
-                "Notes the quantizer of each picture of H.264 video in front of its decoder; nnsr tells from it how good the decoded picture is",
+                "Notes the quantizers of each picture of H.264 video and of its macroblocks in front of the decoder; nnsr tells from them how good the decoded picture is",
                 env!("CARGO_PKG_AUTHORS"),
             )
         });
@@ -99,7 +100,7 @@ impl BaseTransformImpl for NnQp {
             // The decoder will say what is wrong with it.
             gst::warning!(CAT, imp = self, "codec_data is damaged: no quantizers");
         }
-        *lock(&self.reader) = reader;
+        *lock(&self.reader) = reader.map(|reader| (reader, Effective::default()));
         Ok(())
     }
 
@@ -110,12 +111,21 @@ impl BaseTransformImpl for NnQp {
         let found = {
             let mut reader = lock(&self.reader);
             let data = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            reader.as_mut().and_then(|reader| reader.quantizer(&data))
+            reader.as_mut().and_then(|(reader, effective)| {
+                let picture = reader.picture(&data)?;
+                Some(Quantizers {
+                    codec: Codec::H264,
+                    slice: picture.quantizer,
+                    blocks: picture.map.and_then(|map| effective.next(&map)),
+                })
+            })
         };
         match found {
             Some(found) => {
-                gst::trace!(CAT, imp = self, "{:?}: quantizer {found}", buffer.pts());
-                quantizer::note(buffer, Codec::H264, found);
+                let mean = found.blocks.as_ref().map(BlockQuantizers::mean);
+                let (pts, slice) = (buffer.pts(), found.slice);
+                gst::trace!(CAT, imp = self, "{pts:?}: slice {slice}, blocks {mean:?}");
+                quantizer::note(buffer, found);
             }
             None => gst::debug!(CAT, imp = self, "{:?}: no quantizer", buffer.pts()),
         }

@@ -21,10 +21,10 @@ use crate::nn::{
     Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SourceQuantizer, SrBundle, SrNetwork,
     embedded_sr,
 };
-use crate::quantizer;
+use crate::quantizer::{self, Quantizers};
 use crate::sr::{
-    Codec, Done, Ensemble, Evidence, Job, Layout, LayoutError, Planes, PlanesMut, Rater, SrError,
-    Upscaler,
+    Codec, Done, Ensemble, Evidence, Job, Layout, LayoutError, Planes, PlanesMut, Rater, Rating,
+    SrError, Upscaler,
 };
 
 /// Most frames in one run of the network.
@@ -931,7 +931,13 @@ impl NnSr {
             let evidence: Vec<_> = frames
                 .iter()
                 .map(|frame| match quantizer::of(frame.input.buffer()) {
-                    Some((Codec::H264, quantizer)) => Some(Evidence::Quantizer(quantizer)),
+                    Some(Quantizers {
+                        codec: Codec::H264,
+                        slice,
+                        blocks,
+                    }) => Some(blocks.map_or(Evidence::Slice(slice), |blocks| {
+                        Evidence::Blocks(Arc::new(blocks))
+                    })),
                     _ => rate.map(|(codec, bits)| Evidence::Bits(codec, bits)),
                 })
                 .collect();
@@ -941,12 +947,15 @@ impl NnSr {
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| self.failed(&e.into()))?;
             // How much repair is needed matters to every network of scale 1.
-            if state.upscaler.network().is_rated() || state.scale == 1 {
+            let rated = state.upscaler.network().is_rated();
+            if rated || state.scale == 1 {
                 for (job, evidence) in jobs.iter_mut().zip(evidence) {
-                    if let Some(rating) = evidence.and_then(|e| state.rater.rate(&job.input, e)) {
-                        gst::trace!(CAT, imp = self, "{evidence:?} tells {rating:?}");
-                        job.quantizer = rating.quantizer;
-                        job.strength *= rating.need;
+                    let rating = evidence.and_then(|e| state.rater.rate(&job.input, &e, rated));
+                    if let Some(Rating { quantizer, need }) = rating {
+                        let known = quantizer.value();
+                        gst::trace!(CAT, imp = self, "Quantizer {known:?}, need {need}");
+                        job.quantizer = quantizer;
+                        job.strength *= need;
                     }
                 }
             }

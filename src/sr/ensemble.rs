@@ -3,7 +3,7 @@
 
 use super::SrError;
 use crate::codec::parallel;
-use crate::nn::{Cancel, SourceQuantizer, SrNetwork, Upscaled};
+use crate::nn::{Cancel, SrNetwork, Upscaled};
 
 /// Geometric self-ensemble: how many of a picture's eight turns and mirror images go through the network, to be turned
 /// back and averaged (R. Timofte et al., Seven Ways to Improve Example-Based Single Image Super Resolution, CVPR 2016).
@@ -28,30 +28,34 @@ impl Ensemble {
         network: &SrNetwork,
         x: &[f32],
         [n, h, w]: [usize; 3],
-        quantizers: &[SourceQuantizer],
+        told: &[f32],
         threads: usize,
         cancel: &Cancel,
     ) -> Result<Enlarged, SrError> {
         if self == Self::ONE {
-            return Ok(Enlarged::One(network.run(
-                x,
-                [n, h, w],
-                quantizers,
-                cancel,
-            )?));
+            return Ok(Enlarged::One(network.run(x, [n, h, w], told, cancel)?));
         }
         let scale = network.facts().scale;
         let (wide, high) = (scale * w, scale * h);
         let mut turned = vec![0.0; x.len()];
+        // What is told of whole pictures looks the same from everywhere.
+        let planes = told.len() > 2 * n;
+        let mut turned_told = told.to_vec();
         let mut mean = vec![0.0; n * wide * high];
         for turn in &TURNS[..self.0] {
             let (turned_w, turned_h) = turn.size(w, h);
             let walk = turn.walk(w, h);
-            turned.fill(0.0);
-            for (to, from) in turned.chunks_mut(w * h).zip(x.chunks(w * h)) {
-                walk.add(from, 1.0, to, turned_w, threads);
+            let around = |from: &[f32], to: &mut [f32]| {
+                to.fill(0.0);
+                for (to, from) in to.chunks_mut(w * h).zip(from.chunks(w * h)) {
+                    walk.add(from, 1.0, to, turned_w, threads);
+                }
+            };
+            around(x, &mut turned);
+            if planes {
+                around(told, &mut turned_told);
             }
-            let y = network.run(&turned, [n, turned_h, turned_w], quantizers, cancel)?;
+            let y = network.run(&turned, [n, turned_h, turned_w], &turned_told, cancel)?;
             let walk = turn.inverse().walk(scale * turned_w, scale * turned_h);
             for (i, to) in mean.chunks_mut(wide * high).enumerate() {
                 walk.add(y.picture(i), 1.0 / self.0 as f32, to, wide, threads);

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
-//! With what quantizer decoded video was coded: read from the stream, or likely from its bit rate and from what its
-//! pictures hold.
+//! With what quantizer decoded video was coded: read from the stream, or likely from its slices, or from its bit rate and
+//! from what its pictures hold.
 //!
 //! The picture alone does not tell, nor does the rate: the same is plenty for a screen and little for a crowd. A linear
-//! model of both, fitted to coded training clips by `python -m nnvtrain sr-rate`, is wrong by six steps where the picture
-//! alone is by eight.
+//! model of both, fitted to coded training clips by `python -m nnvtrain sr-rate`, is wrong by five and a half steps where
+//! the picture alone is by seven.
+
+use std::sync::Arc;
 
 use super::layout::{Planes, Sample};
 use super::rows;
 use crate::codec::motion::simd::with_avx2;
-use crate::nn::SourceQuantizer;
+use crate::nn::{BlockQuantizers, SourceQuantizer};
 
 /// One row of so many is looked at.
 const ROWS: usize = 4;
@@ -25,16 +27,16 @@ const CUT_LEAST: f64 = 10.0;
 /// What the quantizer is linear in: 1, the logarithms to base 2 of slope, curvature and change, the shares of samples
 /// without curvature and without change; and the logarithm to base 2 of bits per sample.
 const BY_RATE: ([f64; 6], f64) = (
-    [19.0594, 0.0084, 0.8421, 0.4371, -17.6838, -8.9083],
-    -4.5918,
+    [21.6016, 1.7474, -0.9803, 0.2080, -15.3906, -8.9312],
+    -4.0747,
 );
-/// What the quantizers of a picture's blocks amount to is the first and so much of what its slices say: encoders take off
-/// what pays in later pictures, the more the coarser they are altogether. With this `deblock`, as it
-/// is now, gains the most on training clips.
-const BLOCKS: (f64, f64) = (10.2, 0.5);
+/// The mean quantizer of blocks is likely the first and so much of what slices say: encoders take off what pays in later
+/// pictures. `sr-rate` fits it, too.
+const BLOCKS: (f64, f64) = (3.63, 0.83);
 /// Pictures with mean quantizers up to the first are left as they are, those from the second on are repaired in full: fine
-/// quantizers leave nothing that a network could tell from the original.
-const FADE: (f64, f64) = (24.0, 30.0);
+/// quantizers leave nothing that a network could tell from the original. One that is told those of blocks can tell more.
+const FADE: (f64, f64) = (23.5, 28.5);
+const FADE_TOLD: (f64, f64) = (16.0, 20.0);
 
 const NEEDS: f64 = 4.0;
 
@@ -78,25 +80,27 @@ impl Codec {
     fn lead(self) -> f64 {
         match self {
             Self::H264 => 0.0,
-            Self::H265 => 3.8644,
-            Self::Av1 => 8.2741,
+            Self::H265 => 3.4568,
+            Self::Av1 => 7.0404,
         }
     }
 }
 
 /// What is known of how a picture was coded.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Evidence {
     /// Bits that a luma sample of the stream takes on average.
     Bits(Codec, f64),
-    /// The luma quantizer of the picture, of H.264.
-    Quantizer(i32),
+    /// The luma quantizer that a slice begins with, of H.264.
+    Slice(i32),
+    /// The luma quantizers of the blocks, of H.264.
+    Blocks(Arc<BlockQuantizers>),
 }
 
 /// What is thought of a picture.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Rating {
-    /// The mean quantizer of blocks since its scene began.
+    /// Of its blocks, or their likely mean since its scene began.
     pub quantizer: SourceQuantizer,
     /// How much of a repair it needs, 0 to 1.
     pub need: f32,
@@ -122,6 +126,13 @@ fn dot(a: [f64; 6], b: [f64; 6]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
+/// How much of a repair pictures with such a mean quantizer need: in steps, so that a held picture is not repaired anew for
+/// each.
+fn need(quantizer: f64, fade: (f64, f64)) -> f32 {
+    let need = ((quantizer - fade.0) / (fade.1 - fade.0)).clamp(0.0, 1.0);
+    ((need * NEEDS).round() / NEEDS) as f32
+}
+
 /// Looks at the pictures of a stream, one after the other.
 #[derive(Debug, Default)]
 pub struct Rater {
@@ -140,8 +151,22 @@ impl Rater {
     }
 
     /// Looks at the next picture, and returns what is likely of it. Of the first picture of a scene a bit rate tells
-    /// nothing, and of very small ones nothing does.
-    pub fn rate(&mut self, picture: &Planes<'_>, evidence: Evidence) -> Option<Rating> {
+    /// nothing, and of very small ones only their blocks do.
+    ///
+    /// `rated`: for a network that is told of it.
+    pub fn rate(
+        &mut self,
+        picture: &Planes<'_>,
+        evidence: &Evidence,
+        rated: bool,
+    ) -> Option<Rating> {
+        if let Evidence::Blocks(blocks) = evidence {
+            let fade = if rated { FADE_TOLD } else { FADE };
+            return Some(Rating {
+                quantizer: SourceQuantizer::Blocks(blocks.clone()),
+                need: need(f64::from(blocks.mean()), fade),
+            });
+        }
         let (now, compared) = self.look(picture)?;
         let cut = self.count > 0 && now.0[CHANGE] > CUT * self.seen.0[CHANGE] + CUT_LEAST;
         let first = !compared || cut;
@@ -150,9 +175,9 @@ impl Rater {
             self.count = 0;
         }
         let share = |count: u32| 1.0 / f64::from(count).min(MEMORY);
-        if let Evidence::Quantizer(quantizer) = evidence {
+        if let Evidence::Slice(quantizer) = evidence {
             let share = share(self.count.saturating_add(1));
-            self.quantizer += (f64::from(quantizer) - self.quantizer) * share;
+            self.quantizer += (f64::from(*quantizer) - self.quantizer) * share;
         }
         if !first {
             self.count = self.count.saturating_add(1);
@@ -161,28 +186,22 @@ impl Rater {
                 *average += (now - *average) * share;
             }
         }
-        match evidence {
-            Evidence::Bits(..) if first => None,
+        let (likely, need) = match evidence {
+            Evidence::Bits(..) if first => return None,
             Evidence::Bits(codec, bits) => {
                 let (picture, weight) = BY_RATE;
                 let of_bits = weight * (bits + NO_BITS).log2() - codec.lead();
-                let likely = dot(picture, self.seen.terms()) + of_bits;
-                Some(Rating {
-                    quantizer: SourceQuantizer::Likely(likely as f32),
-                    need: 1.0,
-                })
+                (dot(picture, self.seen.terms()) + of_bits, 1.0)
             }
-            Evidence::Quantizer(_) => {
-                let need = (self.quantizer - FADE.0) / (FADE.1 - FADE.0);
-                Some(Rating {
-                    quantizer: SourceQuantizer::Exact(
-                        (BLOCKS.0 + BLOCKS.1 * self.quantizer) as f32,
-                    ),
-                    // In steps, so that a held picture is not repaired anew for each quantizer.
-                    need: ((need.clamp(0.0, 1.0) * NEEDS).round() / NEEDS) as f32,
-                })
+            Evidence::Slice(_) | Evidence::Blocks(_) => {
+                let likely = BLOCKS.0 + BLOCKS.1 * self.quantizer;
+                (likely, need(likely, FADE))
             }
-        }
+        };
+        Some(Rating {
+            quantizer: SourceQuantizer::Likely(likely as f32),
+            need,
+        })
     }
 
     /// What this picture holds, and whether there was one before to compare it with.
@@ -329,8 +348,8 @@ mod tests {
         let rate = |evidence| {
             let mut rater = Rater::default();
             let gray = |data| planes(data, Format::Gray8, 1);
-            let alone = rater.rate(&gray(&first), evidence);
-            (alone, rater.rate(&gray(&second), evidence).unwrap())
+            let alone = rater.rate(&gray(&first), &evidence, false);
+            (alone, rater.rate(&gray(&second), &evidence, false).unwrap())
         };
         let bits = |bits| rate(Evidence::Bits(Codec::H264, bits));
         assert_eq!(bits(0.1).0, None);
@@ -342,14 +361,35 @@ mod tests {
         assert!(likely(f64::MAX).is_finite() && likely(0.0).is_finite());
         assert_eq!(bits(f64::MAX).1.need, 1.0);
 
-        let quantizer = |quantizer| rate(Evidence::Quantizer(quantizer));
-        let (fine, coarse) = (quantizer(20), quantizer(32));
-        assert_eq!(fine.1.quantizer, SourceQuantizer::Exact(20.2));
-        assert_eq!(coarse.0.unwrap().quantizer, SourceQuantizer::Exact(26.2));
+        let slice = |quantizer| rate(Evidence::Slice(quantizer));
+        let (fine, coarse) = (slice(20), slice(32));
+        let of = |quantizer| {
+            SourceQuantizer::Likely((BLOCKS.0 + BLOCKS.1 * f64::from(quantizer)) as f32)
+        };
+        assert_eq!(fine.1.quantizer, of(20));
+        assert_eq!(coarse.0.unwrap().quantizer, of(32));
         assert_eq!((fine.1.need, coarse.1.need), (0.0, 1.0));
         for extreme in [i32::MIN, i32::MAX] {
-            assert!(quantizer(extreme).1.quantizer.value().unwrap().is_finite());
+            assert!(slice(extreme).1.quantizer.value().unwrap().is_finite());
         }
+
+        for (mean, need) in [(10, 0.0), (40, 1.0)] {
+            let values = vec![mean - 1, mean + 1];
+            let blocks = Arc::new(BlockQuantizers::new(1, values).unwrap());
+            let (first, second) = rate(Evidence::Blocks(blocks.clone()));
+            let quantizer = SourceQuantizer::Blocks(blocks);
+            assert_eq!(quantizer.value(), Some(f32::from(mean)));
+            assert_eq!(first.unwrap(), Rating { quantizer, need });
+            assert_eq!(second.need, need);
+        }
+        let blocks = Arc::new(BlockQuantizers::new(1, vec![21]).unwrap());
+        let need = |rated| {
+            let mut rater = Rater::default();
+            let evidence = Evidence::Blocks(blocks.clone());
+            let rating = rater.rate(&planes(&first, Format::Gray8, 1), &evidence, rated);
+            rating.unwrap().need
+        };
+        assert_eq!([false, true].map(need), [0.0, 1.0]);
     }
 
     #[test]
@@ -365,17 +405,17 @@ mod tests {
                 (&other, 42),
                 (&first, 20),
             ]
-            .map(|(p, said)| rater.rate(&planes(p, Format::Gray8, 1), evidence(said)))
+            .map(|(p, said)| rater.rate(&planes(p, Format::Gray8, 1), &evidence(said), true))
         };
         let by_bits = rate(|_| Evidence::Bits(Codec::Av1, 0.1));
         let rated = by_bits.map(|rating| rating.is_some());
         assert_eq!(rated, [false, true, false, true, false]);
-        let by_quantizer = rate(Evidence::Quantizer);
+        let by_slice = rate(Evidence::Slice);
         let other = planes(&other, Format::Gray8, 1);
-        let alone = Rater::default().rate(&other, Evidence::Quantizer(40));
-        assert_eq!(by_quantizer[2], alone);
+        let alone = Rater::default().rate(&other, &Evidence::Slice(40), true);
+        assert_eq!(by_slice[2], alone);
         assert_eq!(
-            by_quantizer.map(|rating| rating.unwrap().need),
+            by_slice.map(|rating| rating.unwrap().need),
             [0.0, 0.0, 1.0, 1.0, 0.0]
         );
     }

@@ -10,7 +10,7 @@ use super::plain::{Painting, PlainScaler, Task};
 use super::rows;
 use super::tiles::Tiles;
 use crate::codec::parallel;
-use crate::nn::{Cancel, NnError, SourceQuantizer, SrNetwork};
+use crate::nn::{BlockQuantizers, Cancel, NnError, SURE, SourceQuantizer, SrNetwork};
 
 /// Memory that a run of a network may take, as estimated from its bundle. 1920×1080 goes through a network of 32 channels
 /// in two tiles.
@@ -39,8 +39,8 @@ pub struct Job<'a> {
     pub output: PlanesMut<'a>,
     /// How much of the plain kernel's result the network replaces, 0 to 1. At 0 it does not run.
     pub strength: f32,
-    /// With what quantizer the picture was coded, for networks that make use of it. A result that is there for an equal
-    /// picture is used whatever that was coded with.
+    /// With what quantizer the picture was coded, for networks that make use of it; of blocks of another picture's size
+    /// only their mean is taken. A result that is there for an equal picture is used whatever that was coded with.
     pub quantizer: SourceQuantizer,
     /// There is no time for the network. A result that is still there is used nevertheless.
     pub late: bool,
@@ -266,19 +266,18 @@ impl Upscaler {
         let (tile_width, tile_height) = (self.tiles.width, self.tiles.height);
         let (width, height) = (tile_width + 2 * radius, tile_height + 2 * radius);
         let mut x = std::mem::take(&mut self.x);
-        let quantizers: Vec<_> = enhanced.iter().map(|job| job.quantizer).collect();
         let mut time = Duration::ZERO;
-        let told = quantizers.chunks(self.batch);
-        for (jobs, quantizers) in enhanced.chunks_mut(self.batch).zip(told) {
+        for jobs in enhanced.chunks_mut(self.batch) {
             for (left, top) in self.tiles.corners() {
                 x.resize(jobs.len() * width * height, 0.0);
                 self.feed(jobs, (left, top), width, &mut x);
+                let told = self.told(jobs, (left, top), (width, height));
                 let started = Instant::now();
                 let shape = [jobs.len(), height, width];
                 let threads = self.plain.threads();
                 let y = self
                     .ensemble
-                    .run(&self.network, &x, shape, quantizers, threads, cancel)?;
+                    .run(&self.network, &x, shape, &told, threads, cancel)?;
                 time += started.elapsed();
                 let tasks = jobs.iter_mut().enumerate().flat_map(|(i, job)| {
                     let painting = Painting {
@@ -306,6 +305,60 @@ impl Upscaler {
         }
         self.x = x;
         Ok(time)
+    }
+
+    /// What the network hears of the quantizers of a tile of each picture: of its samples, where those of blocks are known.
+    fn told(
+        &self,
+        jobs: &[&mut Job<'_>],
+        corner: (usize, usize),
+        (width, height): (usize, usize),
+    ) -> Vec<f32> {
+        if !self.network.is_rated() {
+            return Vec::new();
+        }
+        let (last_column, last_row) = (self.input().width() - 1, self.input().height() - 1);
+        let known: Vec<_> = jobs
+            .iter()
+            .map(|job| match &job.quantizer {
+                SourceQuantizer::Blocks(blocks) if blocks.fit(last_column + 1, last_row + 1) => {
+                    Some(&**blocks)
+                }
+                _ => None,
+            })
+            .collect();
+        if known.iter().all(Option::is_none) {
+            return jobs.iter().flat_map(|job| job.quantizer.told()).collect();
+        }
+        let radius = self.network.facts().radius;
+        let inside =
+            |at: usize, start: usize, last: usize| (start + at).saturating_sub(radius).min(last);
+        let mut told = vec![0.0; 2 * jobs.len() * width * height];
+        let parts = told
+            .chunks_mut(2 * width * height)
+            .zip(jobs.iter().zip(known));
+        parallel::for_each(
+            self.plain.threads(),
+            parts.collect(),
+            |(part, (job, known))| {
+                let (sure, quantizers) = part.split_at_mut(width * height);
+                let Some(blocks) = known else {
+                    let [how_sure, quantizer] = job.quantizer.told();
+                    sure.fill(how_sure);
+                    quantizers.fill(quantizer);
+                    return;
+                };
+                sure.fill(SURE);
+                for (y, row) in quantizers.chunks_mut(width).enumerate() {
+                    let blocks = blocks.row(inside(y, corner.1, last_row));
+                    for (x, value) in row.iter_mut().enumerate() {
+                        let x = inside(x, corner.0, last_column);
+                        *value = f32::from(blocks[x / BlockQuantizers::SIDE]);
+                    }
+                }
+            },
+        );
+        told
     }
 
     /// Fills the network's input with a tile of each picture, edges replicated beyond the border of the picture.

@@ -23,10 +23,12 @@ from ..data import group_of, list_source
 from .resample import down_margin, downscale, luma, resize, to_u8
 
 VERSION = 1
+LAYOUT = 2  # of decoded data
 # Sizes at which a picture is kept: shrinking hides the artefacts of lossy originals and sharpens them.
 SIZES = (1.0, 0.75, 0.5)
 SMALLEST = 96
 PAIR_SUFFIX = ".nnvpairs"
+BLOCK = 16  # samples on a side that have one quantizer
 
 
 def picture_planes(file) -> list:
@@ -55,12 +57,10 @@ class PlaneWriter:
         self.tmp = self.path.with_suffix(f".tmp{os.getpid()}")
         self.file = open(self.tmp, "wb")
 
-    def add(self, group: str, plane: np.ndarray, small: np.ndarray | None = None, quantizer: float | None = None):
+    def add(self, group: str, plane: np.ndarray, small: np.ndarray | None = None, blocks: np.ndarray | None = None):
         h, w = plane.shape
-        entry = dict(group=group, h=h, w=w, offset=self._put(plane), small=-1)
-        if small is not None:
-            entry |= dict(small=self._put(small), quantizer=quantizer)
-        self.entries.append(entry)
+        put = lambda p: -1 if p is None else self._put(p)
+        self.entries.append(dict(group=group, h=h, w=w, offset=put(plane), small=put(small), blocks=put(blocks)))
 
     def _put(self, plane):
         at = self.offset
@@ -91,7 +91,7 @@ class Planes:
         groups = Counter(e["group"] for e in entries)
         self.weights = torch.tensor([groups[e["group"]] ** -0.5 for e in entries], dtype=torch.float64)
         self.shortest = torch.tensor([min(e["h"], e["w"]) for e in entries])
-        self.table = torch.tensor([[e["offset"], e["small"], e["h"], e["w"]] for e in entries], device=data.device)
+        self.table = torch.tensor([[e["offset"], e["small"], e["blocks"], e["h"], e["w"]] for e in entries], device=data.device)
 
     def subset(self, keep) -> "Planes":
         return Planes(self.data, [e for i, e in enumerate(self.entries) if keep(i)], self.scale)
@@ -105,25 +105,31 @@ class Planes:
 
         return view(e["offset"], e["h"], e["w"]), view(e["small"], e["h"] // s, e["w"] // s) if self.paired else None
 
+    def blocks(self, index: int):
+        """u8 view of the quantizers of an entry's blocks; None where they are not known."""
+        e, s = self.entries[index], self.scale
+        h, w = (-(-(n // s) // BLOCK) for n in (e["h"], e["w"]))
+        return None if e["blocks"] < 0 else self.data[e["blocks"] : e["blocks"] + h * w].view(h, w)
+
     def squared_error(self, index: int) -> float:
         """Mean squared error of the input of a pair of scale 1."""
         wanted, given = self.entry(index)
         return float((wanted.float() - given.float()).square().mean())
 
-    def _gather(self, offset, width, top, left, size, turn):
-        """Crops [B,1,size,size]: flips and transposes are a matter of indices."""
+    def _gather(self, offset, width, top, left, size, turn, side=1):
+        """Crops [B,1,size,size] of planes whose samples stand for squares of `side`: flips and transposes are a matter of indices."""
         axis = torch.arange(size, device=self.data.device)
         i, j = (torch.where(turn[k][:, None], size - 1 - axis, axis) for k in (0, 1))
         row, column = top[:, None, None] + i[:, :, None], left[:, None, None] + j[:, None, :]
         other = top[:, None, None] + j[:, None, :], left[:, None, None] + i[:, :, None]
         swap = turn[2][:, None, None]
         row, column = torch.where(swap, other[0], row), torch.where(swap, other[1], column)
-        index = offset[:, None, None] + row * width[:, None, None] + column
+        index = offset[:, None, None] + row // side * width[:, None, None] + column // side
         return self.data[index][:, None]
 
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
-        """Float crops in code values: input [B,1,size,size], wanted [B,1,scale*size,scale*size], and of which entries [B]. They begin at multiples of `step` input pixels.
-        Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
+        """Float crops in code values: input [B,1,size,size], wanted [B,1,scale*size,scale*size], of which entries [B], and of pairs the quantizers [B,size,size], where those are known. They begin at
+        multiples of `step` input pixels. Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
         s, device = self.scale, self.data.device
         margin = 0 if self.paired or s == 1 else down_margin(s)
         need = size * s + 2 * margin
@@ -131,51 +137,55 @@ class Planes:
         if not usable.any():
             raise ValueError(f"no plane holds {need}x{need} samples: take a smaller --size")
         pick = torch.multinomial(self.weights * usable, batch, True, generator=rng).to(device)
-        offset, small, h, w = self.table[pick].T
+        offset, small, blocks, h, w = self.table[pick].T
         random = torch.rand(2, batch, generator=rng).to(device)
         top, left = ((random[k] * ((n - need) // (s * step) + 1)).long() * s * step for k, n in enumerate((h, w)))
         turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
         wanted = self._gather(offset, w, top, left, need, turn).float()
         if self.paired:
-            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted, pick
+            # Of unknown ones anything is read, within the data.
+            known = self._gather(blocks.clamp_min(0), -(-(w // s) // BLOCK), top // s, left // s, size, turn, BLOCK)[:, 0]
+            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted, pick, known.float()
         if s == 1:
-            return wanted, wanted, pick
+            return wanted, wanted, pick, None
         given = downscale(wanted, s).clamp(0, 255)
         fine = (torch.rand(batch, generator=rng) < 0.5).to(device)[:, None, None, None]
-        return torch.where(fine, given, given.round()), wanted[..., margin : need - margin, margin : need - margin], pick
+        return torch.where(fine, given, given.round()), wanted[..., margin : need - margin, margin : need - margin], pick, None
 
     def whole(self, index: int, largest: int = 384, multiple: int = 1):
-        """The middle of one entry, as `draw` gives it, at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""
+        """The middle of one entry, as `draw` gives it (input, wanted, quantizers or None), at most about `largest` samples on a side; the input's place and sides are multiples of `multiple`."""
         s, (plane, small) = self.scale, self.entry(index)
         h, w = (min(n, largest) // (s * multiple) * s * multiple for n in plane.shape)
         top, left = ((n - k) // (2 * s * multiple) * s * multiple for n, k in zip(plane.shape, (h, w)))
         wanted = plane[top : top + h, left : left + w].float()[None, None]
         if self.paired:
-            return small[top // s : (top + h) // s, left // s : (left + w) // s].float()[None, None], wanted
+            here, blocks = np.s_[top // s : (top + h) // s, left // s : (left + w) // s], self.blocks(index)
+            if blocks is not None:
+                blocks = blocks.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)[here].float()[None]
+            return small[here].float()[None, None], wanted, blocks
         if s == 1:
-            return wanted, wanted
+            return wanted, wanted, None
         m = down_margin(s)
         surrounded = np.pad(wanted[0, 0].cpu().numpy(), m, "symmetric")
         given = downscale(torch.from_numpy(surrounded)[None, None].to(plane.device), s).round().clamp(0, 255)
-        return given, wanted
+        return given, wanted, None
 
 
 def read_pairs(path):
-    """Yields (group, wanted u8 [h,w], given u8 [h/scale,w/scale], mean quantizer or None) of a pack of pairs, and first its (task, scale)."""
+    """Yields (group, wanted u8 [h,w], given u8 [h/scale,w/scale], quantizers of its blocks u8 or None) of a pack of pairs, and first its (task, scale)."""
     with zipfile.ZipFile(path) as archive:
         index = json.loads(archive.read("index.json"))
         if index.get("version") != VERSION:
             raise ValueError(f"{path}: version {index.get('version')} of packs of pairs, this program reads {VERSION}")
         yield index["task"], index["scale"]
-        # Older packs have none.
-        told = index.get("quantizers") or [None] * len(index["groups"])
-        for number, (group, quantizer) in enumerate(zip(index["groups"], told, strict=True)):
-            yield group, *(np.asarray(Image.open(io.BytesIO(archive.read(f"{number:05d}/{k}"))).convert("L"))
-                           for k in ("wanted", "given")), quantizer
+        there = set(archive.namelist())
+        for number, group in enumerate(index["groups"]):
+            files = (f"{number:05d}/{k}" for k in ("wanted", "given", "blocks"))
+            yield group, *(np.asarray(Image.open(io.BytesIO(archive.read(f))).convert("L")) if f in there else None for f in files)
 
 
 def _key(files, *facts):
-    key = hashlib.sha256(json.dumps([VERSION, *facts]).encode())
+    key = hashlib.sha256(json.dumps([VERSION, LAYOUT, *facts]).encode())
     for path in files:
         stat = path.stat()
         key.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
@@ -233,8 +243,8 @@ def _store_pairs(path, packs, task, scale, log):
     for pack in packs:
         items = read_pairs(pack)
         if next(items) == (task, scale):
-            for group, wanted, given, quantizer in items:
-                writer.add(group, wanted, given, quantizer)
+            for entry in items:
+                writer.add(*entry)
     if not writer.entries:
         raise RuntimeError(f"no pack of pairs for task {task} at scale {scale}")
     log(f"{len(writer.entries)} pairs in {path}.bin")

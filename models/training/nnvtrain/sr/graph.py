@@ -40,20 +40,17 @@ class Builder:
         return self.node("Conv", [x, *names], kernel_shape=[side, side], pads=[side // 2] * 4)
 
     def told(self, rated: dict) -> str:
-        """[n,2] of the input `quantizer` [n,2,1,1], which holds how sure it is beside the quantizer, as `model.rating` has it."""
+        """Of the input `quantizer` [n,2,h or 1,w or 1], which holds how sure it is beside the quantizer, the same as `model.rating` has it."""
         one = lambda v: self.const(np.float32(v))
-        pair = self.node("Reshape", ["quantizer", self.const(np.array([-1, 2], np.int64))])
-        sure, quantizer = (self.node("Gather", [pair, self.const(np.array([i], np.int64))], axis=1) for i in (0, 1))
+        sure, quantizer = (self.node("Gather", ["quantizer", self.const(np.array([i], np.int64))], axis=1) for i in (0, 1))
         distance = self.node("Sub", [self.node("Clip", [quantizer, *map(one, rated["range"])]), one(rated["middle"])])
         return self.node("Concat", [sure, self.node("Mul", [self.node("Div", [distance, one(rated["unit"])]), sure])], axis=1)
 
     def gain(self, told: str, rated: dict) -> str:
-        """[n,1,1,1]: the factor for the residual."""
+        """[n,1,h or 1,w or 1]: the factor for the residual."""
         (w, b), (last_w, last_b) = rated["gain"]
-        linear = lambda x, w, b: self.node("Gemm", [x, self.const(w), self.const(b)], transB=1)
-        log = linear(self.node("Relu", [linear(told, w, b)]), last_w, last_b)
-        factor = self.node("Exp", [self.node("Clip", [log, *(self.const(np.float32(v)) for v in rated["gain_range"])])])
-        return self.node("Reshape", [factor, self.const(np.array([0, 0, 1, 1], np.int64))])
+        log = self.conv(self.node("Relu", [self.conv(told, w[..., None, None], b)]), last_w[..., None, None], last_b)
+        return self.node("Exp", [self.node("Clip", [log, *(self.const(np.float32(v)) for v in rated["gain_range"])])])
 
     def quantise(self, x: str, step: float, zero: int) -> tuple[str, str, str]:
         scale, point = self.const(np.float32(step)), self.const(np.uint8(zero))
@@ -82,11 +79,8 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
     bias = b - 0.5 * w.sum((1, 2, 3))
     if rated:
         told = g.told(rated)
-        # Planes of one value beside the picture: the convolution adds their part, another pass over all features would cost more.
-        size = g.node("Slice", [g.node("Shape", [h]), *(g.const(np.array([v], np.int64)) for v in (2, 4))])
-        count = g.node("Shape", [told])
-        planes = g.node("Reshape", [told, g.const(np.array([0, 0, 1, 1], np.int64))])
-        h = g.node("Concat", [h, g.node("Expand", [planes, g.node("Concat", [count, size], axis=0)])], axis=1)
+        # Planes beside the picture: the convolution adds their part, another pass over all features would cost more.
+        h = g.node("Concat", [h, g.node("Expand", [told, g.node("Shape", [h])])], axis=1)
         heard = np.zeros((len(w), rated["heard"].shape[1], 3, 3), np.float32)
         heard[..., 1, 1] = rated["heard"]
         w = np.concatenate([w, heard], 1)
@@ -124,7 +118,7 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         r = unfold(r, fold * scale) if fold > 1 else r
         g.node("Add", [r, unfold(plain, scale) if scale > 1 else plain], "y")
     tensor = lambda name, h, w: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 1, h, w])
-    inputs = [tensor("x", "h", "w")] + ([helper.make_tensor_value_info("quantizer", TensorProto.FLOAT, ["n", 2, 1, 1])] if rated else [])
+    inputs = [tensor("x", "h", "w")] + ([helper.make_tensor_value_info("quantizer", TensorProto.FLOAT, ["n", 2, "h_told", "w_told"])] if rated else [])
     names = ("h", "w") if scale == 1 else ("h_out", "w_out")
     graph = helper.make_graph(g.nodes, "sr", inputs, [tensor("y", *names)], g.constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="nnvtrain")

@@ -32,8 +32,9 @@ GAIN_RANGE = (-4.0, 1.0)  # logarithm of the factor
 
 
 def rating(quantizer: torch.Tensor, sure: torch.Tensor | None = None) -> torch.Tensor:
-    """What a rated network is told of pictures with a mean `quantizer` [n] (of H.264): [n,2]; `EXACT` without `sure` [n]."""
-    sure = torch.full_like(quantizer, EXACT) if sure is None else sure.to(quantizer)
+    """What a rated network is told of pictures with such a `quantizer` (of H.264), of each sample [n,h,w] or of all [n]: [n,2,h,w] or [n,2,1,1]; `EXACT` without `sure` [n]."""
+    quantizer = quantizer.reshape(len(quantizer), *(quantizer.shape[1:] or (1, 1)))
+    sure = torch.full_like(quantizer, EXACT) if sure is None else sure.to(quantizer)[:, None, None].expand_as(quantizer)
     return torch.stack([sure, sure * (quantizer.clamp(*RATING_RANGE) - RATING_MIDDLE) / RATING_UNIT], 1)
 
 
@@ -43,7 +44,7 @@ class SrConfig:
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
     brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part.
-    `rated`: a second input says how coarsely the picture was quantized (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes without structure
+    `rated`: a second input says how coarsely each sample was quantized (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes beside the picture
     (K. Zhang et al., FFDNet, arXiv 1710.04026), and two small layers make of it a factor for the residual."""
 
     scale: int = 2
@@ -61,6 +62,8 @@ class SrConfig:
             raise ValueError(f"scale {self.scale} is not 1, 2, 3 or 4")
         if self.fold not in (1, 2, 4):
             raise ValueError(f"fold {self.fold} is not 1, 2 or 4")
+        if self.rated and self.fold > 1:
+            raise ValueError("what is told of samples is not folded")
         if self.copies < 1 or self.copies > 1 and not self.int8:
             raise ValueError("copies of outputs are for 8-bit networks")
 
@@ -160,7 +163,7 @@ class SrNet(nn.Module):
     def forward(self, x, told=None, calibrate: bool = False):
         """`told`: of `rating`, for rated networks; nothing is known without it."""
         if self.cfg.rated and told is None:
-            told = x.new_zeros(len(x), 2)
+            told = x.new_zeros(len(x), 2, 1, 1)
         layers, int8 = self.layers(), self.cfg.int8
         # Half grey in place of black beyond the border disturbs the least where a crop ends.
         h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
@@ -169,7 +172,7 @@ class SrNet(nn.Module):
                 w, b = fake_layer(w, b, self.acts[i - 1].step())
             h = F.conv2d(h, w, b, padding=1)
             if self.cfg.rated and i == 0:
-                h = h + (told @ self.heard.T)[..., None, None]
+                h = h + F.conv2d(told, self.heard[..., None, None])
             last = i == len(layers) - 1
             if int8:
                 # To 0..255 steps: the ReLU is in the rounding.
@@ -184,8 +187,8 @@ class SrNet(nn.Module):
             if self.cfg.copies > 1:
                 h = h.float().unflatten(1, (self.cfg.copies, -1)).mean(1)
             if self.cfg.rated:
-                factor = self.gain[1](F.relu(self.gain[0](told.float()))).clamp(*GAIN_RANGE).exp()
-                h = h.float() * factor[..., None, None]
+                one, two = (lambda x, layer=layer: F.conv2d(x, layer.weight[..., None, None], layer.bias) for layer in self.gain)
+                h = h.float() * two(F.relu(one(told.float()))).clamp(*GAIN_RANGE).exp()
             if self.cfg.shrink:
                 h = F.softshrink(h.float(), self.cfg.shrink / 255)
             plain = F.conv2d(x.float(), self.skip, padding=self.skip.shape[-1] // 2)

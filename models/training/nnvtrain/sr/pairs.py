@@ -26,21 +26,24 @@ from ..synth import Synthesiser, log_uniform, screen_clip
 from .data import PAIR_SUFFIX, VERSION
 from .resample import resize, to_u8
 
-FRAMES = 10  # of a clip
+FRAMES = 16  # of a clip that is drawn
+SHORTEST, LONGEST = 10, 33  # of a real one
 LENGTH = 40  # to which it is coded, forth and back: encoders look far ahead, and spend on still parts what pays until the next cut
-MEMORY = 25  # pictures over which `nnsr` averages quantizers
 KEPT = 3     # of those
 SYNTHETIC_SIDE = 384
 LARGEST_SIDE = 640  # a longer frame gives its middle
 WANTED_QUALITY = 96
 PRESETS = {"libx264": ("ultrafast", "veryfast", "medium"), "libx265": ("ultrafast", "veryfast", "medium"), "libsvtav1": ("10", "8", "6")}
-TELLING = "libx264"  # whose quantizers are known. Those in x265's slices are four steps higher at the same CRF: its blocks, which slices do not tell of, stay farther below
+TELLING = "libx264"  # whose quantizers are known
+TOOL = "NNV_QUANTIZERS"  # environment variable with the path of examples/quantizers.rs, built
 # Qualities that look alike: CRF 18 to 40 of x264, and what comes near it in the others.
 CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 
 
 # Of clips to be repaired so many are drawn screens: at good qualities nearly without error, they lose the most to a network that has seen few.
 SCREENS = 0.12
+# So many of what is synthesised, and of screens, were coded before, as most of what people code was, at these qualities.
+CODED_BEFORE, SCREENS_BEFORE, BEFORE = 0.35, 0.7, (8, 30)
 # What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
 NEARLY_GOOD = 8
 
@@ -83,7 +86,7 @@ def codec_options(rng, nnv: bool = False, good: bool = False, only: str | None =
 
 
 def code(frames: list, options: list) -> tuple[list, list]:
-    """Codes and decodes frames (y, u, v) of even size; the same number of frames comes back, and the quantizer of each (none, where the codec has another measure)."""
+    """Codes and decodes frames (y, u, v) of even size; the same number of frames comes back, and `quantizers_of` (none, where the codec has another measure)."""
     h, w = frames[0][0].shape
     raw = b"".join(np.ascontiguousarray(p).tobytes() for f in frames for p in f)
     flat, told = (through_gstreamer if options[0] == NNV else through_ffmpeg)(raw, w, h, options)
@@ -94,26 +97,22 @@ def code(frames: list, options: list) -> tuple[list, list]:
     return [(f[: h * w].reshape(h, w), f[h * w : h * w * 5 // 4].reshape(h // 2, w // 2), f[h * w * 5 // 4 :].reshape(h // 2, w // 2)) for f in flat], told
 
 
-def quantizers(trace: str) -> list:
-    """Of each H.264 picture in the order of display, from what ffmpeg's `trace_headers` writes of a stream with one parameter set: that of its first slice."""
-    base, shown, pts = 26, {}, 0
-    for line in trace.splitlines():
-        text = line.partition("] ")[2]
-        if text.startswith("Packet:"):
-            pts = int(text.partition(" pts ")[2].partition(",")[0])
-            continue
-        words = text.split()
-        if len(words) > 3 and words[1] == "pic_init_qp_minus26":
-            base = 26 + int(words[-1])
-        elif len(words) > 3 and words[1] == "slice_qp_delta":
-            shown.setdefault(pts, base + int(words[-1]))
-    return [shown[k] for k in sorted(shown)]
-
-
 def quantizers_of(coded: str) -> list:
-    """`quantizers` of a file."""
-    trace = ["ffmpeg", "-nostats", "-v", "info", "-i", coded, "-c", "copy", "-bsf:v", "trace_headers", "-f", "null", "-"]
-    return quantizers(subprocess.run(trace, check=True, capture_output=True, stdin=subprocess.DEVNULL).stderr.decode(errors="replace"))
+    """Of each picture of an H.264 file, in the order of display: the quantizer of its first slice, and those of its blocks (u8 [rows, columns]) as `nnqp` notes them, or None where it reads them not."""
+    tool = os.environ.get(TOOL)
+    if not tool:
+        raise RuntimeError(f"the quantizers of blocks are read by a program of this project: cargo build --release --example quantizers, and its path in {TOOL}")
+    with tempfile.TemporaryDirectory() as folder:
+        stream = str(Path(folder) / "stream.h264")
+        shown = piped(["ffmpeg", "-v", "error", "-i", coded, "-map", "0:v:0", "-c", "copy", "-bsf:v", "h264_mp4toannexb", stream, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"])
+        times = [int(line.split(b",")[2]) for line in shown.splitlines() if not line.startswith(b"#")]
+        told, pictures = io.BytesIO(piped([tool, stream])), []
+    while head := told.readline().split():
+        quantizer, w, h = map(int, head)
+        pictures.append((quantizer, np.frombuffer(told.read(w * h), np.uint8).reshape(h, w) if w else None))
+    if len(pictures) != len(times):
+        raise CodecFailed(f"{tool} told of {len(pictures)} pictures of {len(times)}")
+    return [pictures[i] for i in np.argsort(times)]
 
 
 def piped(command: list, given: bytes = b"") -> bytes:
@@ -132,7 +131,7 @@ def through_ffmpeg(raw: bytes, w: int, h: int, options: list) -> tuple[bytes, li
     with tempfile.TemporaryDirectory() as folder:
         coded = str(Path(folder) / "clip.mkv")
         piped([*meek, ffmpeg, "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{w}x{h}", "-r", "25", "-i", "-", *options, "-pix_fmt", "yuv420p", coded], raw)
-        told = quantizers_of(coded) if TELLING in options else []
+        told = quantizers_of(coded) if TELLING in options and TOOL in os.environ else []
         return piped([ffmpeg, "-v", "error", "-threads", "1", "-i", coded, "-f", "rawvideo", "-pix_fmt", "yuv420p", "-"]), told
 
 
@@ -185,34 +184,41 @@ def shrink(planes, scale: int, kernel: int):
     return tuple(out)
 
 
-def frames_of(planes) -> list:
-    """Planes [T,...] as frames of (y, u, v)."""
-    return [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in planes) for t in range(FRAMES)]
+def frames_of(planes, frames=range(FRAMES)) -> list:
+    """Some of planes [T,...] as frames of (y, u, v)."""
+    return [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in planes) for t in frames]
 
 
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
-    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, only: str | None = None):
-        self.store, self.task, self.scale, self.coder, self.nnv, self.only = store, task, scale, coder, nnv, only
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, only: str | None = None, screens: float = SCREENS):
+        self.store, self.task, self.scale, self.coder, self.nnv, self.only, self.screens = store, task, scale, coder, nnv, only, screens
         self.rng = np.random.default_rng(seed)
-        self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= FRAMES]) if store.videos() else None
+        self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= SHORTEST]) if store.videos() else None
         self.synth = Synthesiser(store) if store.stills() else None
 
     def clip(self):
         """(group, frames of (y, u, v))."""
         rng = self.rng
-        if self.synth and self.task == "repair" and rng.random() < SCREENS:
-            return "screens", frames_of(screen_clip(rng, self.synth.screens, FRAMES, SYNTHETIC_SIDE))
+        if self.synth and self.task == "repair" and rng.random() < self.screens:
+            return "screens", self.aged(frames_of(screen_clip(rng, self.synth.screens, FRAMES, SYNTHETIC_SIDE)), SCREENS_BEFORE)
         if self.synth and (not self.videos or rng.random() < 0.5):
-            return "synthetic", frames_of(self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE))
+            return "synthetic", self.aged(frames_of(self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE)), CODED_BEFORE)
         clip = self.videos.draw(rng)
-        start = int(rng.integers(clip["frames"] - FRAMES + 1))
-        planes = self.store.planes(clip)
-        return clip["group"], [tuple(p[start + t] for p in planes) for t in range(FRAMES)]
+        count = min(clip["frames"], LONGEST)
+        start = int(rng.integers(clip["frames"] - count + 1))
+        return clip["group"], frames_of(self.store.planes(clip), range(start, start + count))
+
+    def aged(self, frames: list, share: float) -> list:
+        """Frames, a `share` of them as a coding before would have left them."""
+        rng = self.rng
+        if self.task != "repair" or rng.random() >= share:
+            return frames
+        return self.coder(frames, ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(rng.integers(*BEFORE)), "-threads", "1"])[0]
 
     def pairs(self):
-        """One clip's pairs: (group, [(wanted u8, given u8, mean quantizer so far or None), ...])."""
+        """One clip's pairs: (group, [(wanted u8, given u8, quantizers of its blocks u8 or None), ...])."""
         rng = self.rng
         group, frames = self.clip()
         # GStreamer pads rows of I420 to four samples, of chroma too.
@@ -233,7 +239,7 @@ class Maker:
             frames = swing(frames)
             given, told = self.coder(swing(given), codec_options(rng, self.nnv, repair and fate > 0.62, self.only))
         picks = rng.choice(len(given), KEPT, replace=False)
-        return group, [(frames[t][0], given[t][0], float(np.mean(told[max(0, t + 1 - MEMORY) : t + 1])) if told else None) for t in sorted(picks)]
+        return group, [(frames[t][0], given[t][0], told[t][1] if told else None) for t in sorted(picks)]
 
 
 def webp(plane: np.ndarray, **options) -> bytes:
@@ -254,11 +260,13 @@ class PairWriter:
     def __init__(self, folder, task: str, scale: int, limit: int):
         self.folder, self.task, self.scale, self.limit = Path(folder), task, scale, limit
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.paths, self.zip, self.groups, self.quantizers, self.size, self.total = [], None, [], [], 0, 0
+        self.paths, self.zip, self.groups, self.size, self.total = [], None, [], 0, 0
 
-    def add(self, group: str, wanted: np.ndarray, given: np.ndarray, quantizer: float | None = None):
+    def add(self, group: str, wanted: np.ndarray, given: np.ndarray, blocks: np.ndarray | None = None):
         # WebP is stored in colour: grey pixels survive its lossless mode exactly, and its lossy mode keeps luma in the same steps.
         files = {"wanted": wanted_file(wanted), "given": webp(given, lossless=True)}
+        if blocks is not None:
+            files["blocks"] = webp(blocks, lossless=True)
         size = sum(len(f) + 200 for f in files.values()) + 100
         if self.zip and self.size + size > self.limit:
             self.close()
@@ -266,17 +274,15 @@ class PairWriter:
             path = self.folder / f"{self.task}-x{self.scale}-{len(self.paths):02d}{PAIR_SUFFIX}"
             self.paths.append(path)
             self.zip, self.groups, self.size = zipfile.ZipFile(path, "w", zipfile.ZIP_STORED), [], 0
-            self.quantizers = []
         for name, content in files.items():
             self.zip.writestr(f"{len(self.groups):05d}/{name}", content)
         self.groups.append(group)
-        self.quantizers.append(quantizer)
         self.size += size
         self.total += size
 
     def close(self):
         if self.zip:
-            self.zip.writestr("index.json", json.dumps(dict(version=VERSION, task=self.task, scale=self.scale, groups=self.groups, quantizers=self.quantizers)))
+            self.zip.writestr("index.json", json.dumps(dict(version=VERSION, task=self.task, scale=self.scale, groups=self.groups)))
             self.zip.close()
             self.zip = None
 
@@ -290,6 +296,7 @@ def arguments(p):
     p.add_argument("--pack-mb", type=float, default=40, help="largest size of one pack (default 40)")
     p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
     p.add_argument("--codec", choices=list(PRESETS), help="this one alone")
+    p.add_argument("--screens", type=float, default=SCREENS, help=f"share of drawn screens, for repair (default {SCREENS})")
     p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
 
 
@@ -297,8 +304,8 @@ def run(args):
     store = open_store(args.data, args.cache)
     scale = args.scale or (2 if args.task == "compressed" else 1)
     nnv = have_nnv()
-    print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}", flush=True)
-    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, only=args.codec)
+    print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}; {TELLING}'s quantizers are {'read' if TOOL in os.environ else f'not known: {TOOL} is not set'}", flush=True)
+    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, only=args.codec, screens=args.screens)
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
     # A run that is stopped leaves packs that can be read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -81,7 +81,7 @@ class Taught:
             given.append(_turn(small / FINE, turn))
         given, wanted = torch.stack(given)[:, None], torch.stack(wanted)[:, None]
         fine = (torch.rand(batch, generator=rng) < 0.5).to(given.device)[:, None, None, None]
-        return torch.where(fine, given, given.round()), wanted, pick
+        return torch.where(fine, given, given.round()), wanted, pick, None
 
 
 def _turn(x: torch.Tensor, k: int) -> torch.Tensor:

@@ -23,10 +23,10 @@ HELD_EVERY = 20
 BORDER = 4  # input pixels along a crop's edge that see too much of the padding to be judged
 DECAY = 0.2  # of kernels in the body and of biases, in each step, as a share of their learning rate
 CALIBRATION = 8  # batches from which the steps of 8-bit activations are measured
-# How a bit rate tells quantizers (about what `sr-rate` prints): what remains of a distance from `TOLD_MIDDLE`, and the error. A mean quantizer is that of a picture but for this.
-BY_RATE, BY_QUANTIZER = (0.6, 4.5), 0.7
+# How a bit rate tells quantizers (about what `sr-rate` prints): what remains of a distance from `TOLD_MIDDLE`, and the error.
+BY_RATE = 0.54, 4.0
 # How many crops are told nothing, and how many what a bit rate says; and the PSNR below which pairs that were not quantized are spoilt by noise.
-UNTOLD, ROUGH, NOISY = 0.15, 0.25, 27.0
+UNTOLD, ROUGH, NOISY = 0.1, 0.15, 27.0
 NOISE_SHARPNESS = 3.0  # by so much noise adds to the mean size of the Laplacian, and coding does not
 NEARLY_GOOD = 1.0  # squared error in codes of what is as good as it need be: without it, crops that came untouched would rule the loss `fair`
 
@@ -99,8 +99,9 @@ def evaluate(net, held, count, label="eval"):
     for parameter in zero.parameters():
         parameter.zero_()
     known = quantizers(held.subset(lambda i: i in picks)) if net.cfg.rated else None
+    one = torch.ones(1, device=held.data.device)
     for n, i in enumerate(picks):
-        given, wanted = held.whole(i, multiple=net.cfg.fold)
+        given, wanted, blocks = held.whole(i, multiple=net.cfg.fold)
         def reached(model, *told):
             return psnr(float((model(given / 255, *told).mul(255).round().clamp(0, 255) - wanted)[..., m:-m, m:-m].square().mean()))
 
@@ -108,8 +109,9 @@ def evaluate(net, held, count, label="eval"):
         if net.cfg.rated:
             unrated += after / len(picks)
             quantizer, sure = (column[n : n + 1] for column in known)
-            rough += reached(net, estimate(quantizer, sure.clamp_max(LIKELY), torch.Generator().manual_seed(i))) / len(picks)
-            after = reached(net, estimate(quantizer, sure, torch.Generator().manual_seed(i)))
+            guess = reached(net, estimate(quantizer, sure.clamp_max(LIKELY), torch.Generator().manual_seed(i)))
+            rough += guess / len(picks)
+            after = guess if blocks is None else reached(net, rating(blocks, EXACT * one))
         ours += after / len(picks)
         plain += before / len(picks)
         alive |= net.alive(given / 255)
@@ -215,11 +217,11 @@ def coded(planes):
 
 
 def quantizers(planes) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of each pair the mean quantizer [n] with which its input was coded, and whether that is `EXACT`, `LIKELY` or `UNKNOWN` [n]."""
+    """Of each pair the mean quantizer [n] with which its input was coded, and whether that is `EXACT` (those of its blocks are known), `LIKELY` or `UNKNOWN` [n]."""
     told = []
-    for i, entry in enumerate(planes.entries):
-        if entry.get("quantizer") is not None:
-            told.append((entry["quantizer"], EXACT))
+    for i in range(len(planes.entries)):
+        if (blocks := planes.blocks(i)) is not None:
+            told.append((float(blocks.float().mean()), EXACT))
             continue
         before, given = psnr(planes.squared_error(i)), planes.entry(i)[1].cpu().numpy()
         told.append((equivalent(given, before), LIKELY if before > NOISY else UNKNOWN))
@@ -227,10 +229,9 @@ def quantizers(planes) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def estimate(quantizer, sure, rng):
-    """What a rated network is told of pictures of `quantizer` [n]; those that are not `EXACT` as wrong as bit rates tell it."""
-    error, exact = torch.randn(len(quantizer), generator=rng).to(quantizer), sure == EXACT
-    rough = TOLD_MIDDLE + BY_RATE[0] * (quantizer - TOLD_MIDDLE) + BY_RATE[1] * error
-    return rating(torch.where(exact, quantizer + BY_QUANTIZER * error, rough), sure)
+    """What a rated network is told of pictures of a mean `quantizer` [n], as wrong as bit rates tell it."""
+    error = torch.randn(len(quantizer), generator=rng).to(quantizer)
+    return rating(TOLD_MIDDLE + BY_RATE[0] * (quantizer - TOLD_MIDDLE) + BY_RATE[1] * error, sure)
 
 
 def crops(planes, args, step, rated=False):
@@ -238,12 +239,13 @@ def crops(planes, args, step, rated=False):
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     known, told = quantizers(planes) if rated else None, None
     while True:
-        given, wanted, pick = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
+        given, wanted, pick, blocks = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
         if rated:
             luck = torch.rand(args.batch, generator=rng).to(known[0])
             # Never more than there is to know.
             sure = torch.where(luck < UNTOLD, UNKNOWN, torch.where(luck < UNTOLD + ROUGH, LIKELY, EXACT)).minimum(known[1][pick])
-            told = estimate(known[0][pick], sure, rng)
+            rough = estimate(known[0][pick], sure, rng)
+            told = torch.where((sure == EXACT)[:, None, None, None], rating(blocks), rough)
         yield given / 255, told, wanted / 255
 
 
