@@ -167,8 +167,10 @@ _WORDS = (
 
 
 def fonts():
-    """Loaders (size -> font) of the type at hand: what the system has of DejaVu, and Pillow's own face."""
+    """Loaders (size -> font) of the type at hand: what the system has of DejaVu, of URW's base fonts and of Noto, and Pillow's own face."""
     names = [f"DejaVu{n}.ttf" for n in ("Sans", "Sans-Bold", "SansCondensed", "SansMono", "SansMono-Bold", "Serif", "Serif-Bold", "Sans-ExtraLight")]
+    names += [f"{n}.otf" for n in ("NimbusSans-Regular", "NimbusSans-Bold", "NimbusSansNarrow-Regular", "NimbusRoman-Regular", "NimbusMonoPS-Regular", "URWGothic-Book", "URWBookman-Light", "C059-Roman", "P052-Roman")]
+    names += ["NotoSansMono-Regular.ttf"]
     found = [ImageFont.load_default]
     for name in names:
         try:
@@ -304,11 +306,17 @@ def screen_page(rng, h: int, w: int, picture=None):
     return rgb_to_planes(np.asarray(image))
 
 
-class Screens:
-    """Small pool of pages, renewed now and then: drawing one takes longer than using it."""
+LEAST_PAGE = 440  # sides of a page that a clip is cut from
+CAUGHT = 0.75  # so many pages are pictures of real screens, where there are any
 
-    def __init__(self, store=None, pool: int = 12):
-        self.pool, self.pages, self.store = pool, [], store
+
+class Screens:
+    """Small pool of pages, renewed now and then: drawing one takes longer than using it. `caught`: a store with pictures of real screens."""
+
+    def __init__(self, store=None, pool: int = 12, caught=None):
+        self.pool, self.pages, self.store, self.caught = pool, [], store, caught
+        large = [c for c in caught.stills() if min(c["h"], c["w"]) >= LEAST_PAGE] if caught else []
+        self.catch = GroupSampler(large) if large else None
         self.sampler = GroupSampler(store.stills()) if store and store.stills() else None
 
     def picture(self, rng):
@@ -319,7 +327,16 @@ class Screens:
         planes = [Image.fromarray(np.ascontiguousarray(p)).resize((480, 360), Image.BILINEAR) for p in (y, u, v)]
         return Image.merge("YCbCr", planes).convert("RGB")
 
+    def caught_page(self, rng):
+        """As it is, or shrunk: such pictures often have twice the samples of the screen that is shared."""
+        planes = [p[0] for p in self.caught.planes(self.catch.draw(rng))]
+        share = max(rng.uniform(0.4, 1.0), LEAST_PAGE / min(planes[0].shape)) if rng.random() < 0.6 else 1.0
+        h, w = (int(n * share) // 2 * 2 for n in planes[0].shape)
+        return planes if share == 1.0 else [np.asarray(Image.fromarray(np.ascontiguousarray(p)).resize((w // c, h // c), Image.LANCZOS)) for p, c in zip(planes, (1, 2, 2))]
+
     def page(self, rng):
+        if self.catch and rng.random() < CAUGHT:
+            return self.caught_page(rng)
         if len(self.pages) < self.pool or rng.random() < 0.1:
             page = screen_page(rng, 640, 480, self.picture(rng))
             if len(self.pages) < self.pool:
@@ -444,8 +461,8 @@ def add_noise(rng, y, uv):
 class Synthesiser:
     """Makes synthetic clips: `clip(rng, frames, size)` -> u8 arrays y [T,S,S], u, v [T,S/2,S/2]."""
 
-    def __init__(self, store):
-        self.store, self.sampler, self.screens = store, GroupSampler(store.stills()), Screens(store)
+    def __init__(self, store, caught=None):
+        self.store, self.sampler, self.screens = store, GroupSampler(store.stills()), Screens(store, caught=caught)
 
     def clip(self, rng: np.random.Generator, frames: int, size: int):
         kind = rng.choice(["camera", "parallax", "objects", "screen", "static"], p=[0.42, 0.2, 0.18, 0.12, 0.08])

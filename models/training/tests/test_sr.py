@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from nnvtrain import synth
 from nnvtrain.sr import data, export, gan, gather, pairs, rate, resample, teach, train
 from nnvtrain.sr.model import EXACT, LIKELY, NAMES, UNKNOWN, Conv, SrConfig, SrNet, load_sr, rating
 
@@ -104,7 +105,7 @@ def test_estimates_are_as_wrong_as_they_say():
     told = train.estimate(quantizer, torch.full((4000,), LIKELY), torch.Generator().manual_seed(0))
     assert (told[:, 0] == LIKELY).all()
     told = told[:, 1] / LIKELY * 6 + 32
-    assert abs(float(told.mean()) - train.TOLD_MIDDLE - 6 * train.BY_RATE[0]) < 0.2 and abs(float(told.std()) - train.BY_RATE[1]) < 0.2
+    assert abs(float(told.mean()) - train.TOLD_MIDDLE - (36 - train.TOLD_MIDDLE) * train.BY_RATE[0]) < 0.2 and abs(float(told.std()) - train.BY_RATE[1]) < 0.2
     assert not train.estimate(quantizer, torch.full((4000,), UNKNOWN), torch.Generator()).any()
 
 
@@ -424,7 +425,7 @@ def test_maker_draws_matching_sizes(task, scale):
         assert len(frames) == pairs.LENGTH
         return frames, [(30, None if t % 2 else np.full((3, 4), t, np.uint8)) for t in range(pairs.LENGTH)]
 
-    maker = pairs.Maker(Clips(), task, scale, coder=coder, nnv=True)
+    maker = pairs.Maker(Clips(), task, scale, seed=1, coder=coder, nnv=True)
     spoilt = told = 0
     for _ in range(60):
         before = len(coded)
@@ -470,14 +471,53 @@ def test_drawn_screens_get_no_grain(monkeypatch):
         aged.append(len(frames) == pairs.FRAMES)
         return frames, []
 
+    sides = set()
     maker = pairs.Maker(Pictures(), "repair", 1, coder=coder, screens=1)
     for _ in range(40):
         group, made = maker.pairs()
         assert group == "screens"
         for wanted, given, _ in made:
-            assert wanted.shape == (pairs.SYNTHETIC_SIDE,) * 2 and np.array_equal(wanted, given)
+            sides.update(wanted.shape)
+            assert np.array_equal(wanted, given)
+    assert max(sides) == pairs.SYNTHETIC_SIDE and pairs.SYNTHETIC_SIDE * pairs.SHRUNK_TO[0] <= min(sides) < pairs.SYNTHETIC_SIDE * 0.8
     assert set(strengths) == {pairs.NOISE}
     assert 20 < sum(aged) < 36  # of 40 clips, before they are coded at last
+
+
+def test_pictures_of_real_screens_take_the_place_of_drawn_ones():
+    class Caught:
+        shades = np.add.outer(np.arange(900), np.arange(1200)).astype(np.uint8)
+
+        def stills(self):
+            return [dict(group="s", h=900, w=1200), dict(group="s", h=300, w=900)]
+
+        def planes(self, clip):
+            assert clip["h"] == 900  # the other one is too small for a clip
+            return self.shades[None], self.shades[None, ::2, ::2], self.shades[None, 1::2, ::2]
+
+    rng = np.random.default_rng(0)
+    screens = synth.Screens(caught=Caught())
+    pages = [screens.page(rng) for _ in range(40)]
+    whole = [p for p in pages if p[0].shape == (900, 1200)]
+    assert all(np.array_equal(p[0], Caught.shades) for p in whole)
+    drawn = [p for p in pages if p[0].shape == (640, 480)]
+    assert len(whole) > 5 and 2 < len(drawn) < 20 and len(whole) + len(drawn) < 35
+    for y, u, v in pages:
+        assert min(y.shape) >= synth.LEAST_PAGE and u.shape == v.shape == tuple(n // 2 for n in y.shape)
+
+
+def test_interlaced_clips_are_woven_of_two_fields():
+    rows = np.arange(8, dtype=np.uint8)[:, None].repeat(4, 1)
+    frames = [(rows + 16 * t, rows[:4, :2] + 16 * t, rows[:4, :2] + 16 * t) for t in range(5)]
+    made = pairs.woven(frames)
+    assert len(made) == 2
+    for t, frame in enumerate(made):
+        for plane, even, odd in zip(frame, frames[2 * t], frames[2 * t + 1]):
+            assert np.array_equal(plane[::2], even[::2]) and np.array_equal(plane[1::2], odd[1::2])
+    for share in (0, 1):
+        maker = pairs.Maker(Pictures(), "repair", 1, screens=0, weave=share, coder=lambda frames, options: (frames, []))
+        lengths = {(group, len(frames)) for group, frames in (maker.clip() for _ in range(20))}
+        assert lengths == {("synthetic", pairs.FRAMES), ("g", 12)}
 
 
 def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
@@ -721,6 +761,8 @@ def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():
     got[1] += 1 / 255
     expected = (25 / (100 + train.NEARLY_GOOD) + 1 / (1 + train.NEARLY_GOOD)) / 2
     assert abs(float(train.distance("fair", got, wanted, 1, given)) - expected) < 1e-3
+    of_pictures = (25 / (4 + train.NEARLY_GOOD) + 1 / (9 + train.NEARLY_GOOD)) / 2
+    assert abs(float(train.distance("picture", got, wanted, 1, given, torch.tensor([4.0, 9.0]))) - of_pictures) < 1e-3
 
 
 @pytest.mark.parametrize("rated", [False, True])

@@ -89,7 +89,7 @@ def run(args):
 
     evaluate(state.ema, held, args.held)
     while not state.done():
-        given, _, wanted = next(batches)
+        given, _, wanted, _ = next(batches)
         judge.requires_grad_(False)
         with amp:
             got = forward(given).float()

@@ -44,6 +44,10 @@ CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 SCREENS = 0.12
 # So many of what is synthesised, and of screens, were coded before, as most of what people code was, at these qualities.
 CODED_BEFORE, SCREENS_BEFORE, BEFORE = 0.35, 0.7, (8, 30)
+# Half of these were shrunk since, to so much of their size, as services and scripts do it: what that coding left is then no longer aligned with blocks.
+SHRUNK_SINCE, SHRUNK_TO = 0.5, (0.5, 0.9)
+# Of the other clips so many are woven of fields, as interlaced video is that nobody declared: its combs are not damage.
+WOVEN = 0.06
 # What is to be repaired may be nearly good already, and must not be made worse: a third of its clips lies within this many steps of the best.
 NEARLY_GOOD = 8
 
@@ -189,33 +193,53 @@ def frames_of(planes, frames=range(FRAMES)) -> list:
     return [tuple(np.asarray(p[t]).reshape(p.shape[-2:]) for p in planes) for t in frames]
 
 
+def woven(frames: list) -> list:
+    """Half as many frames: even rows of one, odd rows of the next."""
+    def weave(even, odd):
+        out = even.copy()
+        out[1::2] = odd[1::2]
+        return out
+
+    return [tuple(map(weave, even, odd)) for even, odd in zip(frames[::2], frames[1::2])]
+
+
 class Maker:
     """Draws clips from a store and spoils them. `task`: compressed or repair."""
 
-    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, only: str | None = None, screens: float = SCREENS):
-        self.store, self.task, self.scale, self.coder, self.nnv, self.only, self.screens = store, task, scale, coder, nnv, only, screens
+    def __init__(self, store, task: str, scale: int, seed: int = 0, coder=code, nnv: bool = False, only: str | None = None, screens: float = SCREENS, weave: float = WOVEN, caught=None):
+        self.store, self.task, self.scale, self.coder, self.nnv, self.only, self.screens, self.weave = store, task, scale, coder, nnv, only, screens, weave
         self.rng = np.random.default_rng(seed)
         self.videos = GroupSampler([c for c in store.videos() if c["frames"] >= SHORTEST]) if store.videos() else None
-        self.synth = Synthesiser(store) if store.stills() else None
+        self.synth = Synthesiser(store, caught) if store.stills() else None
 
     def clip(self):
         """(group, frames of (y, u, v))."""
         rng = self.rng
         if self.synth and self.task == "repair" and rng.random() < self.screens:
             return "screens", self.aged(frames_of(screen_clip(rng, self.synth.screens, FRAMES, SYNTHETIC_SIDE)), SCREENS_BEFORE)
+        weave = self.task == "repair" and rng.random() < self.weave
+        take = 2 if weave else 1
         if self.synth and (not self.videos or rng.random() < 0.5):
-            return "synthetic", self.aged(frames_of(self.synth.clip(rng, FRAMES, SYNTHETIC_SIDE)), CODED_BEFORE)
+            frames = frames_of(self.synth.clip(rng, take * FRAMES, SYNTHETIC_SIDE), range(take * FRAMES))
+            return "synthetic", self.aged(woven(frames) if weave else frames, CODED_BEFORE)
         clip = self.videos.draw(rng)
-        count = min(clip["frames"], LONGEST)
+        count = min(clip["frames"], take * LONGEST)
         start = int(rng.integers(clip["frames"] - count + 1))
-        return clip["group"], frames_of(self.store.planes(clip), range(start, start + count))
+        frames = frames_of(self.store.planes(clip), range(start, start + count))
+        # Of a short clip would be left too little.
+        return clip["group"], woven(frames) if weave and count >= 2 * SHORTEST else frames
 
     def aged(self, frames: list, share: float) -> list:
         """Frames, a `share` of them as a coding before would have left them."""
         rng = self.rng
         if self.task != "repair" or rng.random() >= share:
             return frames
-        return self.coder(frames, ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(rng.integers(*BEFORE)), "-threads", "1"])[0]
+        frames = self.coder(frames, ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(rng.integers(*BEFORE)), "-threads", "1"])[0]
+        if rng.random() >= SHRUNK_SINCE:
+            return frames
+        share = rng.uniform(*SHRUNK_TO)
+        h, w = (int(n * share) // 16 * 16 for n in frames[0][0].shape)
+        return [tuple(to_u8(resize(p, h // c, w // c)) for p, c in zip(f, (1, 2, 2))) for f in frames]
 
     def pairs(self):
         """One clip's pairs: (group, [(wanted u8, given u8, quantizers of its blocks u8 or None), ...])."""
@@ -297,6 +321,8 @@ def arguments(p):
     p.add_argument("--total-mb", type=float, default=40, help="size of all packs (default 40)")
     p.add_argument("--codec", choices=list(PRESETS), help="this one alone")
     p.add_argument("--screens", type=float, default=SCREENS, help=f"share of drawn screens, for repair (default {SCREENS})")
+    p.add_argument("--caught", help="folder of pictures of real screens, which take the place of most drawn ones")
+    p.add_argument("--woven", type=float, default=WOVEN, help=f"share of the other clips that are interlaced, for repair (default {WOVEN})")
     p.add_argument("--seed", type=int, default=0, help="another one makes other pairs")
 
 
@@ -305,7 +331,7 @@ def run(args):
     scale = args.scale or (2 if args.task == "compressed" else 1)
     nnv = have_nnv()
     print(f"codecs: {', '.join(PRESETS)}{', ' + NNV if nnv else ''}; {TELLING}'s quantizers are {'read' if TOOL in os.environ else f'not known: {TOOL} is not set'}", flush=True)
-    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, only=args.codec, screens=args.screens)
+    maker = Maker(store, args.task, scale, args.seed, nnv=nnv, only=args.codec, screens=args.screens, weave=args.woven, caught=args.caught and open_store(args.caught, args.cache))
     writer = PairWriter(args.out, args.task, scale, int(args.pack_mb * 1e6))
     # A run that is stopped leaves packs that can be read.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

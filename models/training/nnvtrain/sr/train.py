@@ -40,7 +40,7 @@ def arguments(p):
     p.add_argument("--task", choices=("bicubic", "compressed", "repair"), default="bicubic")
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
-    p.add_argument("--loss", choices=("l1", "mse", "fair"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good")
+    p.add_argument("--loss", choices=("l1", "mse", "fair", "picture"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good; picture by the error of the picture it lies in, so that PSNR of pictures gains (pairs of scale 1)")
     p.add_argument("--taught", nargs="+", help="files of sr-teach, which crops are then drawn from")
     p.add_argument("--trust", type=float, default=0.8, help="share of the teacher in what is wanted; the rest is the truth")
     p.add_argument("--device", default="cpu")
@@ -235,9 +235,10 @@ def estimate(quantizer, sure, rng):
 
 
 def crops(planes, args, step, rated=False):
-    """Endless batches: input, what is told of its quantizer (None but for `rated`), what is wanted. A run that goes on from another step draws other ones."""
+    """Endless batches: input, what is told of its quantizer (None but for `rated`), what is wanted, and for the loss `picture` the squared error of the picture. A run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     known, told = quantizers(planes) if rated else None, None
+    before = torch.tensor([planes.squared_error(i) for i in range(len(planes.entries))], device=planes.data.device) if args.loss == "picture" else None
     while True:
         given, wanted, pick, blocks = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
         if rated:
@@ -246,13 +247,15 @@ def crops(planes, args, step, rated=False):
             sure = torch.where(luck < UNTOLD, UNKNOWN, torch.where(luck < UNTOLD + ROUGH, LIKELY, EXACT)).minimum(known[1][pick])
             rough = estimate(known[0][pick], sure, rng)
             told = torch.where((sure == EXACT)[:, None, None, None], rating(blocks), rough)
-        yield given / 255, told, wanted / 255
+        yield given / 255, told, wanted / 255, None if before is None else before[pick]
 
 
-def distance(kind, got, wanted, scale, given=None):
-    """The loss of a batch in units of 8-bit codes, so that the printed figures mean something. `given` is for `fair` alone."""
+def distance(kind, got, wanted, scale, given=None, before=None):
+    """The loss of a batch in units of 8-bit codes, so that the printed figures mean something. `given` is for `fair` alone, `before` [n], squared errors, for `picture`."""
     b = BORDER * scale
     d = (got - wanted)[..., b:-b, b:-b]
+    if kind == "picture":
+        return ((d * 255).square().mean((1, 2, 3)) / (before + NEARLY_GOOD)).mean()
     if kind == "fair":
         before = given if scale == 1 else F.interpolate(given, scale_factor=scale, mode="bicubic", align_corners=False)
         before = ((before - wanted)[..., b:-b, b:-b] * 255).square().mean((1, 2, 3))
@@ -280,7 +283,7 @@ def run(args):
         batches = crops(train_set, args, 0, net.cfg.rated)
         if args.int8:
             with torch.no_grad():
-                given, told, _ = (None if k[0] is None else torch.cat(k) for k in zip(*(next(batches) for _ in range(CALIBRATION))))
+                given, told, *_ = (None if k[0] is None else torch.cat(k) for k in zip(*(next(batches) for _ in range(CALIBRATION))))
                 net(given, told, calibrate=True)
             state.ema.load_state_dict(net.state_dict())
     batches = batches or crops(train_set, args, state.step, net.cfg.rated)
@@ -291,10 +294,10 @@ def run(args):
     forward = torch.compile(net) if args.compile else net
     since, first = time.time(), state.step
     while not state.done():
-        given, told, wanted = next(batches)
+        given, told, wanted, before = next(batches)
         with amp:
             got = forward(given, told)
-        loss = distance(args.loss, got.float(), wanted, args.scale, given)
+        loss = distance(args.loss, got.float(), wanted, args.scale, given, before)
         norm = state.update(loss)
         state.log(200, loss=loss.detach(), norm=norm, rate=(state.step - first) / (time.time() - since))
         if state.step % args.save_every == 0:
