@@ -33,6 +33,10 @@ const MAX_BATCH: u32 = 32;
 /// Scales by preference, where neither the user nor downstream decides.
 const PREFERENCE: [usize; MAX_SCALE] = [2, 3, 4, 1];
 
+/// The bundle for scale 1, and the one that is told quantizers where they are known.
+const REPAIR: &str = "repair";
+const REPAIR_TOLD: &str = "deblock";
+
 const STATS_NAME: &str = "application/x-nnsr-stats";
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -93,7 +97,7 @@ impl Settings {
             return SrBundle::open(&source);
         }
         let wanted: &[&str] = match scale {
-            1 => &["repair"],
+            1 => &[REPAIR],
             _ => &["balanced", "quality", "fast", "compressed"],
         };
         let built_in = embedded_sr();
@@ -134,6 +138,26 @@ impl Settings {
         self.bundle(scale)?
             .network(scale, &self.common.runtime_options())
     }
+
+    /// What takes the place of `repair` for frames whose quantizers are known, where both are built in: a network that is
+    /// told them. Unless the user names another bundle, or a folder.
+    fn told_network(&self, scale: usize) -> Result<Option<Arc<SrNetwork>>, NnError> {
+        let unnamed = match self.common.source() {
+            None => true,
+            Some(source) => source == ModelSource::Embedded(REPAIR.into()),
+        };
+        let built_in = |name| {
+            embedded_sr()
+                .iter()
+                .any(|b| b.name == name && b.scales.contains(&scale))
+        };
+        if scale != 1 || !unnamed || ![REPAIR, REPAIR_TOLD].into_iter().all(built_in) {
+            return Ok(None);
+        }
+        SrBundle::open(&ModelSource::Embedded(REPAIR_TOLD.into()))?
+            .network(scale, &self.common.runtime_options())
+            .map(Some)
+    }
 }
 
 /// A frame that waits for its batch.
@@ -146,6 +170,8 @@ struct Waiting {
 /// What is negotiated, and the frames in between.
 struct State {
     upscaler: Upscaler,
+    /// For frames whose quantizers are known; without it they are the other's, too.
+    told: Option<Upscaler>,
     scale: usize,
     input: gst_video::VideoInfo,
     output: gst_video::VideoInfo,
@@ -334,8 +360,8 @@ impl ObjectImpl for NnSr {
             ];
             specs.extend(common::properties(
                 None,
-                "Name of the built-in bundle (unset: repair for scale 1, else the first of \
-                 balanced, quality, fast, compressed that is built in and has the scale)",
+                "Name of the built-in bundle (unset: repair for scale 1, whose frames go to deblock \
+                 where nnqp has noted quantizers, else the first of balanced, quality, fast, compressed that is built in and has the scale)",
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
                  strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per frame out) and \
@@ -827,11 +853,13 @@ impl NnSr {
             gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
         }
         let provider = network.active_provider().as_str();
-        let upscaler = match Upscaler::new(layout, network, settings.common.threads) {
-            Ok(upscaler) => upscaler.with_ensemble(Ensemble::new(settings.self_ensemble)),
-            Err(SrError::Layout(e)) => return Err(wrong(e)),
-            Err(SrError::Nn(e)) => return Err(failed(e)),
+        let upscaler = |network| match Upscaler::new(layout, network, settings.common.threads) {
+            Ok(upscaler) => Ok(upscaler.with_ensemble(Ensemble::new(settings.self_ensemble))),
+            Err(SrError::Layout(e)) => Err(wrong(e)),
+            Err(SrError::Nn(e)) => Err(failed(e)),
         };
+        let told = settings.told_network(scale).map_err(failed)?;
+        let (upscaler, told) = (upscaler(network)?, told.map(upscaler).transpose()?);
         gst::debug!(
             CAT,
             imp = self,
@@ -849,6 +877,7 @@ impl NnSr {
         *lock(&self.infos) = Some((input.clone(), output.clone()));
         *lock(&self.state) = Some(State {
             upscaler,
+            told,
             scale,
             input,
             output,
@@ -941,39 +970,53 @@ impl NnSr {
                     _ => rate.map(|(codec, bits)| Evidence::Bits(codec, bits)),
                 })
                 .collect();
-            let mut jobs = frames
-                .iter_mut()
-                .map(|frame| frame.job(from, to))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|e| self.failed(&e.into()))?;
-            // How much repair is needed matters to every network of scale 1.
-            let rated = state.upscaler.network().is_rated();
-            if rated || state.scale == 1 {
-                for (job, evidence) in jobs.iter_mut().zip(evidence) {
-                    let rating = evidence.and_then(|e| state.rater.rate(&job.input, &e, rated));
-                    if let Some(Rating { quantizer, need }) = rating {
-                        let known = quantizer.value();
-                        gst::trace!(CAT, imp = self, "Quantizer {known:?}, need {need}");
-                        job.quantizer = quantizer;
-                        job.strength *= need;
+            let (mut untold, mut told) = (Vec::new(), Vec::new());
+            let mut source_quantizer = None;
+            for (frame, evidence) in frames.iter_mut().zip(evidence) {
+                let mut job = frame
+                    .job(from, to)
+                    .map_err(|e| self.failed(&e.into()))?;
+                let known = matches!(evidence, Some(Evidence::Slice(_) | Evidence::Blocks(_)));
+                let (upscaler, jobs) = match &state.told {
+                    Some(upscaler) if known => (upscaler, &mut told),
+                    _ => (&state.upscaler, &mut untold),
+                };
+                // How much repair is needed matters to every network of scale 1.
+                let rated = upscaler.network().is_rated();
+                let rating = evidence
+                    .filter(|_| rated || state.scale == 1)
+                    .and_then(|e| state.rater.rate(&job.input, &e, rated));
+                if let Some(Rating { quantizer, need }) = rating {
+                    let known = quantizer.value();
+                    gst::trace!(CAT, imp = self, "Quantizer {known:?}, need {need}");
+                    job.quantizer = quantizer;
+                    job.strength *= need;
+                }
+                source_quantizer = job.quantizer.value();
+                jobs.push(job);
+            }
+            let shares = [
+                (Some(&mut state.upscaler), untold),
+                (state.told.as_mut(), told),
+            ];
+            for (upscaler, mut jobs) in shares {
+                let Some(upscaler) = upscaler.filter(|_| !jobs.is_empty()) else {
+                    continue;
+                };
+                let outcome = upscaler
+                    .run(&mut jobs, &self.cancel)
+                    .map_err(|e| self.failed(&e))?;
+                let mut stats = lock(&self.stats);
+                stats.network += outcome.network;
+                for done in outcome.done {
+                    match done {
+                        Done::Enhanced => stats.enhanced += 1,
+                        Done::Reused => stats.reused += 1,
+                        Done::Plain => stats.passed_through += 1,
                     }
                 }
             }
-            let source_quantizer = jobs.last().and_then(|job| job.quantizer.value());
-            let outcome = state
-                .upscaler
-                .run(&mut jobs, &self.cancel)
-                .map_err(|e| self.failed(&e))?;
-            let mut stats = lock(&self.stats);
-            stats.network += outcome.network;
-            stats.source_quantizer = source_quantizer.unwrap_or_default();
-            for done in outcome.done {
-                match done {
-                    Done::Enhanced => stats.enhanced += 1,
-                    Done::Reused => stats.reused += 1,
-                    Done::Plain => stats.passed_through += 1,
-                }
-            }
+            lock(&self.stats).source_quantizer = source_quantizer.unwrap_or_default();
         }
         let mut scaled = frames.into_iter().map(|frame| frame.output.into_buffer());
         let mut ready: Vec<_> = finished

@@ -36,7 +36,7 @@ const BLOCKS: (f64, f64) = (3.63, 0.83);
 /// Pictures with mean quantizers up to the first are left as they are, those from the second on are repaired in full: fine
 /// quantizers leave nothing that a network could tell from the original. One that is told those of blocks can tell more.
 const FADE: (f64, f64) = (23.5, 28.5);
-const FADE_TOLD: (f64, f64) = (16.0, 20.0);
+const FADE_TOLD: (f64, f64) = (18.0, 24.0);
 
 const NEEDS: f64 = 4.0;
 
@@ -382,7 +382,7 @@ mod tests {
             assert_eq!(first.unwrap(), Rating { quantizer, need });
             assert_eq!(second.need, need);
         }
-        let blocks = Arc::new(BlockQuantizers::new(1, vec![21]).unwrap());
+        let blocks = Arc::new(BlockQuantizers::new(1, vec![24]).unwrap());
         let need = |rated| {
             let mut rater = Rater::default();
             let evidence = Evidence::Blocks(blocks.clone());

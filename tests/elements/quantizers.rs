@@ -105,6 +105,43 @@ fn decoders_pass_notes_on_and_repair_is_told() {
     });
 }
 
+/// The default bundle for scale 1 gives frames with notes to the network that is told; a folder stays what it is.
+#[test]
+fn repair_hands_over_what_is_known() {
+    within(|| {
+        let built_in = gstnnv::nn::embedded_sr();
+        let both = ["repair", "deblock"]
+            .iter()
+            .all(|name| built_in.iter().any(|b| b.name == *name));
+        if gst::ElementFactory::find("avdec_h264").is_none() || !both {
+            eprintln!("SKIPPED: no avdec_h264 here, or bundles are not built in");
+            return;
+        }
+        let folder = |name| {
+            let models = concat!(env!("CARGO_MANIFEST_DIR"), "/models/sr");
+            format!("model-path={models}/{name}")
+        };
+        let pictures = |notes: &str, properties: &str| {
+            let pipeline = launch(&format!(
+                "filesrc location={STREAM} ! h264parse ! {notes} avdec_h264 ! \
+                 nnsr scale=1 batch-size=3 {properties} ! fakesink name=out"
+            ));
+            let outcome = play(&pipeline);
+            assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
+            outcome.checksums()
+        };
+        let blind = pictures("", &folder("repair"));
+        let told = pictures("nnqp !", &folder("deblock"));
+        assert_eq!((blind.len(), told.len()), (8, 8));
+        for properties in ["", "model=repair"] {
+            assert_eq!(pictures("", properties), blind);
+            assert_eq!(pictures("nnqp !", properties), told);
+        }
+        let kept = pictures("nnqp !", &folder("repair"));
+        assert_ne!(kept, told);
+    });
+}
+
 #[test]
 fn what_cannot_be_read_goes_through_unchanged() {
     within(|| {
