@@ -36,7 +36,7 @@ const BLOCKS: (f64, f64) = (3.63, 0.83);
 /// Pictures with mean quantizers up to the first are left as they are, those from the second on are repaired in full: fine
 /// quantizers leave nothing that a network could tell from the original. One that is told those of blocks can tell more.
 const FADE: (f64, f64) = (23.5, 28.5);
-const FADE_TOLD: (f64, f64) = (18.0, 24.0);
+const FADE_TOLD: (f64, f64) = (20.0, 28.0);
 
 const NEEDS: f64 = 4.0;
 
@@ -389,7 +389,7 @@ mod tests {
             let rating = rater.rate(&planes(&first, Format::Gray8, 1), &evidence, rated);
             rating.unwrap().need
         };
-        assert_eq!([false, true].map(need), [0.0, 1.0]);
+        assert_eq!([false, true].map(need), [0.0, 0.5]);
     }
 
     #[test]
