@@ -24,7 +24,7 @@ TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality"
 
 METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 or 10 bits, enlarged to 8, PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
 border, means over the pictures; networks are chosen on held-out training pictures and on Kodak, never on the other three. Tables in papers come of small pictures that were not rounded: with 10 bits the plain bicubic kernel has its published figures to the last digit (Set5 33.66 / 0.9299, 30.39 / 0.8682 and 28.42 / 0.8104 at x2, x3 and x4; BSD100 29.56 / 0.8431 at x2),
-with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr`; luma against the original; PSNR of the mean
+with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
 squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
 clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: edges repeated, output rounded to 8 bits."""
 
@@ -170,7 +170,7 @@ def crops(networks: list[Network], folder: Path) -> list[str]:
 
 
 def clip_targets(table: Table, n: Network) -> list[str]:
-    """What `compressed`, `repair` and `deblock` owe on coded clips and do not give."""
+    """What `compressed` and `deblock` owe on coded clips and do not give. `repair` owes nothing by itself: these clips are of H.264, which the element hands over to `deblock`."""
     def gain(crf, scale, plain, key, pick=np.mean):
         mine, theirs = ({(r.clip, r.frames): getattr(r, key) for r in table.select(crf=crf, scale=scale, method=m)} for m in (n.id, plain))
         both = [mine[c] - theirs[c] for c in mine if c in theirs and mine[c] is not None and theirs[c] is not None]
@@ -180,7 +180,7 @@ def clip_targets(table: Table, n: Network) -> list[str]:
     if n.bundle == "compressed":
         owed = [(f"PSNR at CRF {crf}", gain(crf, 2, "lanczos", "psnr"), 0.5) for crf in (27, 32)]
         owed += [(f"{key} at CRF {crf}", gain(crf, 2, "lanczos", key), 0.0) for crf in (27, 32) for key in ("ssim", "ssimulacra2", "vmaf")]
-    elif n.bundle in ("repair", "deblock"):
+    elif n.bundle == "deblock":
         owed = [("PSNR at CRF 32", gain(32, 1, "decoded", "psnr"), 0.35), ("PSNR at CRF 18, worst clip", gain(18, 1, "decoded", "psnr", min), -0.05)]
     return [f"- `{n.bundle}`, {what}: {got:+.3f}, wanted {wanted:+.2f}." for what, got, wanted in owed if got is not None and got < wanted]
 

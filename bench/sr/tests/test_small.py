@@ -32,9 +32,9 @@ def test_small_table_compares_at_the_same_rate(tmp_path):
 
 def test_debts_are_named(tmp_path):
     table = store.Table(tmp_path / "clips.csv", store.Clip)
-    for crf, scale, method, psnr in ((32, 1, "decoded", 30.0), (32, 1, "repair@0", 30.2), (18, 1, "decoded", 40.0), (18, 1, "repair@0", 40.1)):
+    for crf, scale, method, psnr in ((32, 1, "decoded", 30.0), (32, 1, "deblock@0", 30.2), (18, 1, "decoded", 40.0), (18, 1, "deblock@0", 40.1)):
         table.add(store.Clip("c", 9, crf, scale, method, 10, psnr, 0.9, None, None))
-    assert report.clip_targets(table, network("repair", 1)) == ["- `repair`, PSNR at CRF 32: +0.200, wanted +0.35."]
+    assert report.clip_targets(table, network("deblock", 1)) == ["- `deblock`, PSNR at CRF 32: +0.200, wanted +0.35."]
     assert report.clip_targets(table, network("fast", 2)) == []
-    gains = " ".join(" ".join(report.repair_gains(table, [network("repair", 1)])).split())
+    gains = " ".join(" ".join(report.repair_gains(table, [network("deblock", 1)])).split())
     assert "| c (9) | +0.10 | | | +0.20 | |" in gains
