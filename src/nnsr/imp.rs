@@ -360,8 +360,9 @@ impl ObjectImpl for NnSr {
             ];
             specs.extend(common::properties(
                 None,
-                "Name of the built-in bundle (unset: repair for scale 1, whose frames go to deblock \
-                 where nnqp has noted quantizers, else the first of balanced, quality, fast, compressed that is built in and has the scale)",
+                "Name of the built-in bundle (unset: repair for scale 1, whose frames go to \
+                 deblock where nnqp has noted quantizers, else the first of balanced, quality, \
+                 fast, compressed that is built in and has the scale)",
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
                  strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per frame out) and \
@@ -973,9 +974,7 @@ impl NnSr {
             let (mut untold, mut told) = (Vec::new(), Vec::new());
             let mut source_quantizer = None;
             for (frame, evidence) in frames.iter_mut().zip(evidence) {
-                let mut job = frame
-                    .job(from, to)
-                    .map_err(|e| self.failed(&e.into()))?;
+                let mut job = frame.job(from, to).map_err(|e| self.failed(&e.into()))?;
                 let known = matches!(evidence, Some(Evidence::Slice(_) | Evidence::Blocks(_)));
                 let (upscaler, jobs) = match &state.told {
                     Some(upscaler) if known => (upscaler, &mut told),
