@@ -277,6 +277,8 @@ def run(args):
         train_set = Taught(args.taught, args.trust, args.device)
         if (train_set.task, train_set.scale) != (args.task, args.scale):
             raise SystemExit(f"sr: --taught: {train_set.task} at scale {train_set.scale} is not what is asked for")
+    if args.loss == "picture" and (args.taught or args.scale > 1 or not train_set.paired):
+        raise SystemExit("sr: --loss picture is for pairs of scale 1")
     state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
