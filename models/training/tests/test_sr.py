@@ -648,7 +648,7 @@ def taught_file(path, scale=2, side=40, n=3, **facts):
     rng = np.random.default_rng(1)
     given = torch.from_numpy(rng.integers(0, 255 * teach.FINE, (n, side, side)).astype(np.int16))
     large = given.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    torch.save({**dict(version=data.VERSION, task="bicubic", scale=scale, given=given, wanted=(large // teach.FINE).byte(), taught=large), **facts}, path)
+    torch.save({**dict(version=data.VERSION, task="bicubic", scale=scale, given=given, wanted=(large // teach.FINE).byte(), taught=large, before=torch.ones(n)), **facts}, path)
     return path
 
 
@@ -685,7 +685,8 @@ def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):
     windows = teach.Taught([out], 1.0)
     difference = windows.taught.float() / teach.FINE - windows.wanted.float()
     assert windows.given.shape == (3, 40, 40) and 0 < difference[:, 16:-16, 16:-16].abs().mean() < 8
-    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--taught", str(out)))
+    assert windows.squared_error(0) > 1
+    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--taught", str(out), "--loss", "picture", "--choice", "3"))
     with pytest.raises(SystemExit, match="not what is asked for"):
         train.run(options(pictures, tmp_path, "c", "--scale", "3", "--taught", str(out)))
     with pytest.raises(SystemExit, match="smaller --side"):
@@ -761,8 +762,19 @@ def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():
     got[1] += 1 / 255
     expected = (25 / (100 + train.NEARLY_GOOD) + 1 / (1 + train.NEARLY_GOOD)) / 2
     assert abs(float(train.distance("fair", got, wanted, 1, given)) - expected) < 1e-3
-    of_pictures = (25 / (4 + train.NEARLY_GOOD) + 1 / (9 + train.NEARLY_GOOD)) / 2
-    assert abs(float(train.distance("picture", got, wanted, 1, given, torch.tensor([4.0, 9.0]))) - of_pictures) < 1e-3
+    assert abs(float(train.distance("picture", got, wanted, 1, given, torch.tensor([0.2, 0.1]))) - (25 * 0.2 + 1 * 0.1) / 2) < 1e-3
+
+
+def test_crops_that_are_worth_more_come_more_often_and_weigh_less():
+    rng = torch.Generator().manual_seed(3)
+    error = torch.rand(32, generator=rng).pow(2) * 90
+    worth, drawn, mean = error + 1, torch.zeros(32), 0.0
+    for _ in range(2000):
+        pick, weight = train.chosen(worth, 8, rng)
+        drawn += torch.bincount(pick, minlength=32)
+        mean += float((error[pick] * weight).mean()) / 2000
+    assert torch.allclose(drawn / drawn.sum(), worth / worth.sum(), atol=0.01)
+    assert abs(mean / float(error.mean()) - 1) < 0.02
 
 
 @pytest.mark.parametrize("rated", [False, True])

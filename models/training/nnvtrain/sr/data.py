@@ -112,9 +112,12 @@ class Planes:
         return None if e["blocks"] < 0 else self.data[e["blocks"] : e["blocks"] + h * w].view(h, w)
 
     def squared_error(self, index: int) -> float:
-        """Mean squared error of the input of a pair of scale 1."""
-        wanted, given = self.entry(index)
-        return float((wanted.float() - given.float()).square().mean())
+        """Mean squared error of an entry's input, enlarged by the plain kernel."""
+        wanted, given = (None if plane is None else plane.cpu().numpy().astype(np.float32) for plane in self.entry(index))
+        h, w = (n // self.scale for n in wanted.shape)
+        wanted = wanted[: h * self.scale, : w * self.scale]
+        small = resize(wanted, h, w) if given is None else given
+        return float(np.square(resize(small, *wanted.shape) - wanted).mean())
 
     def _gather(self, offset, width, top, left, size, turn, side=1):
         """Crops [B,1,size,size] of planes whose samples stand for squares of `side`: flips and transposes are a matter of indices."""

@@ -65,6 +65,8 @@ def gan_arguments(p):
 def run(args):
     if not args.init:
         raise SystemExit("sr-gan: give --init, a network trained for PSNR; adversarial training from nothing wastes its time")
+    if args.choice > 1:
+        raise SystemExit("sr-gan: --choice weighs crops, and a discriminator judges them alike")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net, judge = start_of(args), Discriminator(args.judge_width).to(args.device)

@@ -7,6 +7,7 @@ can be known: what it cannot know, which makes up nearly all of a training step'
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from pathlib import Path
@@ -56,14 +57,18 @@ class Taught:
     def __init__(self, files, trust: float, device="cpu"):
         parts = [torch.load(f, map_location=device, weights_only=True) for f in files]
         for file, part in zip(files, parts):
-            if part.get("version") != VERSION or (part["task"], part["scale"]) != (parts[0]["task"], parts[0]["scale"]):
+            if part.get("version") != VERSION or "before" not in part or (part["task"], part["scale"]) != (parts[0]["task"], parts[0]["scale"]):
                 raise ValueError(f"{file}: of another version, task or scale, or not of sr-teach")
         self.task, self.scale, self.trust = parts[0]["task"], parts[0]["scale"], trust
-        self.given, self.wanted, self.taught = (torch.cat([p[k] for p in parts]) for k in ("given", "wanted", "taught"))
+        self.given, self.wanted, self.taught, self.before = (torch.cat([p[k] for p in parts]) for k in ("given", "wanted", "taught", "before"))
 
     @property
     def entries(self):
         return range(len(self.given))
+
+    def squared_error(self, index: int) -> float:
+        """As `Planes.squared_error`, of the picture that a window is of."""
+        return float(self.before[index])
 
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
         """As `Planes.draw`."""
@@ -117,15 +122,16 @@ def run(args):
     if not weights.any():
         raise SystemExit(f"sr-teach: no plane holds windows of {args.side}: take a smaller --side")
     rng = torch.Generator().manual_seed(args.seed)
-    rows, since = [], time.time()
+    rows, since, squared_error = [], time.time(), functools.cache(planes.squared_error)
     for number, index in enumerate(torch.multinomial(weights, args.windows, True, generator=rng).tolist()):
         given, wanted = window(planes, index, args.side, rng)
         taught = np.mean([mean_of_turns(s, (given / 255).numpy()) for s in sessions], 0)
-        rows.append(((given * FINE).round().short(), wanted.clone(), torch.from_numpy((taught * 255).clip(0, 255) * FINE).round().short()))
+        rows.append(((given * FINE).round().short(), wanted.clone(), torch.from_numpy((taught * 255).clip(0, 255) * FINE).round().short(),
+                     torch.tensor(squared_error(index))))
         if number % 100 == 99 or number + 1 == args.windows:
             print(f"{number + 1} of {args.windows} windows, {time.time() - since:.0f} s", flush=True)
     path = Path(args.out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    given, wanted, taught = (torch.stack(r) for r in zip(*rows))
-    torch.save(dict(version=VERSION, task=args.task, scale=args.scale, given=given, wanted=wanted, taught=taught), f"{path}.tmp")
+    given, wanted, taught, before = (torch.stack(r) for r in zip(*rows))
+    torch.save(dict(version=VERSION, task=args.task, scale=args.scale, given=given, wanted=wanted, taught=taught, before=before), f"{path}.tmp")
     os.replace(f"{path}.tmp", path)

@@ -40,13 +40,14 @@ def arguments(p):
     p.add_argument("--task", choices=("bicubic", "compressed", "repair"), default="bicubic")
     p.add_argument("--init", help="checkpoint to start from: another scale, another task, or the same before --int8")
     p.add_argument("--int8", action="store_true", help="round weights and activations to 8 bits, as the int8 graph does")
-    p.add_argument("--loss", choices=("l1", "mse", "fair", "picture"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good; picture by the error of the picture it lies in, so that PSNR of pictures gains (pairs of scale 1)")
+    p.add_argument("--loss", choices=("l1", "mse", "fair", "picture"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good; picture by the error of the picture it lies in, so that the mean PSNR of pictures gains")
     p.add_argument("--taught", nargs="+", help="files of sr-teach, which crops are then drawn from")
     p.add_argument("--trust", type=float, default=0.8, help="share of the teacher in what is wanted; the rest is the truth")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--size", type=int, default=48, help="side of the input crops")
+    p.add_argument("--choice", type=int, default=1, help="draw so many times the crops of a batch, and take those where a plain kernel leaves more the more often, and weigh them the less")
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     p.add_argument("--lr", type=float, default=2e-3, help="of Muon, which trains the kernels of the body; everything else has half of it, by Adam")
@@ -234,33 +235,53 @@ def estimate(quantizer, sure, rng):
     return rating(TOLD_MIDDLE + BY_RATE[0] * (quantizer - TOLD_MIDDLE) + BY_RATE[1] * error, sure)
 
 
+def left_by_kernel(given, wanted, scale):
+    """Mean squared error of each crop [n] in codes, enlarged by a plain kernel."""
+    b = BORDER * scale
+    plain = given if scale == 1 else F.interpolate(given, scale_factor=scale, mode="bicubic", align_corners=False)
+    return ((plain - wanted)[..., b:-b, b:-b]).square().mean((1, 2, 3))
+
+
+def chosen(worth, count, rng):
+    """Indices and weights [count] of crops out of more, drawn in proportion to their worth [n] and weighed so that the expected loss is that of all
+    (importance sampling; P. Zhao and T. Zhang, arXiv 1401.2753)."""
+    edges = worth.cumsum(0)
+    places = (torch.arange(count) + torch.rand(1, generator=rng)).to(worth) / count * edges[-1]
+    pick = torch.searchsorted(edges, places).clamp_max(len(worth) - 1)
+    return pick, worth.mean() / worth[pick]
+
+
 def crops(planes, args, step, rated=False):
-    """Endless batches: input, what is told of its quantizer (None but for `rated`), what is wanted, and for the loss `picture` the squared error of the picture. A run that goes on from another step draws other ones."""
+    """Endless batches: input, what is told of its quantizer (None but for `rated`), what is wanted, and the weights of the crops in the loss, or None. A run that goes on from another step draws other ones."""
     rng = torch.Generator().manual_seed(args.seed + 7919 * step)
     known, told = quantizers(planes) if rated else None, None
-    before = torch.tensor([planes.squared_error(i) for i in range(len(planes.entries))], device=planes.data.device) if args.loss == "picture" else None
+    before = torch.tensor([planes.squared_error(i) for i in range(len(planes.entries))], dtype=torch.float32) if args.loss == "picture" else None
     while True:
-        given, wanted, pick, blocks = planes.draw(args.batch, args.size, rng, NAMES[args.model].get("fold", 1))
+        given, wanted, pick, blocks = planes.draw(args.batch * args.choice, args.size, rng, NAMES[args.model].get("fold", 1))
+        weight = None if before is None else 1 / (before[pick.cpu()].to(given) + NEARLY_GOOD)
+        if args.choice > 1:
+            weight = torch.ones(len(pick)).to(given) if weight is None else weight
+            # Gradients are about as large as what a plain kernel leaves (docs/decisions.md).
+            best, more = chosen(weight * (left_by_kernel(given, wanted, planes.scale) + NEARLY_GOOD), args.batch, rng)
+            given, wanted, pick, blocks, weight = (None if k is None else k[best] for k in (given, wanted, pick, blocks, weight))
+            weight = weight * more
         if rated:
             luck = torch.rand(args.batch, generator=rng).to(known[0])
             # Never more than there is to know.
             sure = torch.where(luck < UNTOLD, UNKNOWN, torch.where(luck < UNTOLD + ROUGH, LIKELY, EXACT)).minimum(known[1][pick])
             rough = estimate(known[0][pick], sure, rng)
             told = torch.where((sure == EXACT)[:, None, None, None], rating(blocks), rough)
-        yield given / 255, told, wanted / 255, None if before is None else before[pick]
+        yield given / 255, told, wanted / 255, weight
 
 
-def distance(kind, got, wanted, scale, given=None, before=None):
-    """The loss of a batch in units of 8-bit codes, so that the printed figures mean something. `given` is for `fair` alone, `before` [n], squared errors, for `picture`."""
+def distance(kind, got, wanted, scale, given=None, weight=None):
+    """The loss of a batch in units of 8-bit codes, so that the printed figures mean something. `given` is for `fair` alone; `weight` [n] is that of crops."""
     b = BORDER * scale
     d = (got - wanted)[..., b:-b, b:-b]
-    if kind == "picture":
-        return ((d * 255).square().mean((1, 2, 3)) / (before + NEARLY_GOOD)).mean()
+    each = (d.square() + 1e-6).sqrt().mean((1, 2, 3)) * 255 if kind == "l1" else (d * 255).square().mean((1, 2, 3))
     if kind == "fair":
-        before = given if scale == 1 else F.interpolate(given, scale_factor=scale, mode="bicubic", align_corners=False)
-        before = ((before - wanted)[..., b:-b, b:-b] * 255).square().mean((1, 2, 3))
-        return ((d * 255).square().mean((1, 2, 3)) / (before + NEARLY_GOOD)).mean()
-    return (d * 255).square().mean() if kind == "mse" else (d.square() + 1e-6).sqrt().mean() * 255
+        each = each / (left_by_kernel(given * 255, wanted * 255, scale) + NEARLY_GOOD)
+    return (each if weight is None else each * weight).mean()
 
 
 def run(args):
@@ -277,8 +298,6 @@ def run(args):
         train_set = Taught(args.taught, args.trust, args.device)
         if (train_set.task, train_set.scale) != (args.task, args.scale):
             raise SystemExit(f"sr: --taught: {train_set.task} at scale {train_set.scale} is not what is asked for")
-    if args.loss == "picture" and (args.taught or args.scale > 1 or not train_set.paired):
-        raise SystemExit("sr: --loss picture is for pairs of scale 1")
     state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
@@ -296,10 +315,10 @@ def run(args):
     forward = torch.compile(net) if args.compile else net
     since, first = time.time(), state.step
     while not state.done():
-        given, told, wanted, before = next(batches)
+        given, told, wanted, weight = next(batches)
         with amp:
             got = forward(given, told)
-        loss = distance(args.loss, got.float(), wanted, args.scale, given, before)
+        loss = distance(args.loss, got.float(), wanted, args.scale, given, weight)
         norm = state.update(loss)
         state.log(200, loss=loss.detach(), norm=norm, rate=(state.step - first) / (time.time() - since))
         if state.step % args.save_every == 0:
