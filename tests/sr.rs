@@ -260,7 +260,7 @@ fn a_bicubic_network_is_the_plain_kernel() {
     }
 }
 
-/// Reaches beyond the border, so it shows that edges are replicated and not filled with zeros.
+/// Reaches beyond the border by one sample, so it shows that what follows is not zero.
 #[test]
 fn sharpening_is_exact_up_to_the_edges() {
     let network = network("sr-exact", 1);
@@ -280,6 +280,49 @@ fn sharpening_is_exact_up_to_the_edges() {
             let expected = (2.0 * at(x, y) - sum / 4.0).clamp(0.0, 255.0);
             let error = f64::from(got.planes[0][i]) - expected;
             assert!(error.abs() < 0.51, "{w}x{h} ({x}, {y}): {error}");
+        }
+    }
+}
+
+/// Whoever mirrors a picture by hand, as far as the network sees, and crops the result gets what the element gives.
+#[test]
+fn pictures_are_mirrored_beyond_their_border() {
+    for (name, scale) in [("sr-random", 2), ("sr-folded", 1)] {
+        let network = network(name, scale);
+        let radius = network.facts().radius;
+        for (w, h) in [(1, 1), (2, 4), (3, 40), (34, 20)] {
+            let layout = Layout::new(Format::Gray8, w, h).unwrap();
+            let input = Picture::textured(layout, 6);
+            let mut upscaler = Upscaler::new(layout, network.clone(), 2).unwrap();
+            let got = one(&mut upscaler, &input, 1.0);
+
+            // 0 1 2 2 1 0 0 1 2 ...
+            let axis = |n: usize| {
+                let period: Vec<_> = (0..n).chain((0..n).rev()).collect();
+                let start = 2 * n - radius % (2 * n);
+                (0..n + 2 * radius).map(move |i| period[(start + i) % (2 * n)])
+            };
+            let mirrored: Vec<u8> = axis(h)
+                .flat_map(|y| axis(w).map(move |x| (x, y)))
+                .map(|(x, y)| input.planes[0][y * w + x])
+                .collect();
+            let wide = w + 2 * radius;
+            let larger = Layout::new(Format::Gray8, wide, h + 2 * radius).unwrap();
+            let input = Picture {
+                planes: vec![mirrored],
+                strides: vec![wide],
+            };
+            let mut upscaler = Upscaler::new(larger, network.clone(), 2).unwrap();
+            let larger = one(&mut upscaler, &input, 1.0);
+            for y in 0..h * scale {
+                let row = &larger.planes[0][((y + radius * scale) * wide + radius) * scale..];
+                let expected = &row[..w * scale];
+                assert_eq!(
+                    &got.planes[0][y * w * scale..][..w * scale],
+                    expected,
+                    "{name} {w}x{h}, row {y}"
+                );
+            }
         }
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The plain kernel: bicubic interpolation by a whole number, pixel centres aligned, edges replicated.
+//! The plain kernel: bicubic interpolation by a whole number, pixel centres aligned, pictures mirrored at their edges.
 //!
 //! Cubic convolution with a = -0.5: R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", IEEE
 //! Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981. Phases are those of MATLAB's `imresize`.
 
+use super::border::mirrored;
 use super::rows;
 
 /// How far the kernel sees to each side.
@@ -62,7 +63,7 @@ pub(super) struct RowScaler<'a> {
     height: usize,
     /// Input rows, by their number modulo 4.
     loaded: [(Option<usize>, Vec<f32>); 4],
-    /// Weighted sum of four input rows, with [`REACH`] replicated samples on each side.
+    /// Weighted sum of four input rows, with [`REACH`] mirrored samples on each side.
     sum: Vec<f32>,
     /// The phases of an output row, one after the other.
     parts: Vec<f32>,
@@ -100,7 +101,7 @@ impl<'a> RowScaler<'a> {
         let phase = self.rows.0[y % scale];
         let wanted: [usize; 4] = std::array::from_fn(|k| {
             let row = (y / scale) as isize + phase.first + k as isize;
-            row.clamp(0, self.height as isize - 1) as usize
+            mirrored(row, self.height)
         });
         for row in wanted {
             let (number, values) = &mut self.loaded[row % 4];
@@ -112,9 +113,10 @@ impl<'a> RowScaler<'a> {
         let (start, end) = (REACH, REACH + self.width);
         let sources = wanted.map(|row| &*self.loaded[row % 4].1);
         rows::weigh_rows(sources, &phase.taps, &mut self.sum[start..end]);
-        let (first, last) = (self.sum[start], self.sum[end - 1]);
-        self.sum[..start].fill(first);
-        self.sum[end..].fill(last);
+        for at in (0..start).chain(end..end + REACH) {
+            let column = mirrored(at as isize - REACH as isize, self.width);
+            self.sum[at] = self.sum[start + column];
+        }
 
         for (phase, part) in self.columns.0.iter().zip(self.parts.chunks_mut(self.width)) {
             let from = (REACH as isize + phase.first) as usize;
@@ -216,7 +218,16 @@ mod tests {
                 let position = (i as f64 + 0.5) / scale as f64 - 0.5;
                 let base = position.floor() as isize;
                 (-1..=2).map(move |k: isize| {
-                    let at = (base + k).clamp(0, n as isize - 1) as usize;
+                    // Reaching two samples beyond, a side of one is mirrored twice.
+                    let (at, n) = (base + k, n as isize);
+                    let at = if at < 0 {
+                        -1 - at
+                    } else if at < n {
+                        at
+                    } else {
+                        2 * n - 1 - at
+                    };
+                    let at = at.clamp(0, n - 1) as usize;
                     (at, keys((base + k) as f64 - position))
                 })
             };

@@ -25,6 +25,7 @@
 //! # Ok(()) }
 //! ```
 
+mod border;
 mod ensemble;
 mod kernel;
 mod layout;

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::border::mirrored;
 use super::ensemble::Ensemble;
 use super::layout::{Layout, LayoutError, Planes, PlanesMut};
 use super::plain::{Painting, PlainScaler, Task};
@@ -317,22 +318,20 @@ impl Upscaler {
         if !self.network.is_rated() {
             return Vec::new();
         }
-        let (last_column, last_row) = (self.input().width() - 1, self.input().height() - 1);
+        let (columns, rows) = (self.input().width(), self.input().height());
         let known: Vec<_> = jobs
             .iter()
             .map(|job| match &job.quantizer {
-                SourceQuantizer::Blocks(blocks) if blocks.fit(last_column + 1, last_row + 1) => {
-                    Some(&**blocks)
-                }
+                SourceQuantizer::Blocks(blocks) if blocks.fit(columns, rows) => Some(&**blocks),
                 _ => None,
             })
             .collect();
         if known.iter().all(Option::is_none) {
             return jobs.iter().flat_map(|job| job.quantizer.told()).collect();
         }
-        let radius = self.network.facts().radius;
+        let radius = self.network.facts().radius as isize;
         let inside =
-            |at: usize, start: usize, last: usize| (start + at).saturating_sub(radius).min(last);
+            |at: usize, start: usize, length| mirrored((start + at) as isize - radius, length);
         let mut told = vec![0.0; 2 * jobs.len() * width * height];
         let parts = told
             .chunks_mut(2 * width * height)
@@ -350,9 +349,9 @@ impl Upscaler {
                 };
                 sure.fill(SURE);
                 for (y, row) in quantizers.chunks_mut(width).enumerate() {
-                    let blocks = blocks.row(inside(y, corner.1, last_row));
+                    let blocks = blocks.row(inside(y, corner.1, rows));
                     for (x, value) in row.iter_mut().enumerate() {
-                        let x = inside(x, corner.0, last_column);
+                        let x = inside(x, corner.0, columns);
                         *value = f32::from(blocks[x / BlockQuantizers::SIDE]);
                     }
                 }
@@ -361,11 +360,10 @@ impl Upscaler {
         told
     }
 
-    /// Fills the network's input with a tile of each picture, edges replicated beyond the border of the picture.
+    /// Fills the network's input with a tile of each picture, which is mirrored beyond its border.
     fn feed(&self, jobs: &[&mut Job<'_>], corner: (usize, usize), width: usize, x: &mut [f32]) {
         let radius = self.network.facts().radius as isize;
         let (left, top) = (corner.0 as isize - radius, corner.1 as isize - radius);
-        let last_row = self.input().height() as isize - 1;
         let each = x.len() / jobs.len().max(1);
         let rows = (each / width).div_ceil(self.plain.bands());
         let parts = x
@@ -378,7 +376,7 @@ impl Upscaler {
             .collect();
         parallel::for_each(self.plain.threads(), parts, |(input, first, part)| {
             for (i, row) in part.chunks_mut(width).enumerate() {
-                let y = (top + (first + i) as isize).clamp(0, last_row) as usize;
+                let y = mirrored(top + (first + i) as isize, self.input().height());
                 self.feed_row(input, y, left, row);
             }
         });
@@ -402,9 +400,11 @@ impl Upscaler {
             rows::load(shape.sample, shape.step(), source, inside);
         }
         rows::to_network(inside, self.plain.unit());
-        let (first, last) = (row[start], row[end - 1]);
-        row[..start].fill(first);
-        row[end..].fill(last);
+        // What lies beyond a border mirrors what lies before it, which a tile there holds, or all of the picture.
+        for at in (0..start).chain(end..row.len()) {
+            let column = mirrored(left + at as isize, layout.width());
+            row[at] = row[(column as isize - left) as usize];
+        }
     }
 
     fn reuse(&self, jobs: &mut [Job<'_>], plan: &[Plan]) {

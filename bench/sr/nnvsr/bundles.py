@@ -1,4 +1,4 @@
-"""Bundles as the element runs them: the picture's edge is repeated by the network's radius, and cropped away afterwards."""
+"""Bundles as the element runs them: the picture is mirrored beyond its edges, as far as the network sees, and cropped afterwards."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Network:
 
     def __call__(self, plane: np.ndarray, threads: int = 1) -> np.ndarray:
         """Luma [h,w], limited range, u8 or finer in the same units -> u8 luma [scale*h, scale*w]."""
-        x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "edge")
+        x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "symmetric")
         y = self._mean_of_turns(x, threads) if self.ensemble else self._run(x, threads)
         m = self.radius * self.scale
         h, w = (n * self.scale for n in plane.shape)

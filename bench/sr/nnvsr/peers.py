@@ -56,7 +56,7 @@ class Peer:
         import ncnn
 
         around = self.margin or 8
-        grey = np.pad((plane.astype(np.float32) - 16) / 219, around, "edge")
+        grey = np.pad((plane.astype(np.float32) - 16) / 219, around, "symmetric")
         extractor = self.net().create_extractor()
         rgb = np.stack([grey] * 3)
         given = ncnn.Mat(rgb)  # borrows the array, which has to stay until the network has run

@@ -26,7 +26,7 @@ METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antial
 border, means over the pictures; networks are chosen on held-out training pictures and on Kodak, never on the other three. Tables in papers come of small pictures that were not rounded: with 10 bits the plain bicubic kernel has its published figures to the last digit (Set5 33.66 / 0.9299, 30.39 / 0.8682 and 28.42 / 0.8104 at x2, x3 and x4; BSD100 29.56 / 0.8431 at x2),
 with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
 squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
-clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: edges repeated, output rounded to 8 bits."""
+clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: pictures mirrored beyond their edges, output rounded to 8 bits."""
 
 
 def short(method: str) -> str:

@@ -29,6 +29,7 @@ SIZES = (1.0, 0.75, 0.5)
 SMALLEST = 96
 PAIR_SUFFIX = ".nnvpairs"
 BLOCK = 16  # samples on a side that have one quantizer
+BEYOND = 12  # input pixels of a crop beyond an edge: nearly as many as networks see there; a multiple of what they fold
 
 
 def picture_planes(file) -> list:
@@ -119,10 +120,11 @@ class Planes:
         small = resize(wanted, h, w) if given is None else given
         return float(np.square(resize(small, *wanted.shape) - wanted).mean())
 
-    def _gather(self, offset, width, top, left, size, turn, side=1):
-        """Crops [B,1,size,size] of planes whose samples stand for squares of `side`: flips and transposes are a matter of indices."""
+    def _gather(self, offset, width, top, left, size, turn, edge, side=1):
+        """Crops [B,1,size,size] of planes whose samples stand for squares of `side`: flips, transposes and mirroring at an edge that lies `edge` [2,B] within are a matter of indices."""
         axis = torch.arange(size, device=self.data.device)
         i, j = (torch.where(turn[k][:, None], size - 1 - axis, axis) for k in (0, 1))
+        i, j = (torch.where(n < edge[k][:, None], 2 * edge[k][:, None] - 1 - n, n) for k, n in enumerate((i, j)))
         row, column = top[:, None, None] + i[:, :, None], left[:, None, None] + j[:, None, :]
         other = top[:, None, None] + j[:, None, :], left[:, None, None] + i[:, :, None]
         swap = turn[2][:, None, None]
@@ -130,9 +132,9 @@ class Planes:
         index = offset[:, None, None] + row // side * width[:, None, None] + column // side
         return self.data[index][:, None]
 
-    def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
+    def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1, edges: float = 0.0):
         """Float crops in code values: input [B,1,size,size], wanted [B,1,scale*size,scale*size], of which entries [B], and of pairs the quantizers [B,size,size], where those are known. They begin at
-        multiples of `step` input pixels. Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
+        multiples of `step` input pixels. A share `edges` of them are, along either axis, as at a picture's edge: mirrored beyond it. Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
         s, device = self.scale, self.data.device
         margin = 0 if self.paired or s == 1 else down_margin(s)
         need = size * s + 2 * margin
@@ -144,11 +146,15 @@ class Planes:
         random = torch.rand(2, batch, generator=rng).to(device)
         top, left = ((random[k] * ((n - need) // (s * step) + 1)).long() * s * step for k, n in enumerate((h, w)))
         turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
-        wanted = self._gather(offset, w, top, left, need, turn).float()
+        edge = torch.zeros(2, batch, dtype=torch.long)
+        if edges:
+            edge += BEYOND * (torch.rand(2, batch, generator=rng) < edges)
+        edge = edge.to(device)
+        wanted = self._gather(offset, w, top, left, need, turn, edge * s + margin * (edge > 0)).float()
         if self.paired:
             # Of unknown ones anything is read, within the data.
-            known = self._gather(blocks.clamp_min(0), -(-(w // s) // BLOCK), top // s, left // s, size, turn, BLOCK)[:, 0]
-            return self._gather(small, w // s, top // s, left // s, size, turn).float(), wanted, pick, known.float()
+            known = self._gather(blocks.clamp_min(0), -(-(w // s) // BLOCK), top // s, left // s, size, turn, edge, BLOCK)[:, 0]
+            return self._gather(small, w // s, top // s, left // s, size, turn, edge).float(), wanted, pick, known.float()
         if s == 1:
             return wanted, wanted, pick, None
         given = downscale(wanted, s).clamp(0, 255)

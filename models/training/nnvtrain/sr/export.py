@@ -65,13 +65,13 @@ def check(net: SrNet, graph: bytes) -> float:
         sure, quantizer = ((UNKNOWN, 0.0), (LIKELY, 28.5), (EXACT, 99.0), (EXACT, rng.integers(10, 50, x.shape[2:])))[number % 4]
         plane = np.broadcast_to(np.float32(quantizer), x.shape[2:] if number % 4 == 3 else (1, 1))
         told = {"quantizer": np.stack([np.full_like(plane, sure), plane])[None]} if net.cfg.rated else {}
-        # Sides become multiples of what is folded by repeating the last row and column.
-        x = np.pad(x, [(0, 0), (0, 0), *((0, -n % net.cfg.fold) for n in x.shape[2:])], "edge")
+        # Sides become multiples of what is folded by mirroring.
+        x = np.pad(x, [(0, 0), (0, 0), *((0, -n % net.cfg.fold) for n in x.shape[2:])], "symmetric")
         got = run.run(None, {"x": x} | told)[0]
-        # The graph folds x - 1/2 into a bias, which differs beyond the border. As the element does: repeat the edge, crop the border away.
+        # The graph folds x - 1/2 into a bias, which differs beyond the border. As the element does: mirror, crop the border away.
         around = [(0, 0), (0, 0), (net.cfg.radius,) * 2, (net.cfg.radius,) * 2]
-        x = np.pad(x, around, "edge")
-        told = {k: v if v.shape[2:] == (1, 1) else np.pad(v, around, "edge") for k, v in told.items()}
+        x = np.pad(x, around, "symmetric")
+        told = {k: v if v.shape[2:] == (1, 1) else np.pad(v, around, "symmetric") for k, v in told.items()}
         want = net(torch.from_numpy(x), *(rating(torch.from_numpy(v[:, 1]), torch.tensor([sure])) for v in told.values())).numpy()
         padded = run.run(None, {"x": x} | told)[0]
         k = net.cfg.radius * net.cfg.scale

@@ -70,8 +70,10 @@ class Taught:
         """As `Planes.squared_error`, of the picture that a window is of."""
         return float(self.before[index])
 
-    def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1):
+    def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1, edges: float = 0.0):
         """As `Planes.draw`."""
+        if edges:
+            raise ValueError("windows of sr-teach are without --edges: their teacher saw what lies around them")
         s, side = self.scale, self.given.shape[-1]
         room = (side - 2 * EDGE - size) // step + 1
         if room < 1:

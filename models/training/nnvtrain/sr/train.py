@@ -48,6 +48,7 @@ def arguments(p):
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--size", type=int, default=48, help="side of the input crops")
     p.add_argument("--choice", type=int, default=1, help="draw so many times the crops of a batch, and take those where a plain kernel leaves more the more often, and weigh them the less")
+    p.add_argument("--edges", type=float, default=0.0, help="share of crops that are, along either axis, mirrored beyond an edge, as pictures are in the element")
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     p.add_argument("--lr", type=float, default=2e-3, help="of Muon, which trains the kernels of the body; everything else has half of it, by Adam")
@@ -257,7 +258,7 @@ def crops(planes, args, step, rated=False):
     known, told = quantizers(planes) if rated else None, None
     before = torch.tensor([planes.squared_error(i) for i in range(len(planes.entries))], dtype=torch.float32) if args.loss == "picture" else None
     while True:
-        given, wanted, pick, blocks = planes.draw(args.batch * args.choice, args.size, rng, NAMES[args.model].get("fold", 1))
+        given, wanted, pick, blocks = planes.draw(args.batch * args.choice, args.size, rng, NAMES[args.model].get("fold", 1), args.edges)
         weight = None if before is None else 1 / (before[pick.cpu()].to(given) + NEARLY_GOOD)
         if args.choice > 1:
             weight = torch.ones(len(pick)).to(given) if weight is None else weight
