@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
+from .planes import rounded
+
 
 @dataclass
 class Network:
@@ -37,13 +39,13 @@ class Network:
             self._sessions[threads] = ort.InferenceSession(str(self.path), o, providers=["CPUExecutionProvider"])
         return self._sessions[threads]
 
-    def __call__(self, plane: np.ndarray, threads: int = 1) -> np.ndarray:
-        """Luma [h,w], limited range, u8 or finer in the same units -> u8 luma [scale*h, scale*w]."""
+    def __call__(self, plane: np.ndarray, threads: int = 1, bits: int = 8) -> np.ndarray:
+        """Luma [h,w], limited range, u8 or finer in the same units -> luma [scale*h, scale*w] of `bits` bits (`rounded`)."""
         x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "symmetric")
         y = self._mean_of_turns(x, threads) if self.ensemble else self._run(x, threads)
         m = self.radius * self.scale
         h, w = (n * self.scale for n in plane.shape)
-        return np.clip(np.rint(y[m : m + h, m : m + w] * 255), 0, 255).astype(np.uint8)
+        return rounded(y[m : m + h, m : m + w] * 255, bits)
 
     def _run(self, x: np.ndarray, threads: int) -> np.ndarray:
         session = self.session(threads)

@@ -22,8 +22,9 @@ from .peers import Peer
 from .planes import KERNELS, compare, read_luma, resize, ssimulacra2, to_u8
 from .store import Clip, Picture, Small, Speed, Table
 
-# The small picture's. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: 10 bits, the finest that the element takes, come next to that.
-BITS = (8, 10)
+# The small picture's, and the original's and the result's. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: 10 bits, the finest that the element takes, come next to that.
+# Older ones round the luma of the original and of the result to 8 bits, as MATLAB's `rgb2ycbcr` does; newer ones (BasicSR's) do not, to which 10 bits throughout come next, as video of 10 bits has them.
+BITS = ((8, 8), (10, 8), (10, 10))
 # The first three are those of papers; networks are chosen by the last.
 DATASETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "kodak": "Kodak"}
 # Repair hears quantizers and bit rate of the file: so many times the frames that are measured are coded, where the clip has them, or key frames would make up too much of it.
@@ -44,27 +45,27 @@ def pictures(table: Table, networks: list[Network | Peer], quick: bool):
     """The usual convention: luma, bicubic down, `scale` samples of border left out. For scale 1: Gaussian noise of `NOISE` code values."""
     for dataset in DATASETS:
         for item in find_clips(dataset, quick and dataset == "bsd100"):
-            full = None
             repairers = {"noisy": None} | {n.id: n for n in networks if n.scale == 1}
-            missing = {m: n for m, n in repairers.items() if (dataset, item.name, 1, 8, m) not in table}
+            missing = {m: n for m, n in repairers.items() if (dataset, item.name, 1, 8, 8, m) not in table}
             if missing and len(repairers) > 1:
                 full = read_luma(item.source)
                 noise = np.random.default_rng(len(item.name) + full.size).normal(0, NOISE, full.shape)
                 noisy = to_u8(full + noise)
                 for method, network in missing.items():
-                    table.add(Picture(dataset, item.name, 1, 8, method, *compare(full, network(noisy) if network else noisy, 1)))
+                    table.add(Picture(dataset, item.name, 1, 8, 8, method, *compare(full, network(noisy) if network else noisy, 1)))
             for scale in (2, 3, 4):
                 methods = {k: None for k in KERNELS} | {n.id: n for n in networks if n.scale == scale}
-                missing = [(bits, m, n) for bits in BITS for m, n in methods.items() if (dataset, item.name, scale, bits, m) not in table]
+                missing = [(bits, m, n) for bits in BITS for m, n in methods.items() if (dataset, item.name, scale, *bits, m) not in table]
                 if not missing:
                     continue
-                full = read_luma(item.source) if full is None else full
-                h, w = (n // scale * scale for n in full.shape)
-                wanted = full[:h, :w]
-                smalls = {bits: resize(wanted, h // scale, w // scale, bits=bits) for bits in BITS}
-                for bits, method, network in missing:
-                    got = network(smalls[bits]) if network else resize(smalls[bits], h, w, method)
-                    table.add(Picture(dataset, item.name, scale, bits, method, *compare(wanted, got, scale)))
+                for (bits, wanted_bits), of_these in itertools.groupby(missing, lambda row: row[0]):
+                    wanted = read_luma(item.source, wanted_bits)
+                    h, w = (n // scale * scale for n in wanted.shape)
+                    wanted = wanted[:h, :w]
+                    small = resize(wanted, h // scale, w // scale, bits=bits)
+                    for _, method, network in of_these:
+                        got = network(small, bits=wanted_bits) if network else resize(small, h, w, method, wanted_bits)
+                        table.add(Picture(dataset, item.name, scale, bits, wanted_bits, method, *compare(wanted, got, scale)))
         print(f"bench/sr: {dataset} done", flush=True)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from .planes import rounded
+
 
 @dataclass
 class Peer:
@@ -51,8 +53,8 @@ class Peer:
             self._net.append(net)
         return self._net[0]
 
-    def __call__(self, plane: np.ndarray) -> np.ndarray:
-        """Luma [h,w], limited range, u8 or finer in the same units -> u8 luma [2h,2w]."""
+    def __call__(self, plane: np.ndarray, bits: int = 8) -> np.ndarray:
+        """Luma [h,w], limited range, u8 or finer in the same units -> luma [2h,2w] of `bits` bits (`rounded`)."""
         import ncnn
 
         around = self.margin or 8
@@ -68,7 +70,7 @@ class Peer:
         luma = np.tensordot(np.array([0.299, 0.587, 0.114], np.float32), np.array(out), 1)
         crop = (around - self.margin) * 2
         luma = luma[crop : luma.shape[0] - crop, crop : luma.shape[1] - crop]
-        return np.clip(np.rint(luma * 219 + 16), 0, 255).astype(np.uint8)
+        return rounded(luma * 219 + 16, bits)
 
 
 PHOTO = "models-upconv_7_photo"

@@ -25,11 +25,11 @@ def rounded(plane: np.ndarray, bits: int) -> np.ndarray:
     return (np.clip(np.rint(np.asarray(plane, np.float32) * unit), 0, 256 * unit - 1) / unit).astype(np.float32)
 
 
-def read_luma(path: Path) -> np.ndarray:
-    """BT.601 limited-range luma as u8, as MATLAB's `rgb2ycbcr` gives it."""
+def read_luma(path: Path, bits: int = 8) -> np.ndarray:
+    """BT.601 limited-range luma of `bits` bits (`rounded`): of 8 as MATLAB's `rgb2ycbcr` gives it."""
     with Image.open(path) as image:
         rgb = np.asarray(image.convert("RGB"), np.float64)
-    return to_u8(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255))
+    return rounded(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255), bits)
 
 
 def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
@@ -46,7 +46,7 @@ def shave(plane: np.ndarray, border: int) -> np.ndarray:
 
 
 def compare(wanted: np.ndarray, got: np.ndarray, border: int) -> tuple[float, float]:
-    """(PSNR, SSIM) of u8 planes without `border` samples on each side."""
+    """(PSNR, SSIM) of planes in units of 8-bit code values without `border` samples on each side."""
     a, b = shave(wanted, border), shave(got, border)
     return psnr(float(np.mean((a.astype(np.float64) - b) ** 2))), ssim_pair(a, b)[0]
 

@@ -22,9 +22,9 @@ CROP = 96
 # Published or asked for, x2: what this project wants to reach (PSNR of Set5, Set14, BSD100).
 TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality": (37.8, 33.3, 32.0)}
 
-METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 or 10 bits, enlarged to 8, PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
+METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 or 10 bits, enlarged to 8; or all of it with 10 bits, as video of 10 bits has it; PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
 border, means over the pictures; networks are chosen on held-out training pictures and on Kodak, never on the other three. Tables in papers come of small pictures that were not rounded: with 10 bits the plain bicubic kernel has its published figures to the last digit (Set5 33.66 / 0.9299, 30.39 / 0.8682 and 28.42 / 0.8104 at x2, x3 and x4; BSD100 29.56 / 0.8431 at x2),
-with 8 bits 0.01 dB less, and good networks lose more to that rounding. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
+with 8 bits 0.01 dB less, and good networks lose more to that rounding. Newer tables (BasicSR's) round neither the luma of the original nor that of the result: next to those stand 10 bits throughout. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
 squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
 clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: pictures mirrored beyond their edges, output rounded to 8 bits."""
 
@@ -43,13 +43,13 @@ def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> 
 
 def picture_tables(table: Table, networks: list[Network]) -> list[str]:
     lines = []
-    for scale, bits in ((1, 8), *((s, b) for s in (2, 3, 4) for b in BITS)):
+    for scale, (bits, wanted_bits) in ((1, (8, 8)), *((s, b) for s in (2, 3, 4) for b in BITS)):
         body = []
         plain = tuple(KERNELS) if scale > 1 else ("noisy",)
         for method in current(table, networks + ensembles(networks), scale, plain):
             cells = []
             for dataset in DATASETS:
-                rows = table.select(dataset=dataset, scale=scale, bits=bits, method=method)
+                rows = table.select(dataset=dataset, scale=scale, bits=bits, wanted_bits=wanted_bits, method=method)
                 cells.append(f"{np.mean([r.psnr for r in rows]):.2f} / {np.mean([r.ssim for r in rows]):.4f} ({len(rows)})" if rows else "")
             if any(cells):
                 body.append([short(method), *cells])
@@ -57,7 +57,8 @@ def picture_tables(table: Table, networks: list[Network]) -> list[str]:
                 if wanted:
                     body.append([f"{short(method)}, wanted", *(f"{v:.2f}" for v in wanted), *[""] * (len(DATASETS) - len(wanted))])
         if body:
-            title = f"Pictures, x{scale}, small ones of {bits} bits" if scale > 1 else f"Pictures with Gaussian noise of {NOISE} code values, x1"
+            throughout = f"{bits} bits throughout" if bits == wanted_bits else f"small ones of {bits} bits"
+            title = f"Pictures, x{scale}, {throughout}" if scale > 1 else f"Pictures with Gaussian noise of {NOISE} code values, x1"
             lines += [f"### {title}: PSNR (dB) / SSIM (number of pictures)", "",
                       *markdown_table(["", *DATASETS.values()], body), ""]
     return lines

@@ -9,16 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method`."""
+    """A picture of `wanted_bits` shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method` to `wanted_bits` again."""
 
     dataset: str
     picture: str
     scale: int
     bits: int
+    wanted_bits: int
     method: str
     psnr: float
     ssim: float
-    KEY = ("dataset", "picture", "scale", "bits", "method")
+    KEY = ("dataset", "picture", "scale", "bits", "wanted_bits", "method")
 
 
 @dataclass(frozen=True)

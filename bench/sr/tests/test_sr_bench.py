@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 onnx = pytest.importorskip("onnx")
 
@@ -60,6 +61,8 @@ def test_odd_pictures_are_completed_for_a_folded_network(tmp_path):
     network = bundles.Network("t", 1, path, "t@0", 4, 2, 0, 0, "float32", {})
     plane = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
     assert np.array_equal(network(plane), plane)
+    fine = plane * np.float32(0.75)
+    assert np.array_equal(network(fine, bits=10), fine) and np.array_equal(network(fine), np.rint(fine))
 
 
 def test_changed_file_and_other_kind_are_refused(tmp_path):
@@ -110,3 +113,10 @@ def test_ten_bits_are_quarters_of_codes():
     assert coarse.dtype == np.uint8 and (fine * 4 == np.rint(fine * 4)).all() and (fine != np.rint(fine)).any()
     assert np.abs(fine - coarse).max() <= 0.625
     assert planes.rounded(np.array([-1.0, 300.0]), 10).tolist() == [0.0, 255.75]
+
+
+def test_luma_of_ten_bits_rounds_to_that_of_eight(tmp_path):
+    path = tmp_path / "p.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(path)
+    coarse, fine = planes.read_luma(path), planes.read_luma(path, 10)
+    assert coarse.dtype == np.uint8 and (fine != coarse).any() and np.abs(fine - coarse).max() <= 0.625

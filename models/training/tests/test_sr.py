@@ -356,6 +356,27 @@ def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
     assert 5 < sum(torch.equal(g, g.round()) for g in given) < 35  # the others are as fine as video of more bits
 
 
+@pytest.mark.parametrize("scale, paired", [(1, False), (2, False), (3, False), (2, True), (1, True)])
+def test_crops_at_an_edge_are_those_of_a_mirrored_picture(scale, paired):
+    """What lies beyond the edge is what the plain shrinking of a picture that ends there would go on with."""
+    rng, size, k = np.random.default_rng(0), 2 * data.BEYOND + 4, data.BEYOND
+    small, large = (rng.integers(0, 256, (n * 48, n * 60)).astype(np.uint8) for n in (1, scale))
+    flat = torch.from_numpy(np.concatenate([large.ravel(), small.ravel()]))
+    planes = data.Planes(flat, [dict(group="a", h=large.shape[0], w=large.shape[1], offset=0, small=large.size if paired else -1, blocks=-1)], scale)
+    given, wanted, *_ = planes.draw(64, size, torch.Generator().manual_seed(0), 1, 0.5)
+
+    def beyond(x, k):
+        """Of each crop, whether it is mirrored k samples within each of its four sides."""
+        turned = [x, x.flip(-2), x.mT, x.mT.flip(-2)]
+        return torch.stack([(t[..., :k, :].flip(-2) - t[..., k : 2 * k, :]).abs().amax((1, 2, 3)) < 1e-3 for t in turned])
+
+    there = beyond(wanted, k * scale)
+    assert torch.equal(there, beyond(given, k))
+    # Either side of half of the crops, along each axis.
+    assert 20 < there[:2].any(0).sum() < 44 and 20 < there[2:].any(0).sum() < 44 and there.any(1).all()
+    assert not beyond(planes.draw(64, size, torch.Generator().manual_seed(0))[0], k).any()
+
+
 def test_pictures_are_stored_at_several_sizes(pictures, tmp_path):
     planes = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2)
     assert [(e["h"], e["w"]) for e in planes.entries[:3]] == [(200, 260), (150, 195), (100, 130)]
@@ -663,6 +684,8 @@ def test_crops_of_taught_windows_keep_their_place(tmp_path):
         assert difference.max() <= 1 and (10 < exact < 30 if trust else exact == 0)
     with pytest.raises(ValueError, match="smaller --size"):
         teach.Taught([file], 0.5).draw(1, 32, torch.Generator())
+    with pytest.raises(ValueError, match="without --edges"):
+        teach.Taught([file], 0.5).draw(1, 12, torch.Generator(), edges=0.5)
     with pytest.raises(ValueError, match="another"):
         teach.Taught([file, taught_file(tmp_path / "b.taught", task="compressed")], 0.5)
     torch.save({"net": {}}, tmp_path / "last.pt")
