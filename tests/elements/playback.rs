@@ -284,8 +284,8 @@ fn gst_play_finds_its_way() {
         assert!(text.contains("Reached end of play list"), "{text}");
         let written = std::fs::metadata(&frames.0).map_or(0, |m| m.len());
         assert_eq!(written, 50 * 64 * 48 * 3 / 2, "{text}");
-        // Takes the folder with it.
         drop(link);
+        std::fs::remove_dir(&plugin.0).unwrap();
     });
 }
 

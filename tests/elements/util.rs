@@ -43,15 +43,13 @@ pub struct TempFile(pub PathBuf);
 
 impl TempFile {
     pub fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("nnv-test-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("the temporary folder can be made");
         static COUNT: Mutex<u32> = Mutex::new(0);
         let number = {
             let mut count = COUNT.lock().unwrap();
             *count += 1;
             *count
         };
-        Self(folder.join(format!("{number}-{name}")))
+        Self(std::env::temp_dir().join(format!("nnv-test-{}-{number}-{name}", std::process::id())))
     }
 
     pub fn with(name: &str, data: &[u8]) -> Self {
@@ -68,9 +66,6 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         let _ = std::fs::remove_file(&self.0);
-        if let Some(folder) = self.0.parent() {
-            let _ = std::fs::remove_dir(folder);
-        }
     }
 }
 
