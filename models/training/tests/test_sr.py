@@ -356,6 +356,12 @@ def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
     assert 5 < sum(torch.equal(g, g.round()) for g in given) < 35  # the others are as fine as video of more bits
 
 
+def beyond(x, k):
+    """Of each crop, whether it is mirrored k samples within each of its four sides."""
+    turned = [x, x.flip(-2), x.mT, x.mT.flip(-2)]
+    return torch.stack([(t[..., :k, :].flip(-2) - t[..., k : 2 * k, :]).abs().amax((1, 2, 3)) < 1e-3 for t in turned])
+
+
 @pytest.mark.parametrize("scale, paired", [(1, False), (2, False), (3, False), (2, True), (1, True)])
 def test_crops_at_an_edge_are_those_of_a_mirrored_picture(scale, paired):
     """What lies beyond the edge is what the plain shrinking of a picture that ends there would go on with."""
@@ -364,11 +370,6 @@ def test_crops_at_an_edge_are_those_of_a_mirrored_picture(scale, paired):
     flat = torch.from_numpy(np.concatenate([large.ravel(), small.ravel()]))
     planes = data.Planes(flat, [dict(group="a", h=large.shape[0], w=large.shape[1], offset=0, small=large.size if paired else -1, blocks=-1)], scale)
     given, wanted, *_ = planes.draw(64, size, torch.Generator().manual_seed(0), 1, 0.5)
-
-    def beyond(x, k):
-        """Of each crop, whether it is mirrored k samples within each of its four sides."""
-        turned = [x, x.flip(-2), x.mT, x.mT.flip(-2)]
-        return torch.stack([(t[..., :k, :].flip(-2) - t[..., k : 2 * k, :]).abs().amax((1, 2, 3)) < 1e-3 for t in turned])
 
     there = beyond(wanted, k * scale)
     assert torch.equal(there, beyond(given, k))
@@ -684,13 +685,32 @@ def test_crops_of_taught_windows_keep_their_place(tmp_path):
         assert difference.max() <= 1 and (10 < exact < 30 if trust else exact == 0)
     with pytest.raises(ValueError, match="smaller --size"):
         teach.Taught([file], 0.5).draw(1, 32, torch.Generator())
-    with pytest.raises(ValueError, match="without --edges"):
-        teach.Taught([file], 0.5).draw(1, 12, torch.Generator(), edges=0.5)
     with pytest.raises(ValueError, match="another"):
         teach.Taught([file, taught_file(tmp_path / "b.taught", task="compressed")], 0.5)
     torch.save({"net": {}}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="not of sr-teach"):
         teach.Taught([tmp_path / "last.pt"], 0.5)
+
+
+def test_taught_crops_at_an_edge_are_those_of_a_mirrored_picture(tmp_path):
+    """Input, truth and teacher end at one line, and the input is what shrinking such a picture gives."""
+    rng, size, k = np.random.default_rng(0), 2 * data.BEYOND + 4, data.BEYOND
+    large = torch.from_numpy(rng.integers(0, 256, (1, 96, 96)).astype(np.uint8))
+    m = data.down_margin(2)
+    given = data.downscale(torch.nn.functional.pad(large[:, None].float(), [m] * 4, "replicate"), 2)[:, 0]
+    file = tmp_path / "a.taught"
+    torch.save(dict(version=data.VERSION, task="bicubic", scale=2, given=(given * teach.FINE).short(), wanted=large, taught=large.short() * teach.FINE, before=torch.ones(1)), file)
+    windows = {trust: teach.Taught([file], trust) for trust in (0.0, 1.0)}
+    (given, wanted, *_), (_, taught, *_) = (windows[t].draw(64, size, torch.Generator().manual_seed(0), 1, 0.5) for t in windows)
+    assert torch.equal(wanted, taught)
+    shrunk = data.downscale(wanted, 2).clamp(0, 255)
+    inner = given[..., 2:-2, 2:-2]
+    # Half of the inputs are rounded; and those away from any edge are kept as whole parts of a code value.
+    assert (shrunk - inner).abs().max() <= 0.5 + 1 / teach.FINE
+
+    there = beyond(wanted, 2 * k)
+    assert torch.equal(there, beyond(given, k)) and 20 < there[:2].any(0).sum() < 44 and 20 < there[2:].any(0).sum() < 44
+    assert not beyond(windows[0.0].draw(64, size, torch.Generator().manual_seed(0))[0], k).any()
 
 
 def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):

@@ -77,6 +77,32 @@ class PlaneWriter:
         os.replace(tmp, self.path.with_suffix(".json"))
 
 
+def gather(data, offset, width, top, left, size, turn, edge, side=1):
+    """Crops [B,1,size,size] of planes in flat `data` whose samples stand for squares of `side`: flips, transposes and mirroring at an edge that lies `edge` [2,B] within are a matter of indices."""
+    axis = torch.arange(size, device=data.device)
+    i, j = (torch.where(turn[k][:, None], size - 1 - axis, axis) for k in (0, 1))
+    i, j = (torch.where(n < edge[k][:, None], 2 * edge[k][:, None] - 1 - n, n) for k, n in enumerate((i, j)))
+    row, column = top[:, None, None] + i[:, :, None], left[:, None, None] + j[:, None, :]
+    other = top[:, None, None] + j[:, None, :], left[:, None, None] + i[:, :, None]
+    swap = turn[2][:, None, None]
+    row, column = torch.where(swap, other[0], row), torch.where(swap, other[1], column)
+    index = offset[:, None, None] + row // side * width + column // side
+    return data[index][:, None]
+
+
+def drawn_turns(batch: int, rng: torch.Generator, device) -> torch.Tensor:
+    """Flips and transposes [3,B] for `gather`."""
+    return (torch.rand(3, batch, generator=rng) < 0.5).to(device)
+
+
+def drawn_edges(batch: int, share: float, rng: torch.Generator, device) -> torch.Tensor:
+    """How many input samples [2,B] of crops lie beyond a picture's edge, along either axis: some in a `share` of them."""
+    edge = torch.zeros(2, batch, dtype=torch.long)
+    if share:
+        edge += BEYOND * (torch.rand(2, batch, generator=rng) < share)
+    return edge.to(device)
+
+
 class Planes:
     """Planes on a device, and random crops of them.
 
@@ -120,18 +146,6 @@ class Planes:
         small = resize(wanted, h, w) if given is None else given
         return float(np.square(resize(small, *wanted.shape) - wanted).mean())
 
-    def _gather(self, offset, width, top, left, size, turn, edge, side=1):
-        """Crops [B,1,size,size] of planes whose samples stand for squares of `side`: flips, transposes and mirroring at an edge that lies `edge` [2,B] within are a matter of indices."""
-        axis = torch.arange(size, device=self.data.device)
-        i, j = (torch.where(turn[k][:, None], size - 1 - axis, axis) for k in (0, 1))
-        i, j = (torch.where(n < edge[k][:, None], 2 * edge[k][:, None] - 1 - n, n) for k, n in enumerate((i, j)))
-        row, column = top[:, None, None] + i[:, :, None], left[:, None, None] + j[:, None, :]
-        other = top[:, None, None] + j[:, None, :], left[:, None, None] + i[:, :, None]
-        swap = turn[2][:, None, None]
-        row, column = torch.where(swap, other[0], row), torch.where(swap, other[1], column)
-        index = offset[:, None, None] + row // side * width[:, None, None] + column // side
-        return self.data[index][:, None]
-
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1, edges: float = 0.0):
         """Float crops in code values: input [B,1,size,size], wanted [B,1,scale*size,scale*size], of which entries [B], and of pairs the quantizers [B,size,size], where those are known. They begin at
         multiples of `step` input pixels. A share `edges` of them are, along either axis, as at a picture's edge: mirrored beyond it. Inputs are whole numbers, but for half of those that are shrunk here: video of 10 bits is finer."""
@@ -145,16 +159,13 @@ class Planes:
         offset, small, blocks, h, w = self.table[pick].T
         random = torch.rand(2, batch, generator=rng).to(device)
         top, left = ((random[k] * ((n - need) // (s * step) + 1)).long() * s * step for k, n in enumerate((h, w)))
-        turn = (torch.rand(3, batch, generator=rng) < 0.5).to(device)
-        edge = torch.zeros(2, batch, dtype=torch.long)
-        if edges:
-            edge += BEYOND * (torch.rand(2, batch, generator=rng) < edges)
-        edge = edge.to(device)
-        wanted = self._gather(offset, w, top, left, need, turn, edge * s + margin * (edge > 0)).float()
+        turn, edge = drawn_turns(batch, rng, device), drawn_edges(batch, edges, rng, device)
+        width = w[:, None, None]
+        wanted = gather(self.data, offset, width, top, left, need, turn, edge * s + margin * (edge > 0)).float()
         if self.paired:
             # Of unknown ones anything is read, within the data.
-            known = self._gather(blocks.clamp_min(0), -(-(w // s) // BLOCK), top // s, left // s, size, turn, edge, BLOCK)[:, 0]
-            return self._gather(small, w // s, top // s, left // s, size, turn, edge).float(), wanted, pick, known.float()
+            known = gather(self.data, blocks.clamp_min(0), -(-(width // s) // BLOCK), top // s, left // s, size, turn, edge, BLOCK)[:, 0]
+            return gather(self.data, small, width // s, top // s, left // s, size, turn, edge).float(), wanted, pick, known.float()
         if s == 1:
             return wanted, wanted, pick, None
         given = downscale(wanted, s).clamp(0, 255)

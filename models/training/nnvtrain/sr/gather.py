@@ -63,7 +63,7 @@ def run(args):
             try:
                 with Image.open(path) as image:
                     image = image.convert("RGB")
-            except (OSError, Image.DecompressionBombError) as error:
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what decoders raise for damaged files
                 print(f"left out: {path}: {error}", flush=True)
                 left["unreadable"] += 1
                 continue

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .data import VERSION, down_margin, downscale, open_planes
+from .data import VERSION, down_margin, downscale, drawn_edges, drawn_turns, gather, open_planes
 
 SUFFIX = ".taught"
 FINE = 64  # stored parts of a code value
@@ -71,28 +71,28 @@ class Taught:
         return float(self.before[index])
 
     def draw(self, batch: int, size: int, rng: torch.Generator, step: int = 1, edges: float = 0.0):
-        """As `Planes.draw`."""
-        if edges:
-            raise ValueError("windows of sr-teach are without --edges: their teacher saw what lies around them")
-        s, side = self.scale, self.given.shape[-1]
+        """As `Planes.draw`. A teacher that saw what lies beyond an edge is no worse for it: its mean over what may lie there is what can be known."""
+        s, side, device = self.scale, self.given.shape[-1], self.given.device
         room = (side - 2 * EDGE - size) // step + 1
         if room < 1:
             raise ValueError(f"windows of {side} hold no crops of {size}: take a smaller --size")
-        pick = torch.randint(len(self.given), (batch,), generator=rng)
-        places = (EDGE + torch.randint(room, (batch, 2), generator=rng) * step).tolist()
-        turns = torch.randint(8, (batch,), generator=rng).tolist()
-        given, wanted = [], []
-        for n, (top, left), turn in zip(pick.tolist(), places, turns):
-            small, *large = (p[n, f * top : f * (top + size), f * left : f * (left + size)].float() for p, f in ((self.given, 1), (self.wanted, s), (self.taught, s)))
-            wanted.append(_turn(self.trust * large[1] / FINE + (1 - self.trust) * large[0], turn))
-            given.append(_turn(small / FINE, turn))
-        given, wanted = torch.stack(given)[:, None], torch.stack(wanted)[:, None]
-        fine = (torch.rand(batch, generator=rng) < 0.5).to(given.device)[:, None, None, None]
+        pick = torch.randint(len(self.given), (batch,), generator=rng).to(device)
+        top, left = (EDGE + torch.randint(room, (2, batch), generator=rng) * step).to(device)
+        turn, edge = drawn_turns(batch, rng, device), drawn_edges(batch, edges, rng, device)
+
+        def crops(windows, scale=1, margin=0):
+            """At `scale` times the size, with so much around it."""
+            place = pick * windows[0].numel(), windows.shape[-1], top * scale - margin, left * scale - margin
+            return gather(windows.view(-1), *place, size * scale + 2 * margin, turn, edge * scale + margin * (edge > 0)).float()
+
+        given = crops(self.given) / FINE
+        if edges and self.task == "bicubic" and s > 1:
+            # A picture that ends there would have been shrunk as it is mirrored.
+            ending = downscale(crops(self.wanted, s, down_margin(s)), s).clamp(0, 255)
+            given = torch.where((edge > 0).any(0)[:, None, None, None], ending, given)
+        wanted = self.trust * crops(self.taught, s) / FINE + (1 - self.trust) * crops(self.wanted, s)
+        fine = (torch.rand(batch, generator=rng) < 0.5).to(device)[:, None, None, None]
         return torch.where(fine, given, given.round()), wanted, pick, None
-
-
-def _turn(x: torch.Tensor, k: int) -> torch.Tensor:
-    return torch.rot90(x.mT if k & 4 else x, k & 3)
 
 
 def window(planes, index: int, side: int, rng):
