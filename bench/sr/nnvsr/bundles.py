@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from .planes import rounded
+from .planes import LUMA_OF_RGB, luma, resize_rgb, rounded, to_u8
 
 
 @dataclass
@@ -41,11 +41,20 @@ class Network:
 
     def __call__(self, plane: np.ndarray, threads: int = 1, bits: int = 8) -> np.ndarray:
         """Luma [h,w], limited range, u8 or finer in the same units -> luma [scale*h, scale*w] of `bits` bits (`rounded`)."""
+        return rounded(self._enlarged(plane, threads), bits)
+
+    def colour(self, rgb: np.ndarray, threads: int = 1) -> np.ndarray:
+        """RGB u8 [h,w,3] -> [scale*h, scale*w, 3], as the element has it: enlarged by the kernel, then all three are moved by what the network changes in luma."""
+        plain = resize_rgb(rgb, *(n * self.scale for n in rgb.shape[:2]), bits=0)
+        change = self._enlarged(luma(rgb), threads) - luma(plain)
+        return to_u8(plain + change[..., None] / LUMA_OF_RGB.sum())
+
+    def _enlarged(self, plane: np.ndarray, threads: int) -> np.ndarray:
         x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "symmetric")
         y = self._mean_of_turns(x, threads) if self.ensemble else self._run(x, threads)
         m = self.radius * self.scale
         h, w = (n * self.scale for n in plane.shape)
-        return rounded(y[m : m + h, m : m + w] * 255, bits)
+        return y[m : m + h, m : m + w] * 255
 
     def _run(self, x: np.ndarray, threads: int) -> np.ndarray:
         session = self.session(threads)

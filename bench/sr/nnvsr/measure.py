@@ -19,12 +19,14 @@ from nnvrd.metrics import frame_bytes, psnr, ssim_pair
 
 from .bundles import Network
 from .peers import Peer
-from .planes import KERNELS, compare, read_luma, resize, ssimulacra2, to_u8
+from .planes import KERNELS, compare, luma, read_luma, read_rgb, resize, resize_rgb, ssimulacra2, to_u8
 from .store import Clip, Picture, Small, Speed, Table
 
-# The small picture's, and the original's and the result's. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: 10 bits, the finest that the element takes, come next to that.
-# Older ones round the luma of the original and of the result to 8 bits, as MATLAB's `rgb2ycbcr` does; newer ones (BasicSR's) do not, to which 10 bits throughout come next, as video of 10 bits has them.
-BITS = ((8, 8), (10, 8), (10, 10))
+# Bits of the small picture, and of the original and the result. Tables in papers come of MATLAB's `imresize` on floating point, without rounding: small pictures of 10 bits, the finest that the element takes, come next to that.
+# Older ones round the luma of the original and of the result to 8 bits, as MATLAB's `rgb2ycbcr` does. 10 bits throughout are what video of 10 bits has.
+# Newer ones (EDSR's, BasicSR's) are of RGB, 8 bits each, original, small picture and result, and of luma that is computed from it and not rounded.
+COLOUR = (24, 24)
+BITS = ((8, 8), (10, 8), (10, 10), COLOUR)
 # The first three are those of papers; networks are chosen by the last.
 DATASETS = {"set5": "Set5", "set14": "Set14", "bsd100": "BSD100", "kodak": "Kodak"}
 # Repair hears quantizers and bit rate of the file: so many times the frames that are measured are coded, where the clip has them, or key frames would make up too much of it.
@@ -55,18 +57,29 @@ def pictures(table: Table, networks: list[Network | Peer], quick: bool):
                     table.add(Picture(dataset, item.name, 1, 8, 8, method, *compare(full, network(noisy) if network else noisy, 1)))
             for scale in (2, 3, 4):
                 methods = {k: None for k in KERNELS} | {n.id: n for n in networks if n.scale == scale}
-                missing = [(bits, m, n) for bits in BITS for m, n in methods.items() if (dataset, item.name, scale, *bits, m) not in table]
-                if not missing:
-                    continue
-                for (bits, wanted_bits), of_these in itertools.groupby(missing, lambda row: row[0]):
-                    wanted = read_luma(item.source, wanted_bits)
-                    h, w = (n // scale * scale for n in wanted.shape)
-                    wanted = wanted[:h, :w]
-                    small = resize(wanted, h // scale, w // scale, bits=bits)
-                    for _, method, network in of_these:
-                        got = network(small, bits=wanted_bits) if network else resize(small, h, w, method, wanted_bits)
-                        table.add(Picture(dataset, item.name, scale, bits, wanted_bits, method, *compare(wanted, got, scale)))
+                missing = [(bits, m, n) for bits in BITS for m, n in methods.items() if (dataset, item.name, scale, *bits, m) not in table and not (bits == COLOUR and isinstance(n, Peer))]
+                for bits, method, network in missing:
+                    compared = in_colour if bits == COLOUR else in_luma
+                    table.add(Picture(dataset, item.name, scale, *bits, method, *compared(item.source, scale, *bits, method, network)))
         print(f"bench/sr: {dataset} done", flush=True)
+
+
+def in_luma(source: Path, scale: int, bits: int, wanted_bits: int, method: str, network: Network | Peer | None) -> tuple[float, float]:
+    wanted, (h, w) = whole_multiple(read_luma(source, wanted_bits), scale)
+    small = resize(wanted, h // scale, w // scale, bits=bits)
+    return compare(wanted, network(small, bits=wanted_bits) if network else resize(small, h, w, method, wanted_bits), scale)
+
+
+def in_colour(source: Path, scale: int, _bits: int, _wanted_bits: int, method: str, network: Network | None) -> tuple[float, float]:
+    wanted, (h, w) = whole_multiple(read_rgb(source), scale)
+    small = resize_rgb(wanted, h // scale, w // scale)
+    return compare(luma(wanted), luma(network.colour(small) if network else resize_rgb(small, h, w, method)), scale)
+
+
+def whole_multiple(picture: np.ndarray, scale: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """Without the last rows and columns that are not `scale` together; its height and width."""
+    h, w = (n // scale * scale for n in picture.shape[:2])
+    return picture[:h, :w], (h, w)
 
 
 def ffmpeg(*arguments) -> None:

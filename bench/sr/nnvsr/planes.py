@@ -10,6 +10,8 @@ import numpy as np
 from nnvrd.metrics import psnr, ssim_pair
 from PIL import Image
 
+# BT.601, of full-range RGB to limited range.
+LUMA_OF_RGB = np.array([65.481, 128.553, 24.966]) / 255
 KERNELS = {"bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS}
 
 
@@ -27,18 +29,33 @@ def rounded(plane: np.ndarray, bits: int) -> np.ndarray:
 
 def read_luma(path: Path, bits: int = 8) -> np.ndarray:
     """BT.601 limited-range luma of `bits` bits (`rounded`): of 8 as MATLAB's `rgb2ycbcr` gives it."""
+    return rounded(luma(read_rgb(path)), bits)
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """u8 [h,w,3]."""
     with Image.open(path) as image:
-        rgb = np.asarray(image.convert("RGB"), np.float64)
-    return rounded(16 + rgb @ (np.array([65.481, 128.553, 24.966]) / 255), bits)
+        return np.asarray(image.convert("RGB"))
+
+
+def luma(rgb: np.ndarray) -> np.ndarray:
+    """RGB [h,w,3] -> limited-range luma [h,w], not rounded."""
+    return 16 + rgb @ LUMA_OF_RGB
 
 
 def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
-    """To samples of `bits` bits (`rounded`), antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
+    """To samples of `bits` bits (`rounded`; 0: as the kernel gives them), antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
     reach = 3 if kernel == "lanczos" else 2
     my, mx = (min(n, 1 + math.ceil(reach * max(1.0, n / m))) for n, m in zip(plane.shape, (h, w)))
     padded = np.pad(plane.astype(np.float32), ((my, my), (mx, mx)), "symmetric")
     box = (mx, my, mx + plane.shape[1], my + plane.shape[0])
-    return rounded(np.asarray(Image.fromarray(padded).resize((w, h), KERNELS[kernel], box=box)), bits)
+    resized = np.asarray(Image.fromarray(padded).resize((w, h), KERNELS[kernel], box=box))
+    return rounded(resized, bits) if bits else resized
+
+
+def resize_rgb(rgb: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
+    """As `resize`, of [h,w,3]."""
+    return np.stack([resize(rgb[..., c], h, w, kernel, bits) for c in range(3)], -1)
 
 
 def shave(plane: np.ndarray, border: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from nnvrd.png import write_png
 from nnvrd.report import markdown_table
 
 from .bundles import Network, ensembles
-from .measure import BITS, DATASETS, NOISE, REPAIR_CRF, UPSCALE_CRF
+from .measure import BITS, COLOUR, DATASETS, NOISE, REPAIR_CRF, UPSCALE_CRF
 from .peers import ALL as PEERS
 from .planes import KERNELS, read_luma, resize
 from .store import Table
@@ -24,7 +24,7 @@ TARGETS = {"fast": (36.9, 32.5, 31.4), "balanced": (37.5, 33.0, 31.8), "quality"
 
 METHOD = """Pictures: luma (BT.601, rounded to 8 bits) shrunk by MATLAB's antialiased bicubic and rounded to 8 or 10 bits, enlarged to 8; or all of it with 10 bits, as video of 10 bits has it; PSNR and SSIM (11x11 Gaussian window) without `scale` samples of
 border, means over the pictures; networks are chosen on held-out training pictures and on Kodak, never on the other three. Tables in papers come of small pictures that were not rounded: with 10 bits the plain bicubic kernel has its published figures to the last digit (Set5 33.66 / 0.9299, 30.39 / 0.8682 and 28.42 / 0.8104 at x2, x3 and x4; BSD100 29.56 / 0.8431 at x2),
-with 8 bits 0.01 dB less, and good networks lose more to that rounding. Newer tables (BasicSR's) round neither the luma of the original nor that of the result: next to those stand 10 bits throughout. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
+with 8 bits 0.01 dB less, and good networks lose more to that rounding. Newer tables (EDSR's, BasicSR's) are of RGB pictures of 8 bits, small ones and results too, and of luma that is computed from them and not rounded: `RGB of 24 bits`. Clips: the first frames, coded by x264 medium at constant CRF, at half size for x2 (ffmpeg's bicubic scaler); to be repaired at full size, as the beginning of four times as many frames where the clip has them, in a pipeline `h264parse ! nnqp ! avdec_h264 ! nnsr` (`repair` here is its own network alone, from its folder; without one, the element gives such frames to `deblock`); luma against the original; PSNR of the mean
 squared error of a clip, SSIM of every third frame, SSIMULACRA2 of every sixteenth as a grey picture, VMAF of all; means over the clips that every method has been measured on. `bicubic`: a = -0.5; `lanczos`: three lobes (pictures: Pillow,
 clips: ffmpeg). Peers' networks come from packages of the Python registry (`bench/sr/nnvsr/peers.py`) and see grey pictures. Networks as the element runs them: pictures mirrored beyond their edges, output rounded to 8 bits."""
 
@@ -39,6 +39,14 @@ def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> 
     names = {p.name for p in PEERS if p.scale == scale}
     peers = sorted({r.method for r in table.rows.values() if r.scale == scale and short(r.method) in names})
     return [*plain, *peers, *(n.id for n in networks if n.scale == scale)]
+
+
+def kind_of(bits: int, wanted_bits: int) -> str:
+    if (bits, wanted_bits) == COLOUR:
+        return "RGB of 24 bits"
+    if bits == wanted_bits:
+        return f"{bits} bits throughout"
+    return f"small ones of {bits} bits"
 
 
 def picture_tables(table: Table, networks: list[Network]) -> list[str]:
@@ -57,8 +65,7 @@ def picture_tables(table: Table, networks: list[Network]) -> list[str]:
                 if wanted:
                     body.append([f"{short(method)}, wanted", *(f"{v:.2f}" for v in wanted), *[""] * (len(DATASETS) - len(wanted))])
         if body:
-            throughout = f"{bits} bits throughout" if bits == wanted_bits else f"small ones of {bits} bits"
-            title = f"Pictures, x{scale}, {throughout}" if scale > 1 else f"Pictures with Gaussian noise of {NOISE} code values, x1"
+            title = f"Pictures, x{scale}, {kind_of(bits, wanted_bits)}" if scale > 1 else f"Pictures with Gaussian noise of {NOISE} code values, x1"
             lines += [f"### {title}: PSNR (dB) / SSIM (number of pictures)", "",
                       *markdown_table(["", *DATASETS.values()], body), ""]
     return lines
@@ -191,11 +198,11 @@ def missed(tables: dict, networks: list[Network]) -> list[str]:
     lines, table = [], tables["pictures"]
     for n in networks:
         for dataset, wanted in zip(DATASETS, TARGETS.get(n.bundle, ()) if n.scale == 2 else ()):
-            for bits in BITS:
-                rows = table.select(dataset=dataset, scale=2, bits=bits, method=n.id)
+            for bits, wanted_bits in BITS:
+                rows = table.select(dataset=dataset, scale=2, bits=bits, wanted_bits=wanted_bits, method=n.id)
                 got = np.mean([r.psnr for r in rows]) if rows else None
                 if got is not None and got < wanted:
-                    lines.append(f"- `{n.bundle}` x2, {dataset}, small pictures of {bits} bits: {got:.2f} dB, {wanted - got:.2f} below what is wanted.")
+                    lines.append(f"- `{n.bundle}` x2, {dataset}, {kind_of(bits, wanted_bits)}: {got:.2f} dB, {wanted - got:.2f} below what is wanted.")
     for n in networks:
         lines += clip_targets(tables["clips"], n)
     absent = [b for b in TARGETS if b not in {n.bundle for n in networks}] + [b for b in ("compressed", "repair", "gan") if b not in {n.bundle for n in networks}]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of `wanted_bits` shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method` to `wanted_bits` again."""
+    """A picture of `wanted_bits` shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method` to `wanted_bits` again. 24 bits: RGB, of which luma is compared."""
 
     dataset: str
     picture: str

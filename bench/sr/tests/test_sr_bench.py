@@ -8,7 +8,7 @@ from PIL import Image
 
 onnx = pytest.importorskip("onnx")
 
-from nnvsr import bundles, planes, report, store  # noqa: E402
+from nnvsr import bundles, measure, planes, report, store  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 
 
@@ -120,3 +120,24 @@ def test_luma_of_ten_bits_rounds_to_that_of_eight(tmp_path):
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(path)
     coarse, fine = planes.read_luma(path), planes.read_luma(path, 10)
     assert coarse.dtype == np.uint8 and (fine != coarse).any() and np.abs(fine - coarse).max() <= 0.625
+
+
+def test_colours_are_moved_by_what_changes_in_luma(tmp_path):
+    pytest.importorskip("onnxruntime")
+    (network,) = bundles.load(write_bundle(tmp_path / "b"))
+    rgb = np.random.default_rng(0).integers(40, 216, (12, 10, 3)).astype(np.uint8)
+    got, plain = network.colour(rgb), planes.resize_rgb(rgb, 24, 20, bits=0)
+    # Luma is the network's, which repeats each sample; differences of colours are the kernel's.
+    assert np.abs(planes.luma(got) - planes.luma(rgb).repeat(2, 0).repeat(2, 1)).max() <= 0.5
+    assert np.abs((got - plain) - (got - plain).mean(-1, keepdims=True)).max() <= 1
+
+
+def test_what_is_missed_is_said_of_each_kind_of_pictures(tmp_path):
+    (network,) = bundles.load(write_bundle(tmp_path / "b"))
+    network.bundle = "quality"
+    pictures = store.Table(tmp_path / "p.csv", store.Picture)
+    for bits, psnr in zip(measure.BITS, (37.0, 38.0, 38.0, 37.5)):
+        pictures.add(store.Picture("set5", "a", 2, *bits, network.id, psnr, 0.9))
+    empty = store.Table(tmp_path / "c.csv", store.Clip)
+    lines = [line for line in report.missed({"pictures": pictures, "clips": empty}, [network]) if "set5" in line]
+    assert ["8 bits throughout: 37.00 dB" in line for line in lines] == [True, False] and "RGB of 24 bits: 37.50 dB, 0.30 below" in lines[1]
