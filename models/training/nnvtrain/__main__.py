@@ -7,7 +7,7 @@ def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
     from . import bench, export, pack, parity, rdcheck, train
-    from .sr import export as sr_export, gan, gather, pairs, rate, teach, train as sr
+    from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
     train.key_arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
     pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
@@ -22,12 +22,13 @@ def main():
     rate.arguments(sub.add_parser("sr-rate", help="fit what a bit rate says of the quality of decoded pictures"))
     sr_export.arguments(sub.add_parser("sr-export", help="write a bundle of super-resolution"))
     sr_export.small_arguments(sub.add_parser("sr-small", help="shrink a checkpoint to what is kept in the repository"))
+    mean.arguments(sub.add_parser("sr-mean", help="average the weights of several runs"))
     rdcheck.arguments(sub.add_parser("rdcheck", help="measure what exactness costs"))
     args = p.parse_args()
     {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run,
      "export": export.run, "bench": bench.run, "check": parity.run,
      "rdcheck": rdcheck.run, "sr": sr.run, "sr-gan": gan.run, "sr-pairs": pairs.run, "sr-teach": teach.run, "sr-rate": rate.run, "sr-gather": gather.run, "sr-export": sr_export.run,
-     "sr-small": sr_export.small_run}[args.command](args)
+     "sr-small": sr_export.small_run, "sr-mean": mean.run}[args.command](args)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image
 
 from nnvtrain import synth
-from nnvtrain.sr import data, export, gan, gather, pairs, rate, resample, teach, train
-from nnvtrain.sr.model import EXACT, LIKELY, NAMES, UNKNOWN, Conv, SrConfig, SrNet, load_sr, rating
+from nnvtrain.sr import data, export, gan, gather, mean, pairs, rate, resample, teach, train
+from nnvtrain.sr.model import EXACT, LIKELY, NAMES, UNKNOWN, Conv, SrConfig, SrNet, load_sr, rating, weight_steps
 
 
 def slow_resize(row, size):
@@ -63,9 +63,9 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1, rated=False):
+def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1, rated=False, paired=False):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies, rated=rated))
+    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies, rated=rated, paired=paired))
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -281,11 +281,50 @@ def test_shifted_copies_are_one_output_in_finer_steps():
         SrConfig(copies=2)
 
 
+def test_mean_of_checkpoints(tmp_path):
+    """By shares; of one in float32 the weights count, and what is in 8 bits keeps its steps."""
+    paths = []
+    for k, (net, value) in enumerate([(noisy_net(2, 8, 1, int8=True), 1.0), (noisy_net(2, 8, 1), 4.0), (noisy_net(2, 8, 1, int8=True, paired=True), 2.0)]):
+        with torch.no_grad():
+            net.tail.bias.fill_(value)
+            if net.cfg.int8:
+                net.residual.log_step.fill_(value)
+        paths.append(tmp_path / f"{k}.pt")
+        torch.save({"cfg": net.cfg.dict(), "ema": net.state_dict(), "net": net.state_dict(), "opt": {}, "step": k}, paths[k])
+    out = tmp_path / "new" / "mean.pt"
+    mean.run(argparse.Namespace(out=out, checkpoint=[f"{paths[0]}:2", str(paths[1]), str(paths[2])]))
+    net = load_sr(out)
+    assert net.cfg.int8 and not net.cfg.paired and torch.load(out, weights_only=True)["step"] == 0
+    assert (net.tail.bias == 2.0).all() and abs(float(net.residual.log_step) - 4 / 3) < 1e-6
+    other = noisy_net(2, 8, 2)
+    torch.save({"cfg": other.cfg.dict(), "ema": other.state_dict()}, paths[2])
+    with pytest.raises(SystemExit, match="another network"):
+        mean.run(argparse.Namespace(out=out, checkpoint=list(map(str, paths))))
+    with pytest.raises(ValueError, match="share"):
+        mean.read(f"{paths[0]}:0")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("paired", [False, True])
+def test_no_pair_of_weights_saturates(paired):
+    """Whichever two products a runtime adds in 16 bits, inputs next to each other or taps; and kernels with one large tap get finer steps where pairs are counted."""
+    net = noisy_net(2, int8=True)
+    for conv in (*net.body, net.tail):
+        w = conv.kernel()
+        ints = (w / weight_steps(w, paired)[:, None, None, None]).round().abs()
+        for order in (ints.flatten(1), ints.permute(0, 2, 3, 1).flatten(1)):
+            assert 255 * (order[:, ::2] + order[:, 1::2]).max() <= 32767
+        if conv in net.body:
+            assert (ints.amax((1, 2, 3)) > 90).all() if paired else (ints.amax((1, 2, 3)) == 63).all()
+    equal = torch.full((1, 2, 3, 3), 127.0)
+    assert weight_steps(equal, True) == 2.0 and weight_steps(torch.zeros(1, 1, 3, 3), paired) > 0
+
+
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("scale, fold, shrink, rated", [(1, 1, 0.0, False), (2, 1, 0.0, False), (3, 1, 0.0, False), (1, 2, 0.0, False), (2, 1, 0.0, True), (1, 1, 0.25, True)])
 def test_graph_agrees_with_pytorch(scale, fold, shrink, rated, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1, rated=rated)
+    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1, rated=rated, paired=scale > 1 and not rated)
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)

@@ -15,7 +15,7 @@ import torch
 
 from ..export import session
 from .graph import build
-from .model import EXACT, GAIN_RANGE, LIKELY, RATING_MIDDLE, RATING_RANGE, RATING_UNIT, UNKNOWN, SrNet, load_sr, rating
+from .model import EXACT, GAIN_RANGE, LIKELY, RATING_MIDDLE, RATING_RANGE, RATING_UNIT, UNKNOWN, SrNet, load_sr, rating, weight_steps
 
 # Largest difference, in 8-bit code values, between the graph and PyTorch. Float32 differs by the order of its sums; with 8 bits a value on the edge
 # between two steps may, rarely, fall to either side, and its neighbours in later layers with it.
@@ -35,7 +35,7 @@ def rated_of(net: SrNet) -> dict | None:
 
 @torch.no_grad()
 def graph_of(net: SrNet) -> bytes:
-    layers = [(w.numpy(), b.numpy()) for w, b in net.layers()]
+    layers = [(w.numpy(), b.numpy(), weight_steps(w, net.cfg.paired).numpy()) for w, b in net.layers()]
     steps = [float(r.step()) for r in (*net.acts, net.residual)] if net.cfg.int8 else None
     return build(layers, net.skip.numpy(), net.cfg.scale, steps, net.cfg.fold, net.cfg.shrink, net.cfg.copies, rated_of(net))
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from .model import WEIGHT_MAX
-
 OPSET = 17
 IR_VERSION = 8  # the one that belongs to opset 17
 OUTPUTS_MULTIPLE = 16
@@ -56,11 +54,9 @@ class Builder:
         scale, point = self.const(np.float32(step)), self.const(np.uint8(zero))
         return self.node("QuantizeLinear", [x, scale, point]), scale, point
 
-    def conv_int8(self, x: str, x_step: float, weight: np.ndarray, bias: np.ndarray) -> str:
-        """Convolution of a dequantised tensor; the runtime fuses it with the quantisers around it."""
-        peak = np.abs(weight).max((1, 2, 3))
-        scale = np.maximum(peak / WEIGHT_MAX, 1e-8).astype(np.float32)
-        ints = np.rint(weight / scale[:, None, None, None]).clip(-WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
+    def conv_int8(self, x: str, x_step: float, weight: np.ndarray, bias: np.ndarray, scale: np.ndarray) -> str:
+        """Convolution of a dequantised tensor; the runtime fuses it with the quantisers around it. `scale`: the step of each output's weights."""
+        ints = np.rint(weight / scale[:, None, None, None]).clip(-127, 127).astype(np.int8)
         unit = scale * np.float32(x_step)
         w = self.node("DequantizeLinear", [self.const(ints), self.const(scale), self.const(np.zeros(len(ints), np.int8))], axis=0)
         b = self.node("DequantizeLinear", [self.const(np.rint(bias / unit).clip(-2**30, 2**30).astype(np.int32)), self.const(unit),
@@ -70,11 +66,11 @@ class Builder:
 
 def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None, fold: int = 1, shrink: float = 0.0,
           copies: int = 1, rated: dict | None = None) -> bytes:
-    """`layers`: (kernel, bias) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
+    """`layers`: (kernel, bias, 8-bit step of each output's weights) of head, body and tail; the head sees x - 1/2, folded by space-to-depth. `steps`: the 8-bit steps of the activations after
     head and body, and of the residual; None for float32. `shrink` in code values. `copies` of each output in the tail are averaged. `rated`: what a rated
     network makes of `quantizer` (`SrNet.rated`). Same arguments, same bytes."""
     g = Builder()
-    (w, b), *body, tail = layers
+    (w, b, _), *body, tail = layers
     h = g.node("SpaceToDepth", ["x"], blocksize=fold) if fold > 1 else "x"
     bias = b - 0.5 * w.sum((1, 2, 3))
     if rated:
@@ -85,18 +81,18 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
         heard[..., 1, 1] = rated["heard"]
         w = np.concatenate([w, heard], 1)
     h = g.node("Relu", [g.conv(h, w, bias)])
-    for i, (w, b) in enumerate(body):
+    for i, (w, b, unit) in enumerate(body):
         if steps:
             h = g.node("DequantizeLinear", [*g.quantise(h, steps[i], 0)])
-            h = g.conv_int8(h, steps[i], w, b)
+            h = g.conv_int8(h, steps[i], w, b, unit)
         else:
             h = g.conv(h, w, b)
         h = g.node("Relu", [h])
-    w, b = tail
+    w, b, unit = tail
     if steps:
         pad = -len(w) % OUTPUTS_MULTIPLE
         h = g.node("DequantizeLinear", [*g.quantise(h, steps[-2], 0)])
-        h = g.conv_int8(h, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)))
+        h = g.conv_int8(h, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)), np.pad(unit, (0, pad), constant_values=1))
         r, step, zero = g.quantise(h, steps[-1], 128)
         if pad:
             r = g.node("Slice", [r, *(g.const(np.array([v], np.int64)) for v in (0, len(w), 1))])

@@ -19,8 +19,8 @@ from torch import nn
 from ..ops import _ClampRound as ClampRound, round_ste
 from .resample import up_kernel
 
-# u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below.
-WEIGHT_MAX = 63
+# u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below, and so does 255 * 128, to which two that make a pair may be rounded.
+WEIGHT_MAX, WEIGHT_PAIR = 63, 127
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
          "repair": dict(width=32, depth=12, shrink=0.25, centred=True), "deblock": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
 
@@ -44,6 +44,7 @@ class SrConfig:
 
     `fold`: squares of so many samples are one position with as many channels; sides of the input are multiples of it. `shrink`: by so many code values the residual is drawn to zero, so that doubt changes nothing. `centred`: the head sees differences alone: the
     brightness that all features otherwise share moves them all at once in a step of training, and most of them for ever below zero (docs/decisions.md). `copies`: an 8-bit tail gives each output so often, shifted by parts of a step; their mean is rounded to such a part.
+    `paired`: 8-bit kernels are rounded in steps of which two weights whose products are added as a pair have at most `WEIGHT_PAIR` together, instead of `WEIGHT_MAX` each. The tap of the identity is about twice as large as any other and its neighbours are small, so steps are nearly halved.
     `rated`: a second input says how coarsely each sample was quantized (`rating`), which no network can tell from the picture (docs/decisions.md): it is heard by the head, as planes beside the picture
     (K. Zhang et al., FFDNet, arXiv 1710.04026), and two small layers make of it a factor for the residual."""
 
@@ -56,6 +57,7 @@ class SrConfig:
     centred: bool = False
     copies: int = 1
     rated: bool = False
+    paired: bool = False
 
     def __post_init__(self):
         if self.scale not in (1, 2, 3, 4):
@@ -97,10 +99,21 @@ class Conv(nn.Module):
         return w.contiguous(memory_format=torch.channels_last)
 
 
-def fake_layer(w, b, step):
-    """Rounds a kernel to s8 within ±WEIGHT_MAX, one scale per output channel, and the bias to the unit of the sums (that scale times the
+def weight_steps(w, paired: bool):
+    """[outputs]: the step of each output's s8 weights [outputs,inputs,3,3]."""
+    a = w.detach().abs()
+    if not paired:
+        return (a.amax((1, 2, 3)) / WEIGHT_MAX).clamp_min(1e-8)
+    # The two orders in which runtimes lay out a kernel: inputs next to each other, or taps.
+    orders = (a.permute(0, 2, 3, 1).flatten(1), a.flatten(1))
+    pairs = [F.pad(k, (0, k.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2).amax(1) for k in orders]
+    return (torch.maximum(*pairs) / WEIGHT_PAIR).clamp_min(1e-8)
+
+
+def fake_layer(w, b, step, paired: bool = False):
+    """Rounds a kernel to s8, with a step for each output channel, and the bias to the unit of the sums (that step times the
     `step` of the input); gradients pass."""
-    scale = (w.detach().abs().amax((1, 2, 3), keepdim=True) / WEIGHT_MAX).clamp_min(1e-8)
+    scale = weight_steps(w, paired)[:, None, None, None]
     unit = scale.flatten() * step.detach()
     return round_ste(w / scale) * scale, round_ste(b / unit) * unit
 
@@ -169,7 +182,7 @@ class SrNet(nn.Module):
         h = F.pixel_unshuffle(x - 0.5, self.cfg.fold)
         for i, (w, b) in enumerate(layers):
             if int8 and i:
-                w, b = fake_layer(w, b, self.acts[i - 1].step())
+                w, b = fake_layer(w, b, self.acts[i - 1].step(), self.cfg.paired)
             h = F.conv2d(h, w, b, padding=1)
             if self.cfg.rated and i == 0:
                 h = h + F.conv2d(told, self.heard[..., None, None])

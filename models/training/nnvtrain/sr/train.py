@@ -135,7 +135,7 @@ def start_of(args) -> SrNet:
         return net.to(args.device)
     cfg = SrConfig(args.scale, int8=args.int8, **NAMES[args.model])
     if args.int8:
-        cfg = replace(cfg, copies=copies_of(cfg))
+        cfg = replace(cfg, copies=copies_of(cfg), paired=True)
     other = load_sr(args.init) if args.init else None
     if other:
         # Older heads see brightness: taken for centred ones, the same weights would do something else.
