@@ -301,7 +301,7 @@ def test_mean_of_checkpoints(tmp_path):
     with pytest.raises(SystemExit, match="another network"):
         mean.run(argparse.Namespace(out=out, checkpoint=list(map(str, paths))))
     with pytest.raises(ValueError, match="share"):
-        mean.read(f"{paths[0]}:0")
+        mean.split("mean.pt:0")
 
 
 @torch.no_grad()

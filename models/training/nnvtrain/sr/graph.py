@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from .model import LEAST_STEP
+
 OPSET = 17
 IR_VERSION = 8  # the one that belongs to opset 17
 OUTPUTS_MULTIPLE = 16
@@ -92,7 +94,7 @@ def build(layers: list, skip: np.ndarray, scale: int, steps: list | None = None,
     if steps:
         pad = -len(w) % OUTPUTS_MULTIPLE
         h = g.node("DequantizeLinear", [*g.quantise(h, steps[-2], 0)])
-        h = g.conv_int8(h, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)), np.pad(unit, (0, pad), constant_values=1))
+        h = g.conv_int8(h, steps[-2], np.pad(w, [(0, pad)] + [(0, 0)] * 3), np.pad(b, (0, pad)), np.pad(unit, (0, pad), constant_values=LEAST_STEP))
         r, step, zero = g.quantise(h, steps[-1], 128)
         if pad:
             r = g.node("Slice", [r, *(g.const(np.array([v], np.int64)) for v in (0, len(w), 1))])

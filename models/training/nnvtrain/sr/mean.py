@@ -6,12 +6,12 @@ than any of them (M. Wortsman et al., Model soups, arXiv 2203.05482; P. Izmailov
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-# What a network with 8-bit rounding has beside the weights of the same in float32.
-ONLY_INT8 = ("int8", "copies", "paired")
+from .model import SrConfig, load_sr
 
 
 def arguments(p):
@@ -19,16 +19,17 @@ def arguments(p):
     p.add_argument("checkpoint", nargs="+", help="PATH or PATH:SHARE, shares are 1 without; the first says what the result is: in 8 bits, say, and then others may be in float32")
 
 
-def read(text: str) -> tuple[dict, float]:
-    """A checkpoint and its share."""
+def split(text: str) -> tuple[str, float]:
+    """A checkpoint's path and its share."""
     path, _, share = text.rpartition(":") if ":" in text else (text, "", "1")
     if (share := float(share)) <= 0:
         raise ValueError(f"{text}: a share is more than nothing")
-    return torch.load(path, map_location="cpu", weights_only=True), share
+    return path, share
 
 
-def architecture(checkpoint: dict) -> dict:
-    return {k: v for k, v in checkpoint["cfg"].items() if k not in ONLY_INT8}
+def architecture(path: str) -> SrConfig:
+    """Without what 8-bit rounding adds."""
+    return replace(load_sr(path).cfg, int8=False, copies=1, paired=False)
 
 
 def mean(checkpoints: list) -> dict:
@@ -42,9 +43,9 @@ def mean(checkpoints: list) -> dict:
 
 
 def run(args):
-    checkpoints = [read(text) for text in args.checkpoint]
-    for (other, _), text in zip(checkpoints, args.checkpoint):
-        if architecture(other) != architecture(checkpoints[0][0]):
-            raise SystemExit(f"sr-mean: {text} is another network than {args.checkpoint[0]}")
+    paths = [split(text) for text in args.checkpoint]
+    for path, _ in paths[1:]:
+        if architecture(path) != architecture(paths[0][0]):
+            raise SystemExit(f"sr-mean: {path} is another network than {paths[0][0]}")
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(mean(checkpoints), args.out)
+    torch.save(mean([(torch.load(path, map_location="cpu", weights_only=True), share) for path, share in paths]), args.out)

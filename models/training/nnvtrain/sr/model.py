@@ -21,6 +21,7 @@ from .resample import up_kernel
 
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below, and so does 255 * 128, to which two that make a pair may be rounded.
 WEIGHT_MAX, WEIGHT_PAIR = 63, 127
+LEAST_STEP = 1e-8  # of weights, where all of an output's are zero
 NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
          "repair": dict(width=32, depth=12, shrink=0.25, centred=True), "deblock": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
 
@@ -103,11 +104,11 @@ def weight_steps(w, paired: bool):
     """[outputs]: the step of each output's s8 weights [outputs,inputs,3,3]."""
     a = w.detach().abs()
     if not paired:
-        return (a.amax((1, 2, 3)) / WEIGHT_MAX).clamp_min(1e-8)
+        return (a.amax((1, 2, 3)) / WEIGHT_MAX).clamp_min(LEAST_STEP)
     # The two orders in which runtimes lay out a kernel: inputs next to each other, or taps.
     orders = (a.permute(0, 2, 3, 1).flatten(1), a.flatten(1))
     pairs = [F.pad(k, (0, k.shape[1] % 2)).unflatten(1, (-1, 2)).sum(2).amax(1) for k in orders]
-    return (torch.maximum(*pairs) / WEIGHT_PAIR).clamp_min(1e-8)
+    return (torch.maximum(*pairs) / WEIGHT_PAIR).clamp_min(LEAST_STEP)
 
 
 def fake_layer(w, b, step, paired: bool = False):
