@@ -12,6 +12,9 @@ import onnxruntime as ort
 
 from .planes import LUMA_OF_RGB, luma, resize_rgb, rounded, to_u8
 
+# What self-ensemble is measured with, by bundle.
+ENSEMBLES = {"balanced": (8,), "quality": (2, 8)}
+
 
 @dataclass
 class Network:
@@ -27,7 +30,7 @@ class Network:
     macs_per_pixel: int
     precision: str
     training: dict
-    ensemble: bool = False  # as the element with self-ensemble=8
+    turns: int = 1  # the element's self-ensemble: 1, 2 or 8
     _sessions: dict = field(default_factory=dict)
 
     def session(self, threads: int) -> ort.InferenceSession:
@@ -51,7 +54,7 @@ class Network:
 
     def _enlarged(self, plane: np.ndarray, threads: int) -> np.ndarray:
         x = np.pad(plane.astype(np.float32) / 255, [(self.radius, self.radius + -n % self.fold) for n in plane.shape], "symmetric")
-        y = self._mean_of_turns(x, threads) if self.ensemble else self._run(x, threads)
+        y = self._mean_of_turns(x, threads)
         m = self.radius * self.scale
         h, w = (n * self.scale for n in plane.shape)
         return y[m : m + h, m : m + w] * 255
@@ -63,9 +66,13 @@ class Network:
         return session.run(None, {"x": np.ascontiguousarray(x)[None, None]} | unknown)[0][0, 0]
 
     def _mean_of_turns(self, x: np.ndarray, threads: int) -> np.ndarray:
-        upright = [np.rot90(self._run(np.rot90(x, k), threads), -k) for k in range(4)]
-        mirrored = [np.rot90(self._run(np.rot90(x.T, k), threads), -k).T for k in range(4)]
-        return np.mean(upright + mirrored, 0)
+        """Opposite ones come first, as in the element."""
+        turns = [(k, mirrored) for mirrored in (False, True) for k in (0, 2, 1, 3)][: self.turns]
+        return np.mean([self._turned(x, *turn, threads) for turn in turns], 0)
+
+    def _turned(self, x: np.ndarray, quarters: int, mirrored: bool, threads: int) -> np.ndarray:
+        y = np.rot90(self._run(np.rot90(x.T if mirrored else x, quarters), threads), -quarters)
+        return y.T if mirrored else y
 
 
 def load(folder: Path) -> list[Network]:
@@ -89,8 +96,8 @@ def load(folder: Path) -> list[Network]:
 
 
 def ensembles(networks: list[Network]) -> list[Network]:
-    """With the mean over eight turns, at eight times the time: for networks that are used where time does not count."""
-    return [replace(n, id=f"{n.id}+8", ensemble=True) for n in networks if n.bundle in ("balanced", "quality")]
+    """With the mean over several turns, at so many times the time: for networks that are used where time does not count."""
+    return [replace(n, id=f"{n.id}+{turns}", turns=turns) for n in networks for turns in ENSEMBLES.get(n.bundle, ())]
 
 
 def shipped(folder: Path) -> list[Network]:

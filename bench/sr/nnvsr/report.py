@@ -31,7 +31,8 @@ clips: ffmpeg). Peers' networks come from packages of the Python registry (`benc
 
 def short(method: str) -> str:
     name, _, version = method.partition("@")
-    return f"{name}, self-ensemble=8" if version.endswith("+8") else name
+    _, _, turns = version.partition("+")
+    return f"{name}, self-ensemble={turns}" if turns else name
 
 
 def current(table: Table, networks: list[Network], scale: int, plain: tuple) -> list[str]:

@@ -39,16 +39,18 @@ def test_an_ensemble_is_the_mean_of_all_turns(tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     (network,) = bundles.load(write_bundle(tmp_path / "b"))
     network.bundle = "quality"
-    (ensemble,) = bundles.ensembles([network])
+    two, ensemble = bundles.ensembles([network])
     plane = np.random.default_rng(0).integers(0, 256, (7, 9)).astype(np.uint8)
-    assert np.array_equal(ensemble(plane), network(plane))
-    assert report.short(ensemble.id) == "t, self-ensemble=8" and report.short(network.id) == "t"
-    # A network that sees the row below: the mean sees all four neighbours.
+    assert np.array_equal(two(plane), network(plane)) and np.array_equal(ensemble(plane), network(plane))
+    assert [report.short(n.id) for n in (network, two, ensemble)] == ["t", "t, self-ensemble=2", "t, self-ensemble=8"]
+    # A network that sees the row below: the mean sees all four neighbours, that of two turns the rows on both sides.
     monkeypatch.setattr(bundles.Network, "_run", lambda _, x, __: np.roll(x, -1, 0).repeat(2, 0).repeat(2, 1))
     point, cross = np.zeros((2, 7, 9), np.uint8)
     point[3, 4] = 200
     cross[[2, 4, 3, 3], [4, 4, 3, 5]] = 50
     assert np.array_equal(ensemble(point), cross.repeat(2, 0).repeat(2, 1))
+    both = np.where([[y in (2, 4)] * 9 for y in range(7)], 2 * cross, 0).astype(np.uint8)
+    assert np.array_equal(two(point), both.repeat(2, 0).repeat(2, 1))
 
 
 def test_odd_pictures_are_completed_for_a_folded_network(tmp_path):
