@@ -172,6 +172,10 @@ class Run:
             return max(0.0, 1 - (self.step - self.cool_from) / self.args.cooldown)
         return min(1.0, (self.step - self.cold_from + 1) / 200)
 
+    def kept(self):
+        """What this step leaves of the moving average."""
+        return min(self.ema_decay, (1 + self.step) / (10 + self.step))
+
     def update(self, loss):
         self.opt.zero_grad(set_to_none=True)
         loss.backward()
@@ -181,9 +185,8 @@ class Run:
             for g, b in zip(self.opt.param_groups, self.base):
                 g["lr"] = b * f
             self.opt.step()
-        d = min(self.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - d)
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - self.kept())
         self.step += 1
         return norm
 

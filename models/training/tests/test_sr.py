@@ -644,6 +644,25 @@ def options(pictures, tmp_path, out, *more, command=train.arguments):
                               "--batch", "2", "--size", "16", "--held", "2", "--amp", "none", *more])
 
 
+def test_the_average_is_over_all_steps(tmp_path, monkeypatch):
+    """Of networks that say at which step they are, it says the mean that goes with the square of the step; and so it does when it goes on from a checkpoint."""
+    def network():
+        net = SrNet(SrConfig(2, 2, 0))
+        return net, train.SrRun(options(tmp_path, tmp_path, "average", "--average"), net, train.parameter_groups(net, 1e-3))
+
+    net, state = network()
+    for count in (7, 5):
+        for _ in range(count):
+            monkeypatch.setattr(state.opt, "step", lambda value=float(state.step): net.tail.bias.data.fill_(value))
+            state.update(sum(p.sum() for p in net.parameters()))
+        state.save()
+        net, state = network()
+        assert state.resume()
+    # Before the first step the bias is 0, and counts a little.
+    weights = [2, *((t + 2) * (t + 3) for t in range(12))]
+    assert torch.allclose(state.ema.tail.bias, torch.tensor(np.average([0, *range(12)], weights=weights)).float())
+
+
 def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)

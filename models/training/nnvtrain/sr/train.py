@@ -55,6 +55,7 @@ def arguments(p):
     p.add_argument("--adam", action="store_true", help="train the kernels by Adam too, at the same rate as everything else (half of --lr): steps that shrink where there is but noise suit the end of a run")
     p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--anneal", action="store_true", help="the learning rate falls to zero over the --minutes of this call")
+    p.add_argument("--average", action="store_true", help="the result is the mean over all steps, later ones counting the more: in place of a rate that falls, where most of a step is noise")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-every", type=int, default=250)
@@ -86,6 +87,10 @@ class SrRun(Run):
             # The rise keeps the first steps, which move every channel one way, from killing many.
             return min((self.step - self.cold_from + 1) / 100, max(0.0, 1 - (time.time() - self.start) / (60 * self.args.minutes)))
         return super().rate()
+
+    def kept(self):
+        # Weights go with the square of the step: the start is forgotten (O. Shamir and T. Zhang, arXiv 1212.1824).
+        return (1 + self.step) / (4 + self.step) if self.args.average else super().kept()
 
 
 @torch.no_grad()
