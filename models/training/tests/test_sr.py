@@ -644,6 +644,17 @@ def options(pictures, tmp_path, out, *more, command=train.arguments):
                               "--batch", "2", "--size", "16", "--held", "2", "--amp", "none", *more])
 
 
+def test_pictures_that_are_all_border_are_not_judged():
+    net = SrNet(SrConfig(2, 4, 2))
+    sides = (4 * net.cfg.radius + 1, 64)
+    entries = [dict(offset=at, small=-1, blocks=-1, h=n, w=n, group="g") for at, n in zip((0, sides[0] ** 2), sides)]
+    samples = torch.randint(0, 256, (sum(n * n for n in sides),), generator=torch.Generator().manual_seed(0)).byte()
+    both, large, small = (data.Planes(samples, chosen, 2) for chosen in (entries, entries[1:], entries[:1]))
+    assert train.evaluate(net, both, 2) == train.evaluate(net, large, 2) > 0
+    with pytest.raises(ValueError, match="border"):
+        train.evaluate(net, small, 2)
+
+
 def test_the_average_is_over_all_steps(tmp_path, monkeypatch):
     """Of networks that say at which step they are, it says the mean that goes with the square of the step; and so it does when it goes on from a checkpoint."""
     def network():
