@@ -22,7 +22,7 @@ from .resample import up_kernel
 # u8 x s8 products are added in pairs with 16-bit saturation on CPUs without VNNI: 2 * 255 * 63 stays below, and so does 255 * 128, to which two that make a pair may be rounded.
 WEIGHT_MAX, WEIGHT_PAIR = 63, 127
 LEAST_STEP = 1e-8  # of weights, where all of an output's are zero
-NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=13, centred=True),
+NAMES = {"fast": dict(width=16, depth=6, centred=True), "balanced": dict(width=32, depth=12, centred=True), "quality": dict(width=64, depth=15, centred=True),
          "repair": dict(width=32, depth=12, shrink=0.25, centred=True), "deblock": dict(width=32, depth=12, shrink=0.25, centred=True, rated=True)}
 
 # How a quantizer is told to a rated network: its distance from the first, in units of the second, no farther out than the last two. Six of H.264 double the step.

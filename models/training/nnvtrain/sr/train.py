@@ -44,6 +44,7 @@ def arguments(p):
     p.add_argument("--loss", choices=("l1", "mse", "fair", "picture"), default="l1", help="mse suits the last steps: it is what PSNR measures; fair weighs each crop's mse by what a plain kernel leaves there, so that good ones stay good; picture by the error of the picture it lies in, so that the mean PSNR of pictures gains")
     p.add_argument("--taught", nargs="+", help="files of sr-teach, which crops are then drawn from")
     p.add_argument("--trust", type=float, default=0.8, help="share of the teacher in what is wanted; the rest is the truth")
+    p.add_argument("--like", help="checkpoint of a float32 network: what it makes of each crop is wanted, in place of the truth. With --int8 rounding alone is learned, almost without noise")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--batch", type=int, default=16)
@@ -308,6 +309,9 @@ def run(args):
         train_set = Taught(args.taught, args.trust, args.device)
         if (train_set.task, train_set.scale) != (args.task, args.scale):
             raise SystemExit(f"sr: --taught: {train_set.task} at scale {train_set.scale} is not what is asked for")
+    like = load_sr(args.like, args.device).requires_grad_(False) if args.like else None
+    if like and like.cfg.scale != args.scale:
+        raise SystemExit(f"sr: --like: a network of scale {like.cfg.scale} is not what is asked for")
     state = SrRun(args, net, parameter_groups(net, args.lr, not args.adam))
     batches = None
     if not state.resume():
@@ -326,6 +330,9 @@ def run(args):
     since, first = time.time(), state.step
     while not state.done():
         given, told, wanted, weight = next(batches)
+        if like:
+            with torch.no_grad():
+                wanted = like(given, told)
         with amp:
             got = forward(given, told)
         loss = distance(args.loss, got.float(), wanted, args.scale, given, weight)
