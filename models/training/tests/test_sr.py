@@ -805,7 +805,7 @@ def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):
         teach.run(parser.parse_args([*common, "--side", "400", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]))
 
 
-def test_rounding_is_learned_from_the_network_itself(pictures, tmp_path, monkeypatch, capsys):
+def test_rounding_is_learned_from_the_network_itself(pictures, tmp_path, monkeypatch):
     """What it makes of crops is wanted, not the truth: before any rounding nothing is left to learn."""
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
@@ -813,7 +813,7 @@ def test_rounding_is_learned_from_the_network_itself(pictures, tmp_path, monkeyp
     last, losses = str(tmp_path / "a" / "last.pt"), []
     monkeypatch.setattr(train.SrRun, "log", lambda self, every, loss, **values: losses.append(float(loss)))
     for rounded in ([], ["--int8"]):
-        train.run(options(pictures, tmp_path, f"b{len(rounded)}", "--steps", "1", "--loss", "mse", "--amp", "none", "--init", last, "--like", last, *rounded))
+        train.run(options(pictures, tmp_path, f"b{len(rounded)}", "--steps", "1", "--loss", "mse", "--init", last, "--like", last, *rounded))
     assert losses[0] < 1e-6 < losses[1] < 5
     with pytest.raises(SystemExit, match="scale 2 is not what is asked for"):
         train.run(options(pictures, tmp_path, "c", "--scale", "3", "--like", last))
@@ -877,6 +877,9 @@ def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     assert any(v.abs().max() > 0 for k, v in judge.items() if k.endswith("tail.bias"))
     args.steps = 3
     gan.run(args)
+    args.like = start
+    with pytest.raises(SystemExit, match="real pictures"):
+        gan.run(args)
 
 
 def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():

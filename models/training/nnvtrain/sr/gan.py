@@ -67,6 +67,8 @@ def run(args):
         raise SystemExit("sr-gan: give --init, a network trained for PSNR; adversarial training from nothing wastes its time")
     if args.choice > 1:
         raise SystemExit("sr-gan: --choice weighs crops, and a discriminator judges them alike")
+    if args.taught or args.like:
+        raise SystemExit("sr-gan: --taught and --like want what another network makes; a discriminator compares with real pictures")
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     net, judge = start_of(args), Discriminator(args.judge_width).to(args.device)
