@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from . import ffmpeg
 from .metrics import frame_bytes
 
 REPO = Path(__file__).resolve().parents[3]
 VIDEO_SUFFIXES = {".mkv", ".mp4", ".avi", ".y4m", ".mov", ".webm", ".ts", ".m4v"}
 PICTURE_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".ppm"}
-# Small, and each of another kind: hand-held talking head, moving print, film, still surveillance camera.
+# Small, and each of another kind: hand-held talking head, moving print, film, surveillance.
 QUICK = ("carphone", "mobile_cif_30f", "bikes", "vtest")
 
 
@@ -45,15 +45,17 @@ class RawClip:
 
 def find_clips(dataset: str, quick: bool) -> list[Clip]:
     if dataset == "video":
-        folder, suffixes, still = shared_dir() / "data/test/video", VIDEO_SUFFIXES, False
+        folder, suffixes = shared_dir() / "data/test/video", VIDEO_SUFFIXES
     else:
-        folder, suffixes, still = shared_dir() / "data/test/images" / dataset, PICTURE_SUFFIXES, True
+        folder, suffixes = shared_dir() / "data/test/images" / dataset, PICTURE_SUFFIXES
+    still = dataset != "video"
     if not folder.is_dir():
         raise SystemExit(
-            f"bench/rd: no folder {folder}. Set NNV_SHARED to the folder that holds data/test, or name your own clips "
-            "on the command line."
+            f"bench/rd: no folder {folder}. Set NNV_SHARED to the folder that holds data/test, or "
+            "name your own clips on the command line."
         )
-    clips = [Clip(p.stem, p, still) for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes]
+    files = [p for p in sorted(folder.iterdir()) if p.suffix.lower() in suffixes]
+    clips = [Clip(p.stem, p, still) for p in files]
     if quick:
         clips = [c for c in clips if c.name in QUICK] if not still else clips[::6]
     return clips
@@ -67,31 +69,37 @@ def own_clips(paths: list[str]) -> list[Clip]:
             raise SystemExit(f"bench/rd: {path} is not a file")
         clips.append(Clip(path.stem, path, path.suffix.lower() in PICTURE_SUFFIXES))
     if len({c.name for c in clips}) != len(clips):
-        raise SystemExit("bench/rd: two clips have the same name; results are kept by name, so rename one")
+        raise SystemExit("bench/rd: two clips have the same name, which the results go by")
     return clips
 
 
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def _run(arguments: list[str]) -> bytes:
+    command = [ffmpeg.program(), *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+        text = done.stderr.decode(errors="replace").strip()[-2000:]
+        raise RuntimeError(f"{' '.join(command)}\nfailed with status {done.returncode}:\n{text}")
     return done.stdout
 
 
+def y4m_facts(data: bytes) -> tuple[int, int, Fraction]:
+    """Width, height and frame rate in the header of a Y4M file."""
+    words = data.split(b"\n", 1)[0].decode("ascii", "replace").split()
+    if words[:1] != ["YUV4MPEG2"]:
+        raise RuntimeError("no video stream in it")
+    facts = {word[0]: word[1:] for word in words[1:4]}
+    return int(facts["W"]), int(facts["H"]), Fraction(facts["F"].replace(":", "/"))
+
+
 def prepare(clip: Clip, frames: int, cache: Path) -> RawClip:
-    """Decode the first `frames` frames once, to 8-bit 4:2:0. Sources of another format are converted, and every
-    codec sees the converted frames. Raw copies are kept in the cache and made anew only when missing."""
-    probe = json.loads(
-        _run(
-            ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries",
-             "stream=width,height,r_frame_rate", "-of", "json", str(clip.source)]
-        )
-    )  # fmt: skip
-    if not probe.get("streams"):
-        raise RuntimeError(f"{clip.source}: holds no video stream")
-    stream = probe["streams"][0]
-    width, height = int(stream["width"]), int(stream["height"])
-    fps = Fraction(25) if clip.still else Fraction(stream["r_frame_rate"])
+    """Decode the first `frames` frames once, to 8-bit 4:2:0. Sources of another format are
+    converted, and every codec sees the converted frames. Raw copies are kept in the cache and made
+    anew only when missing."""
+    source = ["-i", str(clip.source), "-map", "0:v:0", "-fps_mode", "passthrough"]
+    one = ["-frames:v", "1", "-pix_fmt", "gray", "-f", "yuv4mpegpipe", "-"]
+    width, height, fps = y4m_facts(_run(["-v", "error", *source, *one]))
+    if clip.still:
+        fps = Fraction(25)
     limit = 1 if clip.still else frames
     cache.mkdir(parents=True, exist_ok=True)
     yuv, y4m = cache / f"{clip.name}.{limit}.yuv", cache / f"{clip.name}.{limit}.y4m"
@@ -100,19 +108,19 @@ def prepare(clip: Clip, frames: int, cache: Path) -> RawClip:
         if clip.still:
             convert += ":out_color_matrix=bt601"
         part = yuv.with_suffix(".part")
-        _run(
-            ["ffmpeg", "-v", "error", "-y", "-i", str(clip.source), "-map", "0:v:0", "-frames:v", str(limit),
-             "-vsync", "passthrough", "-vf", convert, "-pix_fmt", "yuv420p", "-f", "rawvideo", str(part)]
-        )  # fmt: skip
+        _run(["-v", "error", "-y", *source, "-frames:v", str(limit), "-vf", convert,
+              "-pix_fmt", "yuv420p", "-f", "rawvideo", str(part)])  # fmt: skip
         part.rename(yuv)
     size = frame_bytes(width, height)
     count, rest = divmod(yuv.stat().st_size, size)
     if rest or not count:
-        raise RuntimeError(f"{yuv}: {yuv.stat().st_size} bytes are no whole number of {width}x{height} frames")
+        raise RuntimeError(f"{yuv}: {yuv.stat().st_size} bytes are no whole number of "
+                           f"{width}x{height} frames")  # fmt: skip
     if not y4m.exists():
         part = y4m.with_suffix(".part")
         with yuv.open("rb") as source, part.open("wb") as sink:
-            sink.write(f"YUV4MPEG2 W{width} H{height} F{fps.numerator}:{fps.denominator} Ip A1:1 C420jpeg\n".encode())
+            rate = f"{fps.numerator}:{fps.denominator}"
+            sink.write(f"YUV4MPEG2 W{width} H{height} F{rate} Ip A1:1 C420jpeg\n".encode())
             for _ in range(count):
                 sink.write(b"FRAME\n")
                 sink.write(source.read(size))

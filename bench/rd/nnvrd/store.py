@@ -1,4 +1,5 @@
-"""Results on disk: one CSV per clip, one row per measured point, appended under a lock as soon as it is known."""
+"""Results on disk: one CSV per clip, one row per measured point, appended under a lock as soon as
+it is known. A row names the exact encoder (`version`): a curve of two encoders is refused."""
 
 from __future__ import annotations
 
@@ -31,10 +32,12 @@ class Row:
     ssim: float
     msssim: float
     vmaf: float | None
-    encode_s: float
-    decode_s: float
+    xpsnr: float | None
+    encode_cpu_s: float
+    decode_cpu_s: float
     threads: int
     load: float
+    machine: str
 
     @property
     def key(self) -> tuple:
@@ -42,6 +45,10 @@ class Row:
 
 
 _TYPES = {f.name: f.type for f in fields(Row)}
+
+
+def _text(value) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _parse(record: dict[str, str], path: Path) -> Row:
@@ -72,8 +79,13 @@ class Store:
                     row = _parse(record, path)
                     self.rows[row.key] = row
 
+    def find(self, key: tuple, version: str) -> Row | None:
+        """The row of this key, unless another version of the encoder made it."""
+        row = self.rows.get(key)
+        return row if row and row.version == version else None
+
     def add(self, row: Row) -> None:
-        """Append; a later row with the same key replaces an earlier one when the file is read again."""
+        """Append; a later row of the same key replaces an earlier one when it is read again."""
         self.rows[row.key] = row
         path = self.folder / f"{row.clip}.csv"
         with path.open("a", newline="") as file:
@@ -82,9 +94,7 @@ class Store:
             writer = csv.DictWriter(text, list(_TYPES), lineterminator="\n")
             if file.tell() == 0:
                 writer.writeheader()
-            writer.writerow(
-                {k: ("" if v is None else f"{v:.6g}" if isinstance(v, float) else v) for k, v in asdict(row).items()}
-            )
+            writer.writerow({name: _text(value) for name, value in asdict(row).items()})
             file.write(text.getvalue())
 
     def compact(self) -> None:
@@ -92,10 +102,10 @@ class Store:
         for path in sorted(self.folder.glob("*.csv")):
             with path.open("r+", newline="") as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
-                latest = {(row := _parse(r, path)).key: (row, r) for r in csv.DictReader(file)}
-                records = [r for _, r in sorted(latest.values(), key=lambda t: tuple(map(str, t[0].key[1:2])) + t[0].key[2:])]
+                latest = {_parse(r, path).key: r for r in csv.DictReader(file)}
                 file.seek(0)
                 file.truncate()
-                writer = csv.DictWriter(file, list(_TYPES), lineterminator="\n", extrasaction="ignore")
+                writer = csv.DictWriter(file, list(_TYPES), lineterminator="\n",
+                                        extrasaction="ignore")  # fmt: skip
                 writer.writeheader()
-                writer.writerows(records)
+                writer.writerows(latest[key] for key in sorted(latest))

@@ -1,44 +1,51 @@
-"""VMAF through ffmpeg's libvmaf filter: of the ffmpeg on the path where it has one, else of the build that the Python package
-`imageio-ffmpeg` brings. Only VMAF is measured with that build: the codecs stay those of the system."""
+"""VMAF and XPSNR of a decoded clip, by the filters of the benchmark's ffmpeg.
+
+VMAF (libvmaf's default model) is the arithmetic mean of the frames' scores. XPSNR is, plane by
+plane, what the filter sums up at its end: decibels of the squared mean of the frames' root
+weighted squared errors, which is not the mean of the frames' decibels; then (6Y + U + V) / 8.
+"""
 
 from __future__ import annotations
 
-import functools
 import json
+import re
 import subprocess
 from pathlib import Path
 
+from . import ffmpeg
 from .clips import RawClip
 
-
-def has_filter(ffmpeg: str) -> bool:
-    done = subprocess.run([ffmpeg, "-hide_banner", "-filters"], capture_output=True, text=True, check=False)
-    return any(line.split()[1:2] == ["libvmaf"] for line in done.stdout.splitlines())
-
-
-@functools.cache
-def program() -> str | None:
-    """An ffmpeg with the filter."""
-    if has_filter("ffmpeg"):
-        return "ffmpeg"
-    try:
-        import imageio_ffmpeg
-    except ImportError:
-        return None
-    other = imageio_ffmpeg.get_ffmpeg_exe()
-    return other if has_filter(other) else None
+_FILTERS = (
+    "[0:v]split[a][b];[1:v]split[c][d];"
+    "[a][c]libvmaf=log_fmt=json:log_path={log}[x];[b][d]xpsnr[y]"
+)
 
 
-def measure(clip: RawClip, decoded: Path, work: Path) -> float | None:
-    """Mean VMAF over all frames, or None where no ffmpeg has the filter."""
-    if not program():
-        return None
+def xpsnr_in(text: str) -> float:
+    """(6Y + U + V) / 8 from the summary that the filter xpsnr logs."""
+    found = re.search(r"XPSNR +y: (\S+) +u: (\S+) +v: (\S+)", text)
+    if not found:
+        raise RuntimeError("no summary of the filter xpsnr")
+    y, u, v = (min(float(value), 100.0) for value in found.groups())
+    return (6 * y + u + v) / 8
+
+
+def scores(clip: RawClip, decoded: Path, work: Path) -> tuple[float, float]:
+    """VMAF and XPSNR over all frames."""
     log = work / "vmaf.json"
-    raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{clip.width}x{clip.height}", "-r", str(clip.fps), "-i"]
+    raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", f"{clip.width}x{clip.height}",
+           "-r", str(clip.fps), "-i"]  # fmt: skip
     done = subprocess.run(
-        [program(), "-v", "error", *raw, str(decoded), *raw, str(clip.yuv), "-lavfi",
-         f"[0:v][1:v]libvmaf=log_fmt=json:log_path={log}", "-f", "null", "-"],
+        [ffmpeg.program(), "-hide_banner", "-nostats", *raw, str(decoded), *raw, str(clip.yuv),
+         "-lavfi", _FILTERS.format(log=log), "-map", "[x]", "-f", "null", "-", "-map", "[y]",
+         "-f", "null", "-"],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"libvmaf failed: {done.stderr.strip()[-500:]}")
-    return float(json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"])
+        raise RuntimeError(f"libvmaf or xpsnr failed: {done.stderr.strip()[-500:]}")
+    vmaf = json.loads(log.read_text())["pooled_metrics"]["vmaf"]["mean"]
+    return float(vmaf), xpsnr_in(done.stderr)
+
+
+def measure(clip: RawClip, decoded: Path, work: Path) -> float:
+    """VMAF alone."""
+    return scores(clip, decoded, work)[0]
