@@ -262,7 +262,7 @@ def speeds(selection: Selection) -> list[str]:
     body = [
         [CODECS[codec].title, *(f"{1 / c:.2f}" for c in cost),
          *(f"{1 / (c * 0.2304):.1f}" for c in cost),
-         *(f"{c / own:.3f}" for c, own in zip(cost, costs[base]))]
+         *(f"{own / c:.2f}" for c, own in zip(cost, costs[base]))]
         for codec, cost in costs.items()
     ]  # fmt: skip
     rows = [row for codec in costs for row in selection.of(codec)]
@@ -271,7 +271,7 @@ def speeds(selection: Selection) -> list[str]:
     both = ("encode", "decode")
     head = ["codec", *(f"{way} Mpixel/s" for way in both),
             *(f"{way} fps at 640x360" for way in both),
-            *(f"{way} time, {base} = 1" for way in both)]  # fmt: skip
+            *(f"{base} takes × its {way} time" for way in both)]  # fmt: skip
     return [*markdown_table(head, body), "",
             f"User CPU time on {machines}, threads: {threads}, mean load "
             f"{fmean(row.load for row in rows):.1f}."]  # fmt: skip
