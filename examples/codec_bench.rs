@@ -18,13 +18,14 @@
 //! ```
 //! Without a clip, a synthetic one is made.
 
-use gstnnv::codec::bitstream::{AccessUnitScan, BundleHash, UnitScanner, scan_access_unit};
-use gstnnv::codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
-use gstnnv::codec::decoder::{Decoded, Decoder};
-use gstnnv::codec::encoder::{EncodedFrame, Encoder, InputFrame, StageTimes};
-use gstnnv::codec::picture::{Picture, RawFormat};
-use gstnnv::codec::stream_info::StreamInfo;
-use gstnnv::nn::{Model, ModelSource, RuntimeOptions};
+use nnv_bitstream::StreamInfo;
+use nnv_bitstream::{AccessUnitScan, BundleHash, UnitScanner, scan_access_unit};
+use nnv_codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
+use nnv_codec::decode::{Decoded, Decoder};
+use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
+use nnv_codec::stages::StageTimes;
+use nnv_format::picture::{Picture, RawFormat};
+use nnv_nn::{Model, ModelSource, RuntimeOptions};
 use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};

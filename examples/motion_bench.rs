@@ -10,12 +10,11 @@ use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use gstnnv::codec::motion::compensate::predict_into;
-use gstnnv::codec::motion::{
-    Mode, MotionContexts, MotionField, Prediction, SearchEffort, SearchParams, field_bits, search,
-    search::lambda_of_quantizer,
-};
-use gstnnv::codec::picture::{Picture, RawFormat};
+use nnv_codec::encode::motion::search::lambda_of_quantizer;
+use nnv_codec::encode::motion::{SearchEffort, SearchParams, search};
+use nnv_format::motion::compensate::predict_into;
+use nnv_format::motion::{Mode, MotionContexts, MotionField, Prediction, field_bits};
+use nnv_format::picture::{Picture, RawFormat};
 
 type Error = Box<dyn std::error::Error>;
 
@@ -206,8 +205,8 @@ fn measure(
             search_cpu += b - a;
         }
         bits += field_bits(&contexts, &field, last.as_ref());
-        let mut encoder = gstnnv::codec::entropy::Encoder::new();
-        gstnnv::codec::motion::encode_field(&mut encoder, &mut contexts, &field, last.as_ref());
+        let mut encoder = nnv_format::entropy::Encoder::new();
+        nnv_format::motion::encode_field(&mut encoder, &mut contexts, &field, last.as_ref());
         let start = Instant::now();
         predict_into(&field, refs[0], refs[1], options.threads, &mut out)?;
         mc_time += start.elapsed().as_secs_f64();

@@ -11,9 +11,8 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use gstnnv::nn::{
-    Batch, Cancel, Grid, InterItem, Model, ModelSource, Provider, Runtime, RuntimeOptions,
-};
+use nnv_format::grid::Grid;
+use nnv_nn::{Batch, Cancel, InterItem, Model, ModelSource, Provider, Runtime, RuntimeOptions};
 
 struct Arguments {
     bundle: PathBuf,
@@ -103,7 +102,7 @@ fn processor_ms() -> f64 {
 
 /// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and
 /// the mean of processor time, which says more on a busy machine.
-fn time(mut call: impl FnMut() -> gstnnv::nn::Result<()>) -> gstnnv::nn::Result<(f64, f64)> {
+fn time(mut call: impl FnMut() -> nnv_nn::Result<()>) -> nnv_nn::Result<(f64, f64)> {
     call()?;
     let mut times = Vec::new();
     let (start, processor) = (Instant::now(), processor_ms());

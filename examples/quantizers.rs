@@ -7,7 +7,7 @@
 
 use std::io::{BufWriter, Write, stdout};
 
-use gstnnv::h264::{Effective, Reader, access_units};
+use nnv_h264::{Effective, Reader, access_units};
 
 fn main() -> std::io::Result<()> {
     let Some(path) = std::env::args_os().nth(1) else {

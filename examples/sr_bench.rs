@@ -12,8 +12,10 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use gstnnv::nn::{Cancel, ModelSource, RuntimeOptions, SourceQuantizer, SrBundle};
-use gstnnv::sr::{Ensemble, Format, Job, Layout, PlainScaler, Planes, PlanesMut, Upscaler};
+use nnv_nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};
+use nnv_sr::{
+    Ensemble, Format, Job, Layout, PlainScaler, Planes, PlanesMut, SourceQuantizer, Upscaler,
+};
 
 struct Arguments {
     bundle: Option<ModelSource>,

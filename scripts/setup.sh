@@ -155,11 +155,11 @@ if ((want_test)); then fetch_runtime onnxruntime 1.22.1 "$deps/onnxruntime/1.22.
 # --- Python environment ---------------------------------------------------------------------------------------------------
 if ((want_test || want_bench)); then
   venv=$deps/python
-  if ! "$venv/bin/python" -c 'import numpy, pytest' 2>/dev/null; then
-    say "making a Python environment with numpy and pytest in .deps/python"
+  if ! "$venv/bin/python" -c 'import numpy, onnx, onnxruntime, PIL, pytest' 2>/dev/null; then
+    say "making a Python environment with numpy, onnx, onnxruntime, Pillow and pytest in .deps/python"
     python3 -m venv --clear "$venv" || die "python3 -m venv failed"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'numpy>=1.26' 'pytest>=8' >&2 ||
-      die "pip could not install numpy and pytest"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'numpy>=1.26' 'pytest>=8' 'pillow>=10' 'onnx>=1.16' 'onnxruntime>=1.19' >&2 ||
+      die "pip could not install numpy, onnx, onnxruntime, Pillow and pytest"
   fi
 fi
 say "ready"

@@ -40,13 +40,19 @@ fi
 
 part "lints (cargo clippy)"
 if cargo clippy --version >/dev/null 2>&1; then
-  cargo clippy --locked --all-targets -- -D warnings || failed+=("cargo clippy")
+  cargo clippy --locked --workspace --all-targets -- -D warnings || failed+=("cargo clippy")
 else
   loud "clippy is not installed: lints not checked (rustup component add clippy)"
 fi
 
-part "Python: the benchmark's tools"
-.deps/python/bin/python -m pytest -q bench/rd/tests || failed+=("Python tests of bench/rd")
+part "floors: who may know whom"
+scripts/check-floors.sh || failed+=("floors")
+scripts/check-lines.py || failed+=("long lines")
+
+part "Python: the benchmarks' tools"
+for bench in rd sr; do
+  .deps/python/bin/python -m pytest -q "bench/$bench/tests" || failed+=("Python tests of bench/$bench")
+done
 
 part "Python: the training package"
 training_python=${NNV_PYTHON:-}
@@ -66,11 +72,11 @@ fi
 
 part "Rust: build and run every test"
 log=$root/.deps/cargo-test.log
-cargo test --locked --no-fail-fast 2>&1 | tee "$log"
+cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"
 if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("cargo test"); fi
 
 part "Rust: exactness of the other codec bundle"
-NNV_TEST_BUNDLE=$root/models/visual cargo test --locked --no-fail-fast --test exactness 2>&1 | tee -a "$log"
+NNV_TEST_BUNDLE=$root/models/visual cargo test --locked --no-fail-fast -p nnv-nn --test exactness 2>&1 | tee -a "$log"
 if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("exactness of models/visual"); fi
 
 part "summary"

@@ -2,20 +2,16 @@
 //! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every machine, and learned
 //! super-resolution for video of any codec.
 //!
-//! Data flows one way: element → [`codec`] or [`sr`] → [`nn`].
+//! Elements only: coding is in `nnv-codec`, super-resolution in `nnv-sr`, networks in `nnv-nn`. ARCHITECTURE.md is the map.
 #![doc(html_no_source)]
 
-pub mod codec;
 mod common;
-pub mod h264;
-pub mod nn;
 mod nnqp;
 mod nnsr;
 mod nnvdec;
 mod nnvenc;
 mod nnvparse;
 mod quantizer;
-pub mod sr;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();

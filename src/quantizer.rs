@@ -10,8 +10,8 @@
 
 use std::sync::LazyLock;
 
-use crate::nn::BlockQuantizers;
-use crate::sr::Codec;
+use nnv_h264::BlockQuantizers;
+use nnv_sr::Codec;
 
 /// Of the metadata.
 pub const NAME: &str = "GstNnvQuantizerMeta";

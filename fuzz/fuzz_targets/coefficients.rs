@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use gstnnv::codec::entropy::{SymbolContexts, SymbolTables};
+use nnv_format::entropy::{SymbolContexts, SymbolTables};
 use libfuzzer_sys::fuzz_target;
 
 const CHANNELS: usize = 8;

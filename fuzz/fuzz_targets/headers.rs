@@ -2,7 +2,7 @@
 //! A header that parses is valid and has one form only: written again it gives the same bytes.
 #![no_main]
 
-use gstnnv::codec::bitstream::{FramePayload, SequenceHeader};
+use nnv_bitstream::{FramePayload, SequenceHeader};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

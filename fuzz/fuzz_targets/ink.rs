@@ -2,7 +2,7 @@
 //! Any data decodes to an ink layer that leaves samples within their limits, or to an error.
 #![no_main]
 
-use gstnnv::codec::{ink::InkLayer, picture::Picture};
+use nnv_format::{ink::InkLayer, picture::Picture};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

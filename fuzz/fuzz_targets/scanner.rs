@@ -2,7 +2,7 @@
 //! The scanner always gets ahead, never beyond the data, and finds the same units whatever the chunks.
 #![no_main]
 
-use gstnnv::codec::bitstream::{AccessUnitScan, Scan, UnitScanner, scan_access_unit};
+use nnv_bitstream::{AccessUnitScan, Scan, UnitScanner, scan_access_unit};
 use libfuzzer_sys::fuzz_target;
 
 fn units(scanner: &UnitScanner, data: &[u8], chunk: usize) -> Vec<(u8, Vec<u8>)> {

@@ -6,11 +6,10 @@ use gst::glib;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use crate::common::lock;
-use crate::h264::{Effective, Reader};
-use crate::nn::BlockQuantizers;
+use crate::common::{self, lock};
 use crate::quantizer::{self, Quantizers};
-use crate::sr::Codec;
+use nnv_h264::{BlockQuantizers, Effective, Reader};
+use nnv_sr::Codec;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -40,11 +39,10 @@ impl GstObjectImpl for NnQp {}
 impl ElementImpl for NnQp {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            common::metadata(
                 "Quantizer notes",
                 "Filter/Analyzer/Video",
                 "Notes the quantizers of each picture of H.264 video and of its macroblocks in front of the decoder; nnsr tells from them how good the decoded picture is",
-                env!("CARGO_PKG_AUTHORS"),
             )
         });
         Some(&METADATA)
@@ -59,14 +57,7 @@ impl ElementImpl for NnQp {
                 )
                 .field("alignment", "au")
                 .build();
-            let template = |name, direction| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, &caps)
-                    .expect("templates are valid")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink),
-                template("src", gst::PadDirection::Src),
-            ]
+            common::templates(&caps, &caps)
         });
         &TEMPLATES
     }

@@ -4,8 +4,8 @@
 use gst::glib;
 use gst::prelude::*;
 
-use crate::nn::MAX_SCALE;
-use crate::sr::{Format, Layout, LayoutError, MAX_SIZE};
+use nnv_nn::MAX_SCALE;
+use nnv_sr::{Format, Layout, LayoutError, MAX_SIZE};
 
 /// Raw formats, most usual first.
 const FORMATS: [(gst_video::VideoFormat, Format); 7] = [

@@ -17,18 +17,15 @@ use gst_video::prelude::*;
 
 use super::caps;
 use crate::common::{self, CommonSettings, lock};
-use crate::nn::{
-    Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SourceQuantizer, SrBundle, SrNetwork,
-    embedded_sr,
-};
 use crate::quantizer::{self, Quantizers};
-use crate::sr::{
+use nnv_nn::{Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr};
+use nnv_sr::{
     Codec, Done, Ensemble, Evidence, Job, Layout, LayoutError, Planes, PlanesMut, Rater, Rating,
-    SrError, Upscaler,
+    SourceQuantizer, SrError, Upscaler,
 };
 
 /// Most frames in one run of the network.
-const MAX_BATCH: u32 = 32;
+const MAX_BATCH: u32 = nnv_nn::MAX_BATCH as u32;
 
 /// Scales by preference, where neither the user nor downstream decides.
 const PREFERENCE: [usize; MAX_SCALE] = [2, 3, 4, 1];
@@ -429,27 +426,18 @@ impl GstObjectImpl for NnSr {}
 impl ElementImpl for NnSr {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            common::metadata(
                 "NNV super-resolution",
                 "Filter/Effect/Converter/Video/Scaler",
                 "Enlarges raw video by 2, 3 or 4, or repairs it at its size, with a neural network",
-                env!("CARGO_PKG_AUTHORS"),
             )
         });
         Some(&METADATA)
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: &gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("templates are valid")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink, &caps::sink_template()),
-                template("src", gst::PadDirection::Src, &caps::src_template()),
-            ]
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| common::templates(&caps::sink_template(), &caps::src_template()));
         &TEMPLATES
     }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::glib;
@@ -9,13 +9,13 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
-use crate::codec::config::DecoderConfig;
-use crate::codec::decoder::{Decoded, DecodedFrame, Decoder, DecoderStats};
-use crate::codec::error::CodecError;
-use crate::codec::picture::RawFormat;
-use crate::codec::stream_info::{Crop, StreamInfo};
-use crate::common::{self, CommonSettings, StreamModels, lock};
-use crate::nn::{Cancel, Model, Runtime};
+use crate::common::{self, CodecElement, CommonSettings, Shown, StreamModels, lock};
+use nnv_bitstream::{Crop, StreamInfo};
+use nnv_codec::config::DecoderConfig;
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats};
+use nnv_codec::error::CodecError;
+use nnv_format::picture::RawFormat;
+use nnv_nn::{Cancel, Model, Runtime};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -58,28 +58,11 @@ struct State {
     busy: Duration,
 }
 
-/// What properties show, so that reading them never waits for the decoder.
-struct Shared {
-    provider: Option<&'static str>,
-    stats: gst::Structure,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            provider: None,
-            stats: gst::Structure::new_empty(STATS_NAME),
-        }
-    }
-}
-
-const STATS_NAME: &str = "application/x-nnvdec-stats";
-
 #[derive(Default)]
 pub struct NnvDec {
     settings: Mutex<Settings>,
     state: Mutex<Option<State>>,
-    shared: Mutex<Shared>,
+    shown: Mutex<Shown>,
     /// Aborts the decoder from other threads; outside of `state`, which is locked while decoding.
     cancel: Mutex<Option<Cancel>>,
 }
@@ -131,13 +114,11 @@ impl ObjectImpl for NnvDec {
 
     fn property(&self, id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let s = lock(&self.settings);
-        if let Some(value) = s.common.get(pspec) {
+        if let Some(value) = s.common.get(pspec).or_else(|| self.shown_property(pspec)) {
             return value;
         }
         match pspec.name() {
             "conceal" => s.conceal.to_value(),
-            "active-execution-provider" => self.shared().provider.to_value(),
-            "stats" => self.shared().stats.to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
     }
@@ -152,32 +133,36 @@ impl ObjectImpl for NnvDec {
     }
 }
 
+impl CodecElement for NnvDec {
+    const CODING: gst::StreamError = gst::StreamError::Decode;
+    const STATS: &'static str = "application/x-nnvdec-stats";
+
+    fn shown(&self) -> &Mutex<Shown> {
+        &self.shown
+    }
+
+    fn cancel(&self) -> &Mutex<Option<Cancel>> {
+        &self.cancel
+    }
+}
+
 impl GstObjectImpl for NnvDec {}
 
 impl ElementImpl for NnvDec {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            common::metadata(
                 "NNV video decoder",
                 "Codec/Decoder/Video",
                 "Decodes NNV video, with the same pixels on every machine",
-                env!("CARGO_PKG_AUTHORS"),
             )
         });
         Some(&METADATA)
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: &gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("templates are valid")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink, &common::parsed_caps()),
-                template("src", gst::PadDirection::Src, &common::raw_caps()),
-            ]
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| common::templates(&common::parsed_caps(), &common::raw_caps()));
         &TEMPLATES
     }
 
@@ -200,8 +185,7 @@ impl VideoDecoderImpl for NnvDec {
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *lock(&self.state) = None;
         *lock(&self.cancel) = None;
-        self.shared().provider = None;
-        self.obj().notify("active-execution-provider");
+        self.show_no_model();
         Ok(())
     }
 
@@ -228,11 +212,11 @@ impl VideoDecoderImpl for NnvDec {
         }
         let result = state.decoder.set_sequence_header(&header);
         let model = state.decoder.model().cloned();
-        self.show_model(state, model);
+        self.take_model(state, model);
         drop(guard);
         result.map_err(|e| {
             // Without this, the application would only hear "not negotiated".
-            self.post_error_message(common::error_message(&e, gst::StreamError::Decode));
+            self.post(&e);
             gst::loggable_error!(CAT, "{e}")
         })
     }
@@ -258,12 +242,12 @@ impl VideoDecoderImpl for NnvDec {
             ))),
         };
         let model = state.decoder.model().cloned();
-        self.show_model(state, model);
+        self.take_model(state, model);
         let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
         self.count(state, started);
         drop(guard);
 
-        let shown = self.show(ready);
+        let shown = self.push(ready);
         if result.is_err()
             && let Some(frame) = self.obj().frame(id as i32)
         {
@@ -316,10 +300,6 @@ impl VideoDecoderImpl for NnvDec {
 }
 
 impl NnvDec {
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        lock(&self.shared)
-    }
-
     /// Makes the decoder. A missing runtime or a wrong bundle of the user's shows here, before any data.
     fn prepare(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
@@ -328,8 +308,7 @@ impl NnvDec {
             None => Ok(None),
         });
         let model = loaded.map_err(|e| {
-            let message = common::error_message(&e.into(), gst::StreamError::Decode);
-            self.post_error_message(message);
+            self.post(&e.into());
             gst::StateChangeError
         })?;
         let decoder = Decoder::new(
@@ -348,20 +327,14 @@ impl NnvDec {
             output: None,
             busy: Duration::ZERO,
         };
-        *self.shared() = Shared::default();
-        self.show_model(&mut state, model);
+        *self.show() = Shown::default();
+        self.take_model(&mut state, model);
         *lock(&self.state) = Some(state);
         Ok(())
     }
 
-    fn abort(&self) {
-        if let Some(cancel) = &*lock(&self.cancel) {
-            cancel.cancel();
-        }
-    }
-
     /// Shows the provider of a model that was just loaded.
-    fn show_model(&self, state: &mut State, model: Option<Arc<Model>>) {
+    fn take_model(&self, state: &mut State, model: Option<Arc<Model>>) {
         let same = match (&state.model, &model) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (_, None) => true,
@@ -371,25 +344,9 @@ impl NnvDec {
             return;
         }
         if let Some(model) = &model {
-            for warning in model.warnings() {
-                gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
-            }
-            self.shared().provider = Some(model.active_provider().as_str());
-            self.obj().notify("active-execution-provider");
+            self.show_model(model);
         }
         state.model = model;
-    }
-
-    /// Posts what went wrong.
-    fn check<T>(&self, result: Result<T, CodecError>) -> Result<T, gst::FlowError> {
-        result.map_err(|e| {
-            if e.is_cancelled() {
-                gst::debug!(CAT, imp = self, "Aborted");
-                return gst::FlowError::Flushing;
-            }
-            self.post_error_message(common::error_message(&e, gst::StreamError::Decode));
-            gst::FlowError::Error
-        })
     }
 
     fn count(&self, state: &mut State, started: Instant) {
@@ -402,7 +359,7 @@ impl NnvDec {
             batches,
             times,
         } = state.decoder.stats();
-        let mut stats = gst::Structure::builder(STATS_NAME)
+        let mut stats = gst::Structure::builder(Self::STATS)
             .field("frames", *frames)
             .field("concealed", *concealed)
             .field("dropped", *dropped)
@@ -411,7 +368,7 @@ impl NnvDec {
             .field("fps", *frames as f64 / state.busy.as_secs_f64().max(1e-9))
             .build();
         common::add_times(&mut stats, times, *frames);
-        self.shared().stats = stats;
+        self.show().stats = Some(stats);
     }
 
     /// Whether frames come as they are made, so that none may wait for others. Where nobody upstream knows, they might.
@@ -437,12 +394,13 @@ impl NnvDec {
             state.decoder.reset();
         }
         drop(guard);
-        let shown = self.show(ready);
+        let shown = self.push(ready);
         self.check(result)?;
         shown
     }
 
-    fn show(&self, ready: Vec<Decoded>) -> Result<gst::FlowSuccess, gst::FlowError> {
+    /// Hands out what was decoded.
+    fn push(&self, ready: Vec<Decoded>) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
         for decoded in ready {
             match decoded {
@@ -581,12 +539,6 @@ impl NnvDec {
         let (width, height) = common::shown_size(stream);
         let mut output = obj.set_output_state(format, width, height, input.as_ref())?;
         let mut builder = gst_video::VideoInfo::builder_from_info(output.info());
-        let fraction = |(n, d): (u32, u32)| {
-            Some(gst::Fraction::new(
-                i32::try_from(n).ok()?,
-                i32::try_from(d).ok().filter(|d| *d > 0)?,
-            ))
-        };
         // What the stream says itself counts more than what a container says about it.
         let colorimetry = common::colorimetry(&stream.colorimetry);
         if let Some(colorimetry) = &colorimetry {
@@ -596,11 +548,11 @@ impl NnvDec {
         if let Some(chroma_site) = chroma_site {
             builder = builder.chroma_site(chroma_site);
         }
-        if let Some(rate) = stream.frame_rate.and_then(fraction) {
+        if let Some(rate) = stream.frame_rate.and_then(common::fraction) {
             builder = builder.fps(rate);
         }
         if stream.pixel_aspect != (1, 1)
-            && let Some(par) = fraction(stream.pixel_aspect)
+            && let Some(par) = common::fraction(stream.pixel_aspect)
         {
             builder = builder.par(par);
         }

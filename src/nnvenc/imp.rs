@@ -12,15 +12,15 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
-use crate::codec::config::{
-    self, BITRATES, EncoderConfig, MAX_BATCH, MAX_LOOKAHEAD, MAX_QUANTIZER, Tuning, VBV_MS,
-};
-use crate::codec::encoder::{EncodedFrame, Encoder, InputFrame};
-use crate::codec::error::CodecError;
-use crate::codec::gop::{FrameFacts, GopPlanner, MAX_BFRAMES};
-use crate::codec::picture::{Picture, RawFormat};
-use crate::common::{self, CommonSettings, lock};
-use crate::nn::{Cancel, Model, ModelSource};
+use crate::common::{self, CodecElement, CommonSettings, Shown, lock};
+use nnv_bitstream::FrameType;
+use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER};
+use nnv_codec::config::{self, BITRATES, EncoderConfig, MAX_BATCH, MAX_LOOKAHEAD, Tuning, VBV_MS};
+use nnv_codec::encode::planner::{FrameFacts, GopPlanner};
+use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
+use nnv_codec::error::CodecError;
+use nnv_format::picture::{Picture, RawFormat};
+use nnv_nn::{Cancel, Model, ModelSource};
 
 /// Largest value of the rate properties, in kbit/s.
 const MAX_KBITS: u32 = (*BITRATES.end() / 1000) as u32;
@@ -182,7 +182,7 @@ impl Settings {
         })
     }
 
-    fn config(&self, info: crate::codec::stream_info::StreamInfo) -> EncoderConfig {
+    fn config(&self, info: nnv_bitstream::StreamInfo) -> EncoderConfig {
         // The property specifications keep these within u8.
         let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
         EncoderConfig {
@@ -311,23 +311,6 @@ impl Timeline {
     }
 }
 
-/// What properties show, so that reading them never waits for the encoder.
-struct Shared {
-    provider: Option<&'static str>,
-    stats: gst::Structure,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            provider: None,
-            stats: gst::Structure::new_empty(STATS_NAME),
-        }
-    }
-}
-
-const STATS_NAME: &str = "application/x-nnvenc-stats";
-
 #[derive(Default)]
 pub struct NnvEnc {
     settings: Mutex<Settings>,
@@ -335,7 +318,7 @@ pub struct NnvEnc {
     state: Mutex<Option<State>>,
     timeline: Mutex<Timeline>,
     totals: Mutex<Totals>,
-    shared: Mutex<Shared>,
+    shown: Mutex<Shown>,
     /// Aborts the encoder from other threads; outside of `state`, which is locked while encoding.
     cancel: Mutex<Option<Cancel>>,
     /// A rate property was set since the encoder last heard of it.
@@ -366,7 +349,7 @@ struct Totals {
     quantizers: u64,
     samples: u64,
     busy: Duration,
-    times: crate::codec::encoder::StageTimes,
+    times: nnv_codec::stages::StageTimes,
 }
 
 #[glib::object_subclass]
@@ -551,7 +534,7 @@ impl ObjectImpl for NnvEnc {
 
     fn property(&self, id: usize, pspec: &glib::ParamSpec) -> glib::Value {
         let s = self.settings();
-        if let Some(value) = s.common.get(pspec) {
+        if let Some(value) = s.common.get(pspec).or_else(|| self.shown_property(pspec)) {
             return value;
         }
         match pspec.name() {
@@ -569,10 +552,21 @@ impl ObjectImpl for NnvEnc {
             "speed-preset" => s.speed_preset.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
-            "active-execution-provider" => self.shared().provider.to_value(),
-            "stats" => self.shared().stats.to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
         }
+    }
+}
+
+impl CodecElement for NnvEnc {
+    const CODING: gst::StreamError = gst::StreamError::Encode;
+    const STATS: &'static str = "application/x-nnvenc-stats";
+
+    fn shown(&self) -> &Mutex<Shown> {
+        &self.shown
+    }
+
+    fn cancel(&self) -> &Mutex<Option<Cancel>> {
+        &self.cancel
     }
 }
 
@@ -581,28 +575,19 @@ impl GstObjectImpl for NnvEnc {}
 impl ElementImpl for NnvEnc {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            common::metadata(
                 "NNV video encoder",
                 "Codec/Encoder/Video",
                 "Encodes video with learned networks into NNV, which decodes to the same pixels \
                  on every machine",
-                env!("CARGO_PKG_AUTHORS"),
             )
         });
         Some(&METADATA)
     }
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
-        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: &gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("templates are valid")
-            };
-            vec![
-                template("sink", gst::PadDirection::Sink, &common::raw_caps()),
-                template("src", gst::PadDirection::Src, &common::parsed_caps()),
-            ]
-        });
+        static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> =
+            LazyLock::new(|| common::templates(&common::raw_caps(), &common::parsed_caps()));
         &TEMPLATES
     }
 
@@ -635,8 +620,7 @@ impl VideoEncoderImpl for NnvEnc {
         *lock(&self.state) = None;
         *lock(&self.cancel) = None;
         *lock(&self.model) = None;
-        self.shared().provider = None;
-        self.obj().notify("active-execution-provider");
+        self.show_no_model();
         Ok(())
     }
 
@@ -650,8 +634,7 @@ impl VideoEncoderImpl for NnvEnc {
         let info = state.info().clone();
         self.configure(state, info).map_err(|e| {
             // Without this, the application would only hear "not negotiated".
-            let message = common::error_message(&e, gst::StreamError::Encode);
-            self.post_error_message(message);
+            self.post(&e);
             gst::loggable_error!(CAT, "{e}")
         })
     }
@@ -753,35 +736,18 @@ impl NnvEnc {
         lock(&self.settings)
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
-        lock(&self.shared)
-    }
-
     /// Loads the model.
     fn load(&self) -> Result<(), gst::StateChangeError> {
         let settings = self.settings().clone();
         let (source, common) = (settings.model_source(), settings.common);
         let model = Model::load(&source, &common.runtime_options()).map_err(|e| {
-            let message = common::error_message(&e.into(), gst::StreamError::Encode);
-            self.post_error_message(message);
+            self.post(&e.into());
             gst::StateChangeError
         })?;
-        for warning in model.warnings() {
-            gst::element_imp_warning!(self, gst::LibraryError::Settings, ("{warning}"));
-        }
-        *self.shared() = Shared {
-            provider: Some(model.active_provider().as_str()),
-            ..Shared::default()
-        };
+        *self.show() = Shown::default();
+        self.show_model(&model);
         *lock(&self.model) = Some(model);
-        self.obj().notify("active-execution-provider");
         Ok(())
-    }
-
-    fn abort(&self) {
-        if let Some(cancel) = &*lock(&self.cancel) {
-            cancel.cancel();
-        }
     }
 
     fn configure(
@@ -938,18 +904,6 @@ impl NnvEnc {
         Ok(units)
     }
 
-    /// Posts what went wrong.
-    fn check<T>(&self, result: Result<T, CodecError>) -> Result<T, gst::FlowError> {
-        result.map_err(|e| {
-            if e.is_cancelled() {
-                gst::debug!(CAT, imp = self, "Aborted");
-                return gst::FlowError::Flushing;
-            }
-            self.post_error_message(common::error_message(&e, gst::StreamError::Encode));
-            gst::FlowError::Error
-        })
-    }
-
     /// Codes what waits; the next frame starts anew.
     fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
         let started = Instant::now();
@@ -976,7 +930,7 @@ impl NnvEnc {
         for unit in units {
             t.frames += 1;
             t.keys += u64::from(unit.key);
-            t.repeats += u64::from(unit.kind == crate::codec::gop::FrameKind::Repeat);
+            t.repeats += u64::from(unit.kind == FrameType::Repeat);
             t.inked += u64::from(unit.stats.ink_bytes > 0);
             t.bytes += unit.data.len() as u64;
             t.quantizers += u64::from(unit.quantizer);
@@ -985,7 +939,7 @@ impl NnvEnc {
         t.busy += started.elapsed();
         t.times = state.encoder.stats().times.clone();
         let coded = t.frames - t.repeats;
-        let mut stats = gst::Structure::builder(STATS_NAME)
+        let mut stats = gst::Structure::builder(Self::STATS)
             .field("frames", t.frames)
             .field("key-frames", t.keys)
             .field("repeated-frames", t.repeats)
@@ -1002,7 +956,7 @@ impl NnvEnc {
             .field("fps", t.frames as f64 / t.busy.as_secs_f64().max(1e-9))
             .build();
         common::add_times(&mut stats, &t.times, t.frames);
-        self.shared().stats = stats;
+        self.show().stats = Some(stats);
     }
 
     fn push(&self, units: Vec<EncodedFrame>) -> Result<gst::FlowSuccess, gst::FlowError> {

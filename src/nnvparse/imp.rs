@@ -8,14 +8,14 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use super::index::{Index, KeyFrame, Progress, Timeline};
-use crate::codec::bitstream::unit::MIN_UNIT;
-use crate::codec::bitstream::{
+use crate::common::{self, lock};
+use nnv_bitstream::StreamInfo;
+use nnv_bitstream::index::{Index, KeyFrame, Progress, Timeline};
+use nnv_bitstream::unit::MIN_UNIT;
+use nnv_bitstream::{
     AccessUnitScan, BitstreamError, FrameHeader, FrameType, Scan, SequenceHeader, UnitScanner,
     UnitType, scan_access_unit,
 };
-use crate::codec::stream_info::StreamInfo;
-use crate::common::{self, lock};
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -113,11 +113,10 @@ impl GstObjectImpl for NnvParse {}
 impl ElementImpl for NnvParse {
     fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
         static METADATA: LazyLock<gst::subclass::ElementMetadata> = LazyLock::new(|| {
-            gst::subclass::ElementMetadata::new(
+            common::metadata(
                 "NNV stream parser",
                 "Codec/Parser/Converter/Video",
                 "Cuts NNV streams into access units, finds key frames for seeking, passes over damage",
-                env!("CARGO_PKG_AUTHORS"),
             )
         });
         Some(&METADATA)
@@ -125,15 +124,8 @@ impl ElementImpl for NnvParse {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let template = |name, direction, caps: &gst::Caps| {
-                gst::PadTemplate::new(name, direction, gst::PadPresence::Always, caps)
-                    .expect("templates are valid")
-            };
             let any = gst::Caps::new_empty_simple(common::MEDIA_TYPE);
-            vec![
-                template("sink", gst::PadDirection::Sink, &any),
-                template("src", gst::PadDirection::Src, &common::parsed_caps()),
-            ]
+            common::templates(&any, &common::parsed_caps())
         });
         &TEMPLATES
     }

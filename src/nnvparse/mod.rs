@@ -2,7 +2,6 @@
 //! `nnvparse`: cuts an NNV byte stream into access units, and finds the type of `.nnv` files.
 
 mod imp;
-mod index;
 mod typefind;
 
 use gst::glib;

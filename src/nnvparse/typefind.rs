@@ -4,10 +4,10 @@
 use gst::glib;
 use gst::{TypeFind, TypeFindProbability};
 
-use crate::codec::bitstream::sequence::MAGIC;
-use crate::codec::bitstream::unit::START_CODE;
-use crate::codec::bitstream::{Peek, UnitType, peek_unit};
 use crate::common::MEDIA_TYPE;
+use nnv_bitstream::sequence::MAGIC;
+use nnv_bitstream::unit::START_CODE;
+use nnv_bitstream::{Peek, UnitType, peek_unit};
 
 /// How far a stream that begins in the middle of a unit is searched.
 const WINDOW: usize = 64 * 1024;

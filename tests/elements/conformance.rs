@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use gst::prelude::*;
 use gst_video::VideoFormat;
 
-use gstnnv::codec::picture::Picture;
+use nnv_format::picture::Picture;
 
 use crate::util::*;
 
@@ -212,7 +212,7 @@ fn conformance_streams_decode_to_their_md5() {
 #[test]
 fn conformance_streams_hold_what_their_names_say() {
     within(|| {
-        use gstnnv::codec::bitstream::{AccessUnitScan, FrameType, UnitScanner, scan_access_unit};
+        use nnv_bitstream::{AccessUnitScan, FrameType, UnitScanner, scan_access_unit};
         let facts = |name: &str| {
             let data = std::fs::read(folder().join(format!("{name}.nnv"))).unwrap();
             let (mut pos, mut headers, mut frames) = (0, Vec::new(), Vec::new());

@@ -2,7 +2,7 @@
 //! Damaged streams: concealed with a warning or one clear error; never a panic or a hang.
 
 use gst::prelude::*;
-use gstnnv::codec::bitstream::{SequenceHeader, UnitType, write_unit};
+use nnv_bitstream::{SequenceHeader, UnitType, write_unit};
 
 use crate::util::*;
 
@@ -142,8 +142,8 @@ fn streams_of_unknown_models_say_which() {
             let mut unit = Vec::new();
             write_unit(&mut unit, UnitType::Sequence, &header.to_payload().unwrap()).unwrap();
             // The frame behind the header of another model.
-            let skip = match gstnnv::codec::bitstream::peek_unit(&units[0]) {
-                gstnnv::codec::bitstream::Peek::Sound(_, payload) => payload.end + 4,
+            let skip = match nnv_bitstream::peek_unit(&units[0]) {
+                nnv_bitstream::Peek::Sound(_, payload) => payload.end + 4,
                 other => panic!("{other:?}"),
             };
             unit.extend(&units[0][skip..]);
@@ -185,8 +185,8 @@ fn absurd_headers_are_refused_before_memory_is_taken() {
         let units = units();
         let at = units[0].windows(4).position(|w| w == b"NNV1").unwrap();
         // Every byte of the header in turn, with a checksum that fits: an error, a warning or a picture.
-        let skip = match gstnnv::codec::bitstream::peek_unit(&units[0]) {
-            gstnnv::codec::bitstream::Peek::Sound(_, payload) => payload.end + 4,
+        let skip = match nnv_bitstream::peek_unit(&units[0]) {
+            nnv_bitstream::Peek::Sound(_, payload) => payload.end + 4,
             other => panic!("{other:?}"),
         };
         let payload = &units[0][at..skip - 4];

@@ -719,7 +719,7 @@ fn wrong_bundles_are_one_clear_error() {
             ),
         ] {
             if expected == "tensorrt"
-                && gstnnv::nn::Provider::COMPILED.contains(&gstnnv::nn::Provider::TensorRt)
+                && nnv_nn::Provider::COMPILED.contains(&nnv_nn::Provider::TensorRt)
             {
                 continue;
             }
@@ -740,7 +740,7 @@ fn wrong_bundles_are_one_clear_error() {
 #[test]
 fn the_default_model_is_found_or_explained() {
     within(|| {
-        let built_in = gstnnv::nn::embedded_sr();
+        let built_in = nnv_nn::embedded_sr();
         let has = |names: &[&str], scale: usize| {
             built_in
                 .iter()

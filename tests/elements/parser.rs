@@ -166,14 +166,12 @@ fn a_later_version_is_one_clear_error() {
         let (mut data, _) = stream(&[]);
         // The header's payload begins with the magic and the version; its checksum is made anew.
         let at = data.windows(4).position(|w| w == b"NNV1").unwrap();
-        let gstnnv::codec::bitstream::Peek::Sound(kind, payload) =
-            gstnnv::codec::bitstream::peek_unit(&data)
-        else {
+        let nnv_bitstream::Peek::Sound(kind, payload) = nnv_bitstream::peek_unit(&data) else {
             panic!("a unit begins the stream")
         };
         data[at + 4] = 99;
         let mut unit = Vec::new();
-        gstnnv::codec::bitstream::write_unit(&mut unit, kind, &data[payload.clone()]).unwrap();
+        nnv_bitstream::write_unit(&mut unit, kind, &data[payload.clone()]).unwrap();
         data.splice(..payload.end + 4, unit);
         let file = TempFile::with("later.nnv", &data);
         let outcome = decode(file.path(), "");

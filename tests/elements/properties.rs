@@ -318,7 +318,7 @@ fn a_bundle_that_cannot_be_written_to_works() {
 #[test]
 fn a_provider_that_cannot_run_is_an_error_not_a_fallback() {
     within(|| {
-        if gstnnv::nn::Provider::COMPILED.contains(&gstnnv::nn::Provider::TensorRt) {
+        if nnv_nn::Provider::COMPILED.contains(&nnv_nn::Provider::TensorRt) {
             return;
         }
         let error = start_error(&[("execution-provider", "tensorrt")]);

@@ -109,7 +109,7 @@ fn decoders_pass_notes_on_and_repair_is_told() {
 #[test]
 fn repair_hands_over_what_is_known() {
     within(|| {
-        let built_in = gstnnv::nn::embedded_sr();
+        let built_in = nnv_nn::embedded_sr();
         let both = ["repair", "deblock"]
             .iter()
             .all(|name| built_in.iter().any(|b| b.name == *name));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
-use gstnnv::codec::picture::{Picture, RawFormat};
+use nnv_format::picture::{Picture, RawFormat};
 
 /// Longest time for a test. They take seconds; machines may be busy.
 const LIMIT: Duration = Duration::from_secs(300);

@@ -208,7 +208,7 @@ def missed(tables: dict, networks: list[Network]) -> list[str]:
         lines += clip_targets(tables["clips"], n)
     absent = [b for b in TARGETS if b not in {n.bundle for n in networks}] + [b for b in ("compressed", "repair", "gan") if b not in {n.bundle for n in networks}]
     if absent:
-        lines.append(f"- No bundle yet (docs/decisions.md): {', '.join(f'`{b}`' for b in absent)}.")
+        lines.append(f"- No bundle yet (docs/decisions/next.md): {', '.join(f'`{b}`' for b in absent)}.")
     unmeasured = [n for n in networks if n.scale in (1, 2) and not tables["clips"].select(method=n.id)]
     if unmeasured:
         lines.append(f"- Not measured on coded clips yet: {', '.join(f'`{n.bundle}` x{n.scale}' for n in unmeasured)}.")

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Every limit of the format, each once: caps, properties, documents and checks refer to these.
+
+/// Largest width and height of a coded picture.
+pub const MAX_SIDE: u32 = 16384;
+/// Most luma samples of a picture that encoders of this project write, and that their decoders take
+/// unless told otherwise: memory is bounded by it.
+pub const MAX_SAMPLES: u64 = 8192 * 8192;
+/// Longest name of a bundle.
+pub const MAX_NAME: usize = 64;
+/// Most frames kept as references.
+pub const MAX_REFERENCES: u8 = 8;
+/// Longest mini-GOP.
+pub const MAX_MINI_GOP: u8 = 8;
+/// Most frames between two anchors.
+pub const MAX_BFRAMES: u8 = MAX_MINI_GOP - 1;
+/// Deepest level of a dyadic mini-GOP of the greatest length, anchors being at level 0.
+pub const DEEPEST_LEVEL: u8 = MAX_MINI_GOP.ilog2() as u8;
+/// Highest level that a frame header can state.
+pub const MAX_LEVEL: u8 = 7;
+/// Most independent streams of `y` in a frame.
+pub const MAX_Y_STREAMS: u8 = 8;
+/// Largest quantizer.
+pub const MAX_QUANTIZER: u8 = 63;
+/// Number of quantizers.
+pub const QUANTIZERS: usize = MAX_QUANTIZER as usize + 1;
+/// Largest presentation order number.
+pub const MAX_POC: u32 = (1 << 30) - 1;
+/// Most frames that one frame can release.
+pub const MAX_RELEASED: usize = 7;
+/// Longest payload of a unit: what four groups of seven bits can say.
+pub const MAX_PAYLOAD: usize = (1 << 28) - 1;
+
+/// Whether a picture of this size can be coded by this project: each side 1 to [`MAX_SIDE`], at most
+/// [`MAX_SAMPLES`] in all.
+///
+/// # Errors
+/// A sentence that says what is possible.
+pub fn check_size(width: u32, height: u32) -> Result<(), String> {
+    let sides = (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height);
+    if sides && u64::from(width) * u64::from(height) <= MAX_SAMPLES {
+        return Ok(());
+    }
+    Err(format!(
+        "a size of {width}x{height}: each side must be 1 to {MAX_SIDE}, and a picture may have at \
+         most {MAX_SAMPLES} samples (as 8192x8192 has); scale it down (videoscale)"
+    ))
+}

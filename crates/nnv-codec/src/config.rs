@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Configuration of encoder and decoder.
+
+use crate::encode::temporal_filter::REACH;
+use nnv_bitstream::StreamInfo;
+use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER, MAX_SAMPLES};
+
+/// Most frames to look ahead.
+pub const MAX_LOOKAHEAD: u8 = REACH;
+/// Most frames in one run of a network.
+pub const MAX_BATCH: u32 = nnv_nn::MAX_BATCH as u32;
+/// Smallest and largest bit rate, in bit/s.
+pub const BITRATES: std::ops::RangeInclusive<u64> = 1_000..=4_000_000_000;
+/// Smallest and largest decoder buffer, in ms.
+pub const VBV_MS: std::ops::RangeInclusive<u32> = 50..=60_000;
+
+/// How the encoder chooses quantizers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RateControl {
+    /// Constant quality: [`EncoderConfig::quantizer`] plus an offset by frame type.
+    Cq,
+    /// A mean bit rate over the stream, in bit/s.
+    Vbr {
+        /// Mean.
+        bitrate: u64,
+        /// Most over any second, or `None`.
+        max_bitrate: Option<u64>,
+    },
+    /// A constant bit rate within a decoder buffer.
+    Cbr {
+        /// Rate in bit/s.
+        bitrate: u64,
+        /// Size of the decoder's buffer in ms at that rate.
+        vbv_ms: u32,
+    },
+}
+
+/// What the encoder optimises for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tune {
+    /// Best squared error.
+    #[default]
+    Psnr,
+    /// Best structural similarity (MS-SSIM); needs a bundle that was trained for it.
+    Visual,
+    /// Every frame leaves before the next one comes in: no B frames, no batches of key frames.
+    ZeroLatency,
+}
+
+/// Encoding time against rate. The decoder's work is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum SpeedPreset {
+    /// Small motion search, symbols by a dead zone.
+    Fast,
+    /// Full motion search, symbols by rate and distortion.
+    #[default]
+    Medium,
+    /// Wider search, a second pass over the motion that knows the blocks to come, and a second look at the latents of inter
+    /// frames that knows what the first decodes to.
+    Slow,
+}
+
+/// Constants of the encoder that experiments tune, in one place. The stream format does not depend on them.
+///
+/// Offsets are in quantizer units, 12 of which double the step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tuning {
+    /// Offset of key frames that other frames are predicted from.
+    pub key: i8,
+    /// Offset of key frames that nothing is predicted from.
+    pub key_only: i8,
+    /// Offsets over the frames that follow a key frame in low-delay order, repeated. A frame with the lowest offset
+    /// serves as long-term reference.
+    pub low_delay: [i8; 4],
+    /// Offsets by level of a mini-GOP; level 0 is the anchor.
+    pub levels: [i8; 4],
+    /// How much the offsets of inter frames shrink where they inherit little from their references: by this share of them for
+    /// each octave that inter frames are too large next to their key frame. 0: not at all.
+    pub inheritance: f32,
+    /// Squared error, in squared steps, that one bit of the latent is worth.
+    pub lambda: f32,
+    /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain rounding).
+    pub round_up: f32,
+    /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0: the same quantizer everywhere.
+    pub adaptive_quantizer: f32,
+    /// Strength of the temporal filter by level of a mini-GOP, key frames and anchors first: the error of motion, in units of
+    /// what coding loses, that halves a neighbour's weight. 0: such frames are coded as they are.
+    pub temporal_filter: [f32; 4],
+    /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every six. 0: no ink.
+    pub ink: f32,
+    /// Scales the cost of a bit in motion search.
+    pub motion_lambda: f32,
+    /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
+    pub scene_cut: f32,
+    /// What is added to that right after a key frame; it fades over 24 frames.
+    pub scene_cut_near: f32,
+    /// A mini-GOP ends early when the changes of its frames add up to more than this.
+    pub mini_gop_change: f32,
+}
+
+impl Tuning {
+    /// Squared error of 10-bit samples that a bit of ink is worth at a quantizer.
+    pub fn worth_of_ink(&self, quantizer: u8) -> f32 {
+        self.ink * ((f32::from(quantizer) - 40.0) / 6.0).exp2()
+    }
+
+    /// The constants for what the encoder optimises for.
+    pub fn of(tune: Tune) -> Self {
+        let plain = Self::default();
+        match tune {
+            Tune::Psnr | Tune::ZeroLatency => plain,
+            // Structure is judged frame by frame: what a good reference keeps in quiet areas counts in each of them.
+            Tune::Visual => Self {
+                key: -16,
+                low_delay: [8, 5, 8, 0],
+                levels: [0, 11, 17, 23],
+                inheritance: 0.0,
+                lambda: 0.09,
+                adaptive_quantizer: 2.0,
+                ink: 2500.0,
+                ..plain
+            },
+        }
+    }
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            key: -12,
+            key_only: 0,
+            low_delay: [11, 7, 11, 0],
+            levels: [0, 10, 15, 20],
+            inheritance: 0.7,
+            lambda: 0.06,
+            round_up: 0.56,
+            adaptive_quantizer: 0.0,
+            temporal_filter: [10.0, 4.0, 1.5, 0.0],
+            ink: 1000.0,
+            motion_lambda: 1.2,
+            scene_cut: 0.82,
+            scene_cut_near: 0.12,
+            mini_gop_change: 0.8,
+        }
+    }
+}
+
+/// All settings of an encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EncoderConfig {
+    /// Size, bit depth, frame rate, colours: what the sequence header says about the pictures.
+    pub info: StreamInfo,
+    /// How quantizers are chosen.
+    pub rate_control: RateControl,
+    /// Quantizer of constant quality, and the first one of the other modes' search; 0..=63, lower is better.
+    pub quantizer: u8,
+    /// Least quantizer, offsets included.
+    pub min_quantizer: u8,
+    /// Greatest quantizer, offsets included.
+    pub max_quantizer: u8,
+    /// Most frames from one key frame to the next; 1 makes all frames key frames, 0 only the first and those asked for.
+    pub key_int_max: u32,
+    /// Frames between the anchors of a mini-GOP, 0..=7; 0 is low-delay order.
+    pub bframes: u8,
+    /// With B frames, frames behind a key frame or an anchor that are there before it is coded: its noise is filtered along
+    /// their motion.
+    pub lookahead: u8,
+    /// What to optimise for.
+    pub tune: Tune,
+    /// Encoding time against rate.
+    pub speed: SpeedPreset,
+    /// Most frames in one run of a network.
+    pub batch_size: u32,
+    /// Writes a checksum of each decoded frame.
+    pub frame_checksum: bool,
+    /// Threads of the encoder's own work (motion search, packing); 0 for as many as there are processors.
+    pub threads: u32,
+    /// Starts key frames at scene cuts.
+    pub scene_cut: bool,
+    /// Constants for experiments in place of those of the tune.
+    pub tuning: Option<Tuning>,
+}
+
+impl EncoderConfig {
+    /// The defaults for pictures described by `info`.
+    pub fn new(info: StreamInfo) -> Self {
+        Self {
+            info,
+            rate_control: RateControl::Cq,
+            quantizer: 28,
+            min_quantizer: 0,
+            max_quantizer: MAX_QUANTIZER,
+            key_int_max: 250,
+            bframes: 0,
+            lookahead: REACH,
+            tune: Tune::Psnr,
+            speed: SpeedPreset::Medium,
+            batch_size: 4,
+            frame_checksum: false,
+            threads: 0,
+            scene_cut: true,
+            tuning: None,
+        }
+    }
+
+    /// Checks all values.
+    ///
+    /// # Errors
+    /// The first [`ConfigError`] found; an encoder refuses such a configuration.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        use ConfigError as E;
+        self.info.validate().map_err(|e| E::Info(e.to_string()))?;
+        for (name, value) in [
+            ("quantizer", self.quantizer),
+            ("min-quantizer", self.min_quantizer),
+            ("max-quantizer", self.max_quantizer),
+        ] {
+            if value > MAX_QUANTIZER {
+                return Err(E::Quantizer { name, value });
+            }
+        }
+        if self.min_quantizer > self.max_quantizer {
+            return Err(E::QuantizerRange {
+                min: self.min_quantizer,
+                max: self.max_quantizer,
+            });
+        }
+        if self.bframes > MAX_BFRAMES {
+            return Err(E::Bframes(self.bframes));
+        }
+        if self.lookahead > MAX_LOOKAHEAD {
+            return Err(E::Lookahead(self.lookahead));
+        }
+        if !(1..=MAX_BATCH).contains(&self.batch_size) {
+            return Err(E::BatchSize(self.batch_size));
+        }
+        let bitrate = |bitrate: u64| {
+            if BITRATES.contains(&bitrate) {
+                Ok(())
+            } else {
+                Err(E::Bitrate(bitrate))
+            }
+        };
+        match self.rate_control {
+            RateControl::Cq => {}
+            RateControl::Vbr {
+                bitrate: mean,
+                max_bitrate,
+            } => {
+                bitrate(mean)?;
+                if let Some(max) = max_bitrate {
+                    bitrate(max)?;
+                    if max < mean {
+                        return Err(E::MaxBitrate { bitrate: mean, max });
+                    }
+                }
+            }
+            RateControl::Cbr {
+                bitrate: rate,
+                vbv_ms,
+            } => {
+                bitrate(rate)?;
+                if !VBV_MS.contains(&vbv_ms) {
+                    return Err(E::Vbv(vbv_ms));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The constants in force.
+    pub fn effective_tuning(&self) -> Tuning {
+        self.tuning.unwrap_or_else(|| Tuning::of(self.tune))
+    }
+
+    /// `bframes` as the tune allows.
+    pub fn effective_bframes(&self) -> u8 {
+        if self.tune == Tune::ZeroLatency || self.key_int_max == 1 {
+            0
+        } else {
+            self.bframes
+        }
+    }
+
+    /// `lookahead` where it serves anything.
+    pub fn effective_lookahead(&self) -> u8 {
+        if self.effective_bframes() == 0 || self.speed == SpeedPreset::Fast {
+            0
+        } else {
+            self.lookahead
+        }
+    }
+
+    /// `batch_size` as the tune allows.
+    pub fn effective_batch(&self) -> usize {
+        if self.tune == Tune::ZeroLatency {
+            1
+        } else {
+            self.batch_size as usize
+        }
+    }
+}
+
+/// Settings of a decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderConfig {
+    /// Shows a copy of the nearest frame where one is lost or damaged; otherwise such frames are errors.
+    pub conceal: bool,
+    /// Most frames in one run of a network.
+    pub batch_size: u32,
+    /// Each frame is wanted as soon as it can be decoded. Otherwise the decoder of a stream of nothing but key frames waits until
+    /// it has a batch of them (or the stream ends).
+    pub live: bool,
+    /// Threads of the decoder's own work; 0 for as many as there are processors.
+    pub threads: u32,
+    /// Streams with larger pictures (luma samples) are refused, which bounds the memory.
+    pub max_pixels: u64,
+}
+
+impl Default for DecoderConfig {
+    fn default() -> Self {
+        Self {
+            conceal: true,
+            batch_size: 4,
+            live: true,
+            threads: 0,
+            max_pixels: MAX_SAMPLES,
+        }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Size, depth, frame rate or colours.
+    #[error("unsupported video: {0}")]
+    Info(String),
+    /// A quantizer beyond the scale.
+    #[error("{name} is {value}, it must be 0 to {MAX_QUANTIZER}")]
+    Quantizer {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// The quantizers' range is empty.
+    #[error("min-quantizer {min} is above max-quantizer {max}")]
+    QuantizerRange {
+        /// Least.
+        min: u8,
+        /// Greatest.
+        max: u8,
+    },
+    /// Too many B frames.
+    #[error("bframes is {0}, it must be 0 to {MAX_BFRAMES}")]
+    Bframes(u8),
+    /// Too far ahead.
+    #[error("lookahead is {0}, it must be 0 to {MAX_LOOKAHEAD}")]
+    Lookahead(u8),
+    /// Batch of no or too many frames.
+    #[error("batch-size is {0}, it must be 1 to {MAX_BATCH}")]
+    BatchSize(u32),
+    /// A bit rate out of range.
+    #[error("a bit rate of {0} bit/s is out of range: {min} to {max} are possible", min = BITRATES.start(), max = BITRATES.end())]
+    Bitrate(u64),
+    /// The greatest rate is below the mean.
+    #[error("max-bitrate ({max} bit/s) is below bitrate ({bitrate} bit/s)")]
+    MaxBitrate {
+        /// Mean.
+        bitrate: u64,
+        /// Greatest.
+        max: u64,
+    },
+    /// A decoder buffer out of range.
+    #[error("a vbv buffer of {0} ms is out of range: {min} to {max} are possible", min = VBV_MS.start(), max = VBV_MS.end())]
+    Vbv(u32),
+}

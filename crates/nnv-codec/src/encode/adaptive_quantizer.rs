@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Which places of a key frame take a finer quantizer: the quiet ones, whose errors are seen.
+
+use nnv_format::picture::Plane;
+use nnv_format::quantizer_map::{MAP_UNIT, QuantizerMap, VALUES};
+
+/// Variance below which structure is not seen: that of 8-bit rounding and a little noise.
+const FLOOR: f32 = 15.0;
+/// Logarithm of the variance (with [`FLOOR`]) that gets the frame's own quantizer.
+const MIDDLE: f32 = 5.5;
+
+/// Chooses values by the variance of luma in blocks of 8×8: `strength` quantizers per octave of it.
+///
+/// `width` and `height`: places. The variance is what structural similarity divides errors by
+/// (Wang et al. 2004); x264's adaptive quantization follows its logarithm too.
+pub fn choose_map(luma: &Plane, width: usize, height: usize, strength: f32) -> QuantizerMap {
+    let variance = |x: usize, y: usize| {
+        let (mut sum, mut squares) = (0u32, 0u32);
+        for row in y..y + 8 {
+            for &v in &luma.row(row)[x..x + 8] {
+                sum += u32::from(v);
+                squares += u32::from(v) * u32::from(v);
+            }
+        }
+        // Samples have 10 bits; the variance is that of 8-bit ones.
+        let (sum, squares) = (f64::from(sum), f64::from(squares));
+        ((squares - sum * sum / 64.0) / 1024.0) as f32
+    };
+    let value = |x: usize, y: usize| {
+        let logs: f32 = [(0, 0), (8, 0), (0, 8), (8, 8)]
+            .iter()
+            .map(|&(dx, dy)| (variance(16 * x + dx, 16 * y + dy) + FLOOR).log2())
+            .sum();
+        let value = strength * (logs / 4.0 - MIDDLE) / f32::from(MAP_UNIT);
+        (value.round() as i32).clamp(*VALUES.start(), *VALUES.end()) as i8
+    };
+    let places = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    QuantizerMap::new(width, places.map(|(x, y)| value(x, y)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nnv_format::picture::Picture;
+
+    #[test]
+    fn quiet_places_get_finer_quantizers() {
+        let mut picture = Picture::new(64, 32).unwrap();
+        let luma = picture.plane_mut(0);
+        for y in 0..32 {
+            for (x, v) in luma.row_mut(y).iter_mut().enumerate() {
+                // Flat, faint stripes, strong stripes, noise-like checks.
+                let stripe = (x + y) % 2;
+                *v = 500 + [0, 8, 120, 400][x / 16] * stripe as u16;
+            }
+        }
+        let map = choose_map(picture.plane(0), 4, 2, 3.0);
+        assert_eq!(map.values()[..4], map.values()[4..]);
+        assert!(map.values()[..4].is_sorted(), "{:?}", map.values());
+        assert!(
+            map.values()[0] < 0 && map.values()[3] > 0,
+            "{:?}",
+            map.values()
+        );
+        assert!(!map.is_flat());
+        assert!(choose_map(picture.plane(0), 4, 2, 0.0).is_flat());
+    }
+}

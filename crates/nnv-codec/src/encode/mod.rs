@@ -1,0 +1,870 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The encoder: pictures in, access units out.
+//!
+//! ```no_run
+//! use nnv_codec::{config::EncoderConfig, encode::{Encoder, InputFrame}};
+//! # use {nnv_bitstream::StreamInfo, nnv_codec::error::CodecError, nnv_format::picture::Picture, nnv_nn::Model};
+//! # use std::sync::Arc;
+//! # fn encode(model: Arc<Model>, info: StreamInfo, pictures: Vec<Arc<Picture>>) -> Result<(), CodecError> {
+//! let mut encoder = Encoder::new(model, EncoderConfig::new(info))?;
+//! for (id, picture) in pictures.into_iter().enumerate() {
+//!     encoder.send(InputFrame::new(picture, id as u64))?;
+//!     while let Some(unit) = encoder.receive()? {
+//!         println!("frame {}: {} bytes", unit.id, unit.data.len());
+//!     }
+//! }
+//! encoder.finish()?;
+//! while let Some(unit) = encoder.receive()? { /* the rest */ }
+//! # Ok(()) }
+//! ```
+
+mod adaptive_quantizer;
+mod frame;
+mod inheritance;
+mod ink;
+pub mod motion;
+mod networks;
+pub mod planner;
+pub mod rate_control;
+mod rounding;
+mod scene_cut;
+mod step;
+pub(crate) mod temporal_filter;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use nnv_bitstream::{
+    ChromaFormat, ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, Rational,
+    SequenceHeader, UnitType, write_unit,
+};
+use nnv_cpu::parallel;
+use nnv_format::entropy;
+use nnv_format::grid::Grid;
+use nnv_format::motion::{MotionField, predict, temporal_distances};
+use nnv_format::picture::Picture;
+use nnv_format::quantizer_map::{HEADROOM, Quantisation};
+use nnv_format::references::{Coding, Reference, References};
+use nnv_format::tables::NetworkSet;
+use nnv_nn::{Cancel, InterItem, Model};
+
+use crate::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
+use crate::error::{CodecError, Result};
+use crate::stages::{Clock, StageTimes};
+use adaptive_quantizer::choose_map;
+pub use frame::{EncodedFrame, FrameStats, FrameSymbols, InputFrame};
+use inheritance::Inheritance;
+use motion::search::lambda_of_quantizer;
+use motion::{SearchEffort, SearchParams, search};
+use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
+use planner::{FrameFacts, GopPlanner, Group, PlannedFrame};
+use rate_control::{RateController, guess_key_bits};
+use scene_cut::SceneCut;
+use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
+
+/// Totals for the `stats` property.
+#[derive(Debug, Clone, Default)]
+pub struct EncoderStats {
+    /// Access units made.
+    pub frames: u64,
+    /// Key frames among them.
+    pub keys: u64,
+    /// Repeats among them.
+    pub repeats: u64,
+    /// Bytes made.
+    pub bytes: u64,
+    /// Sum of quantizers of coded frames.
+    pub quantizers: u64,
+    /// Time per stage.
+    pub times: StageTimes,
+}
+
+/// An inter frame on its way into the networks.
+struct Predicted {
+    field: Arc<MotionField>,
+    p: Vec<i16>,
+    d: Vec<i16>,
+    x: Vec<i16>,
+    times: StageTimes,
+}
+
+/// Encodes pictures of one size. Not bound to a thread; one thread at a time.
+#[derive(Debug)]
+pub struct Encoder {
+    model: Arc<Model>,
+    config: EncoderConfig,
+    coding: Coding,
+    header: SequenceHeader,
+    sequence_unit: Vec<u8>,
+    batch: usize,
+    threads: usize,
+    planner: GopPlanner,
+    scene: SceneCut,
+    rate: RateController,
+    inheritance: Inheritance,
+    references: References<Reference>,
+    /// Counts key frames.
+    gop: u8,
+    /// Presentation time of the last key frame in ns.
+    key_pts: Option<i64>,
+    /// Frames that wait for their turn, by input order.
+    waiting: BTreeMap<u64, InputFrame>,
+    next_index: u64,
+    last_picture: Option<Arc<Picture>>,
+    last_pts: Option<u64>,
+    /// Length of the last frame in s.
+    seconds: f64,
+    output: VecDeque<EncodedFrame>,
+    stats: EncoderStats,
+    cancel: Cancel,
+    finished: bool,
+    keep_symbols: bool,
+}
+
+impl Encoder {
+    /// An encoder for a validated configuration. Loads the model's encoder networks.
+    ///
+    /// # Errors
+    /// [`CodecError::Config`] for a bad configuration, [`CodecError::Nn`] when the networks cannot be loaded,
+    /// [`CodecError::Bitstream`] when the model's name cannot be written.
+    pub fn new(model: Arc<Model>, config: EncoderConfig) -> Result<Self> {
+        config.validate()?;
+        model.prepare_encoder()?;
+        let info = &config.info;
+        let grid = Grid::for_picture(info.width as usize, info.height as usize)?;
+        let bframes = config.effective_bframes();
+        let hash = model.hash();
+        let header = SequenceHeader {
+            bundle_name: model.name().to_string(),
+            bundle_hash: std::array::from_fn(|i| hash[i]),
+            width: info.width,
+            height: info.height,
+            crop: info.crop,
+            frame_rate: info.rate(),
+            pixel_aspect: Rational::new(info.pixel_aspect.0, info.pixel_aspect.1),
+            chroma_format: ChromaFormat::Yuv420,
+            bit_depth: info.bit_depth,
+            colorimetry: info.colorimetry,
+            mastering_display: info.mastering_display,
+            content_light: info.content_light,
+            gop: GopFacts {
+                max_reorder: bframes,
+                mini_gop: bframes + 1,
+                max_references: match (config.key_int_max, bframes) {
+                    (1, _) => 1,
+                    (_, 0) => 3,
+                    _ => 6,
+                },
+                key_interval: config.key_int_max.min(i32::MAX as u32),
+            },
+            key_streams: key_streams(grid),
+            inter_streams: inter_streams(grid),
+            checksums: config.frame_checksum,
+        };
+        let payload = header
+            .to_payload()
+            .map_err(|e| ConfigError::Info(e.to_string()))?;
+        let mut sequence_unit = Vec::new();
+        write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
+        let batch = config.effective_batch();
+        Ok(Self {
+            coding: Coding::new(
+                model.tables(NetworkSet::Key),
+                model.tables(NetworkSet::Inter),
+                grid,
+                &header,
+            ),
+            planner: GopPlanner::new(
+                bframes,
+                config.effective_lookahead(),
+                config.key_int_max,
+                batch,
+                config.effective_tuning(),
+            ),
+            scene: SceneCut::default(),
+            rate: RateController::new(&config),
+            inheritance: Inheritance::default(),
+            references: References::default(),
+            gop: u8::MAX,
+            key_pts: None,
+            waiting: BTreeMap::new(),
+            next_index: 0,
+            last_picture: None,
+            last_pts: None,
+            seconds: 1.0 / 30.0,
+            output: VecDeque::new(),
+            stats: EncoderStats::default(),
+            cancel: Cancel::new(),
+            finished: false,
+            keep_symbols: false,
+            threads: parallel::resolve(config.threads),
+            header,
+            sequence_unit,
+            batch,
+            model,
+            config,
+        })
+    }
+
+    /// The configuration, with the rates now in force.
+    pub fn config(&self) -> EncoderConfig {
+        EncoderConfig {
+            rate_control: self.rate.mode(),
+            ..self.config.clone()
+        }
+    }
+
+    /// The model in use.
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
+    /// Frames that go in before the first one comes out, less one.
+    pub fn latency_frames(&self) -> usize {
+        self.planner.latency()
+    }
+
+    /// The sequence header that stands before each key frame, for the caps' `streamheader`.
+    pub fn sequence_header(&self) -> Vec<u8> {
+        self.sequence_unit.clone()
+    }
+
+    /// A handle that aborts the work in progress from another thread.
+    pub fn cancel_handle(&self) -> Cancel {
+        self.cancel.clone()
+    }
+
+    /// Hands out the symbols of each frame with its statistics.
+    pub fn keep_symbols(&mut self, keep: bool) {
+        self.keep_symbols = keep;
+    }
+
+    /// Totals so far.
+    pub fn stats(&self) -> &EncoderStats {
+        &self.stats
+    }
+
+    /// Changes the bit rate (bit/s) from the next frame on. No effect with constant quality.
+    ///
+    /// # Errors
+    /// [`CodecError::Config`] for a rate out of range.
+    pub fn set_bitrate(&mut self, bitrate: u64) -> Result<()> {
+        let mut config = self.config();
+        match &mut config.rate_control {
+            RateControl::Cq => return Ok(()),
+            RateControl::Vbr {
+                bitrate: b,
+                max_bitrate,
+            } => {
+                *b = bitrate;
+                *max_bitrate = max_bitrate.map(|m| m.max(bitrate));
+            }
+            RateControl::Cbr { bitrate: b, .. } => *b = bitrate,
+        }
+        config.validate()?;
+        self.rate.set_bitrate(bitrate);
+        Ok(())
+    }
+
+    /// Changes the greatest bit rate (bit/s) from the next frame on; only variable bit rate has one.
+    ///
+    /// # Errors
+    /// [`CodecError::Config`] for a rate out of range or below the mean.
+    pub fn set_max_bitrate(&mut self, bitrate: Option<u64>) -> Result<()> {
+        let mut config = self.config();
+        if let RateControl::Vbr { max_bitrate, .. } = &mut config.rate_control {
+            *max_bitrate = bitrate;
+        }
+        config.validate()?;
+        self.rate.set_max_bitrate(bitrate);
+        Ok(())
+    }
+
+    /// Takes the next picture in order of presentation and codes what can be coded.
+    ///
+    /// # Errors
+    /// [`CodecError::Size`] for a picture of another size, [`CodecError::Finished`] after [`finish`](Self::finish),
+    /// [`CodecError::Nn`] when a network fails, [`CodecError::Cancelled`].
+    pub fn send(&mut self, frame: InputFrame) -> Result<()> {
+        if self.finished {
+            return Err(CodecError::Finished);
+        }
+        let (width, height) = (self.config.info.width, self.config.info.height);
+        if (frame.picture.width(), frame.picture.height()) != (width, height) {
+            return Err(CodecError::Size {
+                width,
+                height,
+                got_width: frame.picture.width(),
+                got_height: frame.picture.height(),
+            });
+        }
+        let repeat = self
+            .last_picture
+            .as_ref()
+            .is_some_and(|last| Arc::ptr_eq(last, &frame.picture) || last.is_equal(&frame.picture));
+        let ratio = if repeat {
+            Some(0.0)
+        } else {
+            self.scene.measure(&frame.picture.quarter_luma())
+        };
+        let scene_cut = self.config.scene_cut
+            && !repeat
+            && ratio.is_some_and(|ratio| {
+                SceneCut::is_cut(
+                    ratio,
+                    self.planner.distance(),
+                    &self.config.effective_tuning(),
+                )
+            });
+        self.last_picture = Some(frame.picture.clone());
+        let facts = FrameFacts {
+            force_key: frame.force_key,
+            scene_cut,
+            repeat,
+            novelty: ratio.unwrap_or(0.0),
+        };
+        self.waiting.insert(self.next_index, frame);
+        self.next_index += 1;
+        self.planner.push(facts);
+        self.code_ready()
+    }
+
+    /// The next access unit in coding order.
+    ///
+    /// # Errors
+    /// None now; room for work moved from `send`.
+    pub fn receive(&mut self) -> Result<Option<EncodedFrame>> {
+        Ok(self.output.pop_front())
+    }
+
+    /// Codes all waiting frames: the stream ends here.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send). After an error the encoder has to be [`reset`](Self::reset).
+    pub fn finish(&mut self) -> Result<()> {
+        self.planner.flush();
+        self.code_ready()?;
+        self.finished = true;
+        Ok(())
+    }
+
+    /// Drops everything that waits; the next frame is a key frame. Also clears a cancellation.
+    pub fn reset(&mut self) {
+        self.planner.reset();
+        self.scene.reset();
+        self.references.clear();
+        self.rate.forget_waiting();
+        self.waiting.clear();
+        self.last_pts = None;
+        self.output.clear();
+        self.last_picture = None;
+        self.finished = false;
+        self.cancel.reset();
+    }
+
+    fn code_ready(&mut self) -> Result<()> {
+        let strength = self.config.effective_tuning().inheritance;
+        while let Some(mut group) = self.planner.next_group() {
+            for plan in group.iter_mut().filter(|p| p.kind == FrameType::Inter) {
+                plan.offset = self.inheritance.scaled(plan.offset, strength);
+            }
+            self.code_group(&group)?;
+        }
+        Ok(())
+    }
+
+    fn code_group(&mut self, group: &Group) -> Result<()> {
+        for part in group.chunks(self.batch) {
+            let mut inputs = Vec::with_capacity(part.len());
+            for plan in part {
+                let input = self.waiting.remove(&plan.index).ok_or_else(|| {
+                    CodecError::Internal(format!("frame {} was planned but not sent", plan.index))
+                })?;
+                inputs.push(input);
+            }
+            let chosen: Vec<(u8, f64)> = part
+                .iter()
+                .zip(&inputs)
+                .map(|(plan, input)| self.choose_quantizer(plan, input))
+                .collect();
+            let quantizers: Vec<u8> = chosen.iter().map(|c| c.0).collect();
+            self.filter_noise(part, &mut inputs, &quantizers)?;
+            let coded = match part[0].kind {
+                FrameType::Repeat => part.iter().map(|_| Coded::default()).collect(),
+                FrameType::Key => self.code_keys(part, &inputs, &quantizers)?,
+                FrameType::Inter => self.code_inters(part, &inputs, &quantizers)?,
+            };
+            for (((plan, input), chosen), coded) in part.iter().zip(inputs).zip(chosen).zip(coded) {
+                self.emit(plan, input, chosen, coded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Filters frames along the motion of those that wait around them, as strongly as their level wants it.
+    fn filter_noise(
+        &mut self,
+        part: &[PlannedFrame],
+        inputs: &mut [InputFrame],
+        quantizers: &[u8],
+    ) -> Result<()> {
+        if self.config.effective_lookahead() == 0 {
+            return Ok(());
+        }
+        let mut clock = Clock::start();
+        let strengths = self.config.effective_tuning().temporal_filter;
+        // Frames behind the next key frame are of another scene, or may be.
+        let end = self.planner.key_ahead().unwrap_or(u64::MAX);
+        for ((plan, input), &quantizer) in part.iter().zip(inputs).zip(quantizers) {
+            let strength = strengths[usize::from(plan.level).min(strengths.len() - 1)];
+            if strength <= 0.0 || plan.kind == FrameType::Repeat || self.cancel.is_cancelled() {
+                continue;
+            }
+            let around = (1..=u64::from(REACH))
+                .flat_map(|d| [plan.index.checked_sub(d), plan.index.checked_add(d)])
+                .flatten()
+                .filter(|index| *index < end)
+                .filter_map(|index| {
+                    Some(Neighbour {
+                        picture: &self.waiting.get(&index)?.picture,
+                        distance: plan.index.abs_diff(index) as u32,
+                    })
+                });
+            let around: Vec<Neighbour> = around.take(NEIGHBOURS).collect();
+            if !around.is_empty() {
+                let picture =
+                    temporal_filter(&input.picture, &around, quantizer, strength, self.threads)?;
+                input.picture = Arc::new(picture);
+            }
+        }
+        clock.lap(&mut self.stats.times.filter);
+        Ok(())
+    }
+
+    /// How long a frame is shown, in s.
+    fn frame_seconds(&mut self, input: &InputFrame) -> f64 {
+        let last = std::mem::replace(&mut self.last_pts, input.pts);
+        let known = input
+            .duration
+            .filter(|d| *d > 0)
+            .map(|d| d as f64 / 1e9)
+            .or_else(|| {
+                self.config
+                    .info
+                    .frame_rate
+                    .map(|(n, d)| f64::from(d) / f64::from(n))
+            })
+            .or_else(|| {
+                let step = input.pts?.checked_sub(last?)?;
+                (step > 0).then_some(step as f64 / 1e9)
+            });
+        // Longer pauses would let the rate control save up what it then spends at once.
+        self.seconds = known.unwrap_or(self.seconds).clamp(1e-4, 1.0);
+        self.seconds
+    }
+
+    fn choose_quantizer(&mut self, plan: &PlannedFrame, input: &InputFrame) -> (u8, f64) {
+        let seconds = self.frame_seconds(input);
+        if plan.kind == FrameType::Key && !self.rate.is_constant_quality() {
+            let at = f64::from(self.config.quantizer);
+            let bits = guess_key_bits(&input.picture, at);
+            self.rate.hint_key(at, bits);
+        }
+        let q = self.rate.quantizer(plan.class(), plan.offset, seconds);
+        (q, seconds)
+    }
+
+    /// How frames go through the networks.
+    fn pass(&self) -> Pass<'_> {
+        Pass {
+            model: &self.model,
+            config: &self.config,
+            grid: self.coding.grid,
+            threads: self.threads,
+            cancel: &self.cancel,
+            keep_symbols: self.keep_symbols,
+        }
+    }
+
+    /// What may be ink in each picture; `predicted`: packed predictions of inter frames.
+    fn find_ink(
+        &self,
+        sources: &[&Picture],
+        predicted: Option<&[Predicted]>,
+        quantizers: &[u8],
+    ) -> Result<Vec<Option<ink::Candidate>>> {
+        let tuning = self.config.effective_tuning();
+        let wanted = tuning.ink > 0.0 && self.config.speed != SpeedPreset::Fast;
+        let found = parallel::map(self.threads, sources.len(), |i| {
+            if !wanted {
+                return Ok(None);
+            }
+            let prediction = predicted.map(|p| self.pass().unpack(&p[i].p)).transpose()?;
+            let worth = tuning.worth_of_ink(quantizers[i]);
+            Ok(ink::find(sources[i], prediction, worth))
+        });
+        found.into_iter().collect()
+    }
+
+    fn code_keys(
+        &mut self,
+        plans: &[PlannedFrame],
+        inputs: &[InputFrame],
+        quantizers: &[u8],
+    ) -> Result<Vec<Coded>> {
+        let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
+        let found = self.find_ink(&sources, None, quantizers)?;
+        let measure = found.iter().any(Option::is_some);
+        let mut coded = self.run_keys(&sources, quantizers, measure)?;
+        let found = ink::prune(found, &sources, &coded, self.threads);
+        if found.iter().any(Option::is_some) {
+            let layers = ink::code(found, &sources, self.threads)?;
+            let papers: Vec<&Picture> = (layers.iter().zip(&sources))
+                .map(|(layer, source)| layer.as_ref().map_or(*source, |l| &l.paper))
+                .collect();
+            let under = self.run_keys(&papers, quantizers, false)?;
+            coded = ink::choose(layers, &sources, coded, under);
+        }
+        Ok(coded
+            .into_iter()
+            .zip(plans)
+            .map(|(coded, plan)| coded.into_coded(plan.level, None))
+            .collect())
+    }
+
+    /// Networks and entropy coding of key frames, with maps of quantizers where the tune wants them.
+    fn run_keys(
+        &mut self,
+        pictures: &[&Picture],
+        quantizers: &[u8],
+        measure: bool,
+    ) -> Result<Vec<Outcome>> {
+        let (grid, threads, pass) = (self.coding.grid, self.threads, self.pass());
+        let mut times = StageTimes::default();
+        let mut clock = Clock::start();
+        let x = parallel::map(threads, pictures.len(), |i| pass.pack(pictures[i]));
+        let x = x.into_iter().collect::<Result<Vec<_>>>()?;
+        clock.lap(&mut times.pack);
+        let strength = self.config.effective_tuning().adaptive_quantizer;
+        let maps = parallel::map(threads, pictures.len(), |i| {
+            (strength > 0.0)
+                .then(|| choose_map(pictures[i].luma(), grid.w16(), grid.h16(), strength))
+                .filter(|map| !map.is_flat())
+        });
+        let mut batch = self.model.key_batch(grid, quantizers)?;
+        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
+            batch.raise_scales(i, HEADROOM);
+        }
+        let tables = self.model.tables(NetworkSet::Key);
+        let frames = (x.iter().zip(quantizers).zip(&maps))
+            .map(|((x, &q), map)| {
+                Ok(Frame {
+                    x,
+                    steps: Quantisation::new(tables, q, map.as_ref()),
+                    start: Start {
+                        symbols: self.coding.fresh(NetworkSet::Key)?,
+                        motion: None,
+                    },
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut coded = pass.run(&batch, frames, measure, &mut times)?;
+        for (coded, map) in coded.iter_mut().zip(&maps) {
+            coded.map = map.as_ref().map(|map| {
+                let mut coder = entropy::Encoder::new();
+                map.encode(&mut coder);
+                coder.finish()
+            });
+        }
+        drop(batch);
+        self.stats.times.add(&times);
+        Ok(coded)
+    }
+
+    fn code_inters(
+        &mut self,
+        plans: &[PlannedFrame],
+        inputs: &[InputFrame],
+        quantizers: &[u8],
+    ) -> Result<Vec<Coded>> {
+        let refs = plans
+            .iter()
+            .map(|plan| {
+                let get = |poc: Option<u32>| {
+                    poc.map(|poc| {
+                        self.references.get(poc).cloned().ok_or_else(|| {
+                            CodecError::Internal(format!("frame {poc} is no reference any more"))
+                        })
+                    })
+                    .transpose()
+                };
+                let ref0 = get(plan.ref0)?
+                    .ok_or_else(|| CodecError::Internal("an inter frame without reference".into()));
+                Ok((ref0?, get(plan.ref1)?))
+            })
+            .collect::<Result<Vec<(Reference, Option<Reference>)>>>()?;
+        // A batch shares the threads among its frames; one frame alone takes them all.
+        let inner = self.threads.div_ceil(plans.len());
+        let predict = |encoder: &Self, i: usize, searched: &Picture, coded: &Picture| {
+            let (ref0, ref1) = &refs[i];
+            let (plan, q) = (&plans[i], quantizers[i]);
+            encoder.predict_frame(plan, searched, coded, q, ref0, ref1.as_ref(), inner)
+        };
+        let predicted = parallel::map(self.threads, plans.len(), |i| {
+            predict(self, i, &inputs[i].picture, &inputs[i].picture)
+        });
+        let mut predicted = predicted.into_iter().collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
+        let found = self.find_ink(&sources, Some(&predicted), quantizers)?;
+        let measure = found.iter().any(Option::is_some);
+        let mut coded = self.run_inters(&refs, &predicted, quantizers, measure)?;
+        let found = ink::prune(found, &sources, &coded, self.threads);
+        if found.iter().any(Option::is_some) {
+            let layers = ink::code(found, &sources, self.threads)?;
+            let again = parallel::map(self.threads, plans.len(), |i| {
+                let Some(inked) = &layers[i] else {
+                    return Ok(None);
+                };
+                let searched = inked.searched(sources[i], &refs[i].0.picture);
+                let mut again = predict(self, i, &searched, &inked.paper)?;
+                inked.layer.ground(&mut again.p, &mut again.d);
+                Ok(Some(again))
+            });
+            let again = again.into_iter().collect::<Result<Vec<_>>>()?;
+            for (first, again) in predicted.iter_mut().zip(again) {
+                if let Some(again) = again {
+                    *first = again;
+                }
+            }
+            let under = self.run_inters(&refs, &predicted, quantizers, false)?;
+            coded = ink::choose(layers, &sources, coded, under);
+        }
+        Ok(coded
+            .into_iter()
+            .zip(plans.iter().zip(&refs))
+            .map(|(coded, (plan, (ref0, ref1)))| {
+                coded.into_coded(plan.level, Some(context_source(ref0, ref1.as_ref())))
+            })
+            .collect())
+    }
+
+    /// Networks and entropy coding of predicted frames.
+    fn run_inters(
+        &mut self,
+        refs: &[(Reference, Option<Reference>)],
+        predicted: &[Predicted],
+        quantizers: &[u8],
+        measure: bool,
+    ) -> Result<Vec<Outcome>> {
+        let mut times = StageTimes::default();
+        predicted.iter().for_each(|p| times.add(&p.times));
+        let items: Vec<InterItem> = predicted
+            .iter()
+            .zip(quantizers)
+            .map(|(p, &quantizer)| InterItem {
+                quantizer,
+                p: &p.p,
+                d: &p.d,
+            })
+            .collect();
+        let batch = self.model.inter_batch(self.coding.grid, &items)?;
+        let tables = self.model.tables(NetworkSet::Inter);
+        let frames = (refs.iter().zip(predicted).zip(quantizers))
+            .map(|(((ref0, ref1), p), &quantizer)| {
+                let from = match context_source(ref0, ref1.as_ref()) {
+                    ContextSource::Tables => None,
+                    ContextSource::Ref0 => ref0.contexts.as_deref(),
+                    ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
+                };
+                let (symbols, contexts) = match from {
+                    Some(c) => (c.symbols.clone(), c.motion.clone()),
+                    None => (self.coding.fresh(NetworkSet::Inter)?, Default::default()),
+                };
+                Ok(Frame {
+                    x: &p.x,
+                    steps: Quantisation::new(tables, quantizer, None),
+                    start: Start {
+                        symbols,
+                        motion: Some((&p.field, ref0.field.as_deref(), contexts)),
+                    },
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut coded = self.pass().run(&batch, frames, measure, &mut times)?;
+        for (coded, p) in coded.iter_mut().zip(predicted) {
+            coded.field = Some(p.field.clone());
+        }
+        drop(batch);
+        self.stats.times.add(&times);
+        Ok(coded)
+    }
+
+    /// Motion search for one picture and compensation, for the networks to code another.
+    #[allow(clippy::too_many_arguments)]
+    fn predict_frame(
+        &self,
+        plan: &PlannedFrame,
+        searched: &Picture,
+        coded: &Picture,
+        quantizer: u8,
+        ref0: &Reference,
+        ref1: Option<&Reference>,
+        threads: usize,
+    ) -> Result<Predicted> {
+        if self.cancel.is_cancelled() {
+            return Err(CodecError::Cancelled);
+        }
+        let mut times = StageTimes::default();
+        let mut clock = Clock::start();
+        let distances = temporal_distances(plan.poc, plan.ref0, plan.ref1);
+        let second = ref1.unwrap_or(ref0);
+        let params = SearchParams {
+            lambda: lambda_of_quantizer(quantizer) * self.config.effective_tuning().motion_lambda,
+            effort: match self.config.speed {
+                SpeedPreset::Fast => SearchEffort::Fast,
+                SpeedPreset::Medium => SearchEffort::Medium,
+                SpeedPreset::Slow => SearchEffort::Slow,
+            },
+            threads,
+            distances,
+        };
+        let pictures = [&*ref0.picture, &*second.picture];
+        let field = search(searched, pictures, ref0.field.as_deref(), &params)?;
+        clock.lap(&mut times.search);
+        let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
+        clock.lap(&mut times.predict);
+        let len = self.coding.grid.picture_len();
+        let (mut p, mut d) = (vec![0; len], vec![0; len]);
+        prediction.pack(&mut p, &mut d)?;
+        let x = self.pass().pack(coded)?;
+        clock.lap(&mut times.pack);
+        Ok(Predicted {
+            field: Arc::new(field),
+            p,
+            d,
+            x,
+            times,
+        })
+    }
+
+    /// Writes a coded frame as an access unit and keeps it as reference.
+    fn emit(
+        &mut self,
+        plan: &PlannedFrame,
+        input: InputFrame,
+        (quantizer, seconds): (u8, f64),
+        coded: Coded,
+    ) -> Result<()> {
+        let key = plan.kind == FrameType::Key;
+        if key {
+            self.gop = self.gop.wrapping_add(1);
+            self.references.clear();
+        }
+        let internal = || CodecError::Internal("a frame without reference".into());
+        let base = match plan.kind {
+            FrameType::Key => FrameHeader::key(self.gop, quantizer),
+            FrameType::Inter => {
+                let ref0 = plan.ref0.ok_or_else(internal)?;
+                FrameHeader::inter(self.gop, plan.poc, quantizer, ref0, plan.ref1)
+            }
+            FrameType::Repeat => {
+                FrameHeader::repeat(self.gop, plan.poc, plan.ref0.ok_or_else(internal)?)
+            }
+        };
+        let checksum = coded
+            .reference
+            .as_ref()
+            .filter(|_| self.config.frame_checksum)
+            .map(|r| r.picture.checksum());
+        let mut header = FrameHeader {
+            level: plan.level,
+            keep: plan.keep,
+            released: plan.released.clone(),
+            contexts: coded.contexts.unwrap_or(ContextSource::Tables),
+            pts: input.pts.and_then(|v| i64::try_from(v).ok()),
+            duration: input.duration.filter(|d| *d <= i64::MAX as u64),
+            checksum,
+            quantizer_map: coded.map.is_some(),
+            ink: coded.ink.is_some(),
+            ..base
+        };
+        if key {
+            self.key_pts = header.pts;
+        }
+        // A dozen bytes of each frame, a quarter of the quiet ones.
+        header.omit_times(self.header.frame_rate, self.key_pts);
+        let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
+        let latent_bytes = y.iter().map(|y| y.len()).sum();
+        let streams = self.header.y_streams(header.frame_type);
+        let payload = FramePayload {
+            header,
+            map: coded.map.as_deref().unwrap_or_default(),
+            ink: coded.ink.as_deref().unwrap_or_default(),
+            side: &coded.side,
+            z: &coded.z,
+            y,
+        }
+        .to_payload(streams)?;
+        let mut data = if key {
+            self.sequence_unit.clone()
+        } else {
+            Vec::new()
+        };
+        write_unit(&mut data, UnitType::Frame, &payload)?;
+        self.rate.update(
+            plan.class(),
+            plan.offset,
+            quantizer,
+            8 * data.len() as u64,
+            seconds,
+        );
+        self.inheritance.coded(plan.kind, quantizer, data.len());
+        let stats = FrameStats {
+            reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
+            symbols: coded.symbols,
+            motion_bytes: coded.side.len(),
+            hyper_bytes: coded.z.len(),
+            latent_bytes,
+            ink_bytes: coded.ink.as_ref().map_or(0, Vec::len),
+        };
+        let totals = &mut self.stats;
+        totals.frames += 1;
+        totals.keys += u64::from(key);
+        totals.repeats += u64::from(plan.kind == FrameType::Repeat);
+        totals.bytes += data.len() as u64;
+        totals.quantizers += u64::from(quantizer);
+        if let Some(reference) = coded.reference.filter(|_| plan.keep) {
+            self.references.keep(plan.poc, reference);
+        }
+        self.references.release(&plan.released);
+        self.output.push_back(EncodedFrame {
+            id: input.id,
+            data,
+            key,
+            kind: plan.kind,
+            poc: plan.poc,
+            level: plan.level,
+            quantizer,
+            is_reference: plan.keep,
+            stats,
+        });
+        Ok(())
+    }
+}
+
+/// Independent streams of `y` in inter frames: enough for decoders with many cores, few enough not to cost rate.
+fn inter_streams(grid: Grid) -> u8 {
+    let streams: usize = match grid.h16() * grid.w16() {
+        0..600 => 1,
+        600..3000 => 2,
+        3000..9000 => 4,
+        _ => 8,
+    };
+    streams.min(grid.h16()) as u8
+}
+
+/// Independent streams of `y` in key frames. Each learns its probabilities anew, and key frames are few, or whole ones
+/// are decoded side by side.
+fn key_streams(grid: Grid) -> u8 {
+    inter_streams(grid).div_ceil(2)
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Run-time choice between plain code and the same code compiled for AVX2.
+
+/// Defines a function that runs `$body`, compiled for AVX2 where the processor has it.
+///
+/// `$body` must be `#[inline(always)]`. Both ways give one result: integers are exact, and the compiler neither reorders
+/// nor fuses operations on floats.
+#[macro_export]
+macro_rules! with_avx2 {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $(#[$meta])*
+        $vis fn $name($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn vectorised($($arg: $ty),*) $(-> $ret)? {
+                    $body($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has the feature that the function was compiled for.
+                    return unsafe { vectorised($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+pub use with_avx2;
+
+/// Sum of the absolute coefficients of an 8×8 Hadamard transform, divided by 4 (about the scale of
+/// a sum of absolute differences). Differences must stay within ±1023.
+///
+/// Written with SSE2, which every x86-64 processor has: the compiler alone transposes word by word.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn hadamard8(m: &[[i16; 8]; 8]) -> u32 {
+    use std::arch::x86_64::*;
+    // SAFETY: both types are 16 bytes in which every bit pattern is valid, and SSE2 is there.
+    unsafe {
+        let mut r: [__m128i; 8] = m.map(|row| std::mem::transmute::<[i16; 8], __m128i>(row));
+        let butterflies = |r: &mut [__m128i; 8], step: usize| {
+            let s = *r;
+            for i in 0..8 {
+                r[i] = if i & step == 0 {
+                    _mm_add_epi16(s[i], s[i + step])
+                } else {
+                    _mm_sub_epi16(s[i - step], s[i])
+                };
+            }
+        };
+        butterflies(&mut r, 1);
+        butterflies(&mut r, 2);
+        butterflies(&mut r, 4);
+        for _ in 0..3 {
+            let s = r;
+            for i in 0..4 {
+                r[2 * i] = _mm_unpacklo_epi16(s[i], s[i + 4]);
+                r[2 * i + 1] = _mm_unpackhi_epi16(s[i], s[i + 4]);
+            }
+        }
+        butterflies(&mut r, 1);
+        butterflies(&mut r, 2);
+        // |a + b| + |a - b| = 2 max(|a|, |b|): saves the last stage, which would not fit 16 bits.
+        let zero = _mm_setzero_si128();
+        let abs = |v: __m128i| _mm_max_epi16(v, _mm_sub_epi16(zero, v));
+        let ones = _mm_set1_epi16(1);
+        let mut sum = zero;
+        for i in 0..4 {
+            let largest = _mm_max_epi16(abs(r[i]), abs(r[i + 4]));
+            sum = _mm_add_epi32(sum, _mm_madd_epi16(largest, ones));
+        }
+        let sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0b01_00_11_10));
+        let sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0b10_11_00_01));
+        (_mm_cvtsi128_si32(sum) as u32).div_ceil(2)
+    }
+}
+
+/// Sum of the absolute coefficients of an 8×8 Hadamard transform, divided by 4 (about the scale of
+/// a sum of absolute differences). Differences must stay within ±1023.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub fn hadamard8(m: &[[i16; 8]; 8]) -> u32 {
+    let mut m = *m;
+    let butterflies = |m: &mut [[i16; 8]; 8], step: usize| {
+        for i in (0..8).filter(|i| i & step == 0) {
+            let (a, b) = (m[i], m[i + step]);
+            for k in 0..8 {
+                m[i][k] = a[k] + b[k];
+                m[i + step][k] = a[k] - b[k];
+            }
+        }
+    };
+    for step in [1, 2, 4] {
+        butterflies(&mut m, step);
+    }
+    let s = m;
+    let mut m: [[i16; 8]; 8] = std::array::from_fn(|i| std::array::from_fn(|k| s[k][i]));
+    butterflies(&mut m, 1);
+    butterflies(&mut m, 2);
+    // |a + b| + |a - b| = 2 max(|a|, |b|): saves the last stage, which would not fit 16 bits.
+    let largest = |i: usize, k: usize| m[i][k].unsigned_abs().max(m[i + 4][k].unsigned_abs());
+    let sum: u32 = (0..32).map(|i| u32::from(largest(i / 8, i % 8))).sum();
+    sum.div_ceil(2)
+}
+
+/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results fit
+/// 16 bits; `row(k)` gives the words for tap `k`.
+///
+/// Written with SSE2, whose multiplication takes pairs: half the work of what the compiler makes.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub fn weighted8<const T: usize, const SHIFT: i32>(
+    row: impl Fn(usize) -> [i16; 8],
+    taps: &[i16; T],
+) -> [i16; 8] {
+    use std::arch::x86_64::*;
+    // SAFETY: both types are 16 bytes in which every bit pattern is valid, and SSE2 is there.
+    unsafe {
+        let load = |k: usize| std::mem::transmute::<[i16; 8], __m128i>(row(k));
+        let (mut low, mut high) = (_mm_setzero_si128(), _mm_setzero_si128());
+        for k in (0..T).step_by(2) {
+            let pair = i32::from(taps[k + 1]) << 16 | i32::from(taps[k] as u16);
+            let (a, b, pair) = (load(k), load(k + 1), _mm_set1_epi32(pair));
+            low = _mm_add_epi32(low, _mm_madd_epi16(_mm_unpacklo_epi16(a, b), pair));
+            high = _mm_add_epi32(high, _mm_madd_epi16(_mm_unpackhi_epi16(a, b), pair));
+        }
+        let packed = _mm_packs_epi32(_mm_srai_epi32::<SHIFT>(low), _mm_srai_epi32::<SHIFT>(high));
+        std::mem::transmute(packed)
+    }
+}
+
+/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results fit
+/// 16 bits; `row(k)` gives the words for tap `k`.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub fn weighted8<const T: usize, const SHIFT: i32>(
+    row: impl Fn(usize) -> [i16; 8],
+    taps: &[i16; T],
+) -> [i16; 8] {
+    let mut sum = [0i32; 8];
+    for k in 0..T {
+        let s = row(k);
+        for i in 0..8 {
+            sum[i] += i32::from(taps[k]) * i32::from(s[i]);
+        }
+    }
+    sum.map(|v| (v >> SHIFT) as i16)
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Proves which crate may know what (ARCHITECTURE.md): GStreamer belongs to the plugin, `ort` to nnv-nn.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+failed=0
+
+# forbid CRATE PATTERN WHAT: no normal dependency of CRATE, however deep, matches.
+forbid() {
+  local found
+  found=$(cargo tree --locked --offline -e normal --prefix none -p "$1" | grep -E "$2" | sort -u)
+  if [ -n "$found" ]; then
+    printf '%s must not know %s, but depends on:\n%s\n' "$1" "$3" "$found"
+    failed=1
+  fi
+}
+
+for manifest in crates/*/Cargo.toml; do
+  crate=$(basename "$(dirname "$manifest")")
+  forbid "$crate" '^(gstreamer|glib|gio|gobject)' GStreamer
+  # Directly: through nnv-nn everybody above has it.
+  if [ "$crate" != nnv-nn ] && grep -qE '^ort( |\.|=)' "$manifest"; then
+    echo "$crate names ort; only nnv-nn may"
+    failed=1
+  fi
+done
+for crate in nnv-bitstream nnv-format nnv-cpu nnv-h264; do
+  forbid "$crate" '^(ort|ort-sys|nnv-nn|nnv-codec|nnv-sr) ' 'networks and coders'
+done
+forbid nnv-bitstream '^nnv-(format|cpu|h264) ' 'other crates of this project'
+if grep -rqE '\bort::' --include='*.rs' src crates/*/src --exclude-dir=onnxruntime; then
+  echo "ort is named outside crates/nnv-nn/src/onnxruntime:"
+  grep -rnE '\bort::' --include='*.rs' src crates/*/src --exclude-dir=onnxruntime
+  failed=1
+fi
+[ "$failed" = 0 ] && echo "floors: as ARCHITECTURE.md says"
+exit "$failed"

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Caps and what the codec makes of them.
+
+use gst::prelude::*;
+use nnv_bitstream::limits::MAX_SIDE;
+use nnv_bitstream::{Colorimetry, ContentLight, MasteringDisplay, StreamInfo, VideoRange};
+use nnv_format::picture::RawFormat;
+
+/// Media type of the streams.
+pub const MEDIA_TYPE: &str = "video/x-nnv";
+
+/// Raw formats, best first.
+pub const RAW_FORMATS: [gst_video::VideoFormat; 4] = [
+    gst_video::VideoFormat::I420,
+    gst_video::VideoFormat::Nv12,
+    gst_video::VideoFormat::I42010le,
+    gst_video::VideoFormat::P01010le,
+];
+
+/// The codec's name of a raw format.
+pub fn raw_format(format: gst_video::VideoFormat) -> Option<RawFormat> {
+    Some(match format {
+        gst_video::VideoFormat::I420 => RawFormat::I420,
+        gst_video::VideoFormat::Nv12 => RawFormat::Nv12,
+        gst_video::VideoFormat::I42010le => RawFormat::I42010Le,
+        gst_video::VideoFormat::P01010le => RawFormat::P01010Le,
+        _ => return None,
+    })
+}
+
+/// Template caps of raw video on either side of the codec.
+pub fn raw_caps() -> gst::Caps {
+    gst_video::VideoCapsBuilder::new()
+        .format_list(RAW_FORMATS)
+        .width_range(1..=MAX_SIDE as i32)
+        .height_range(1..=MAX_SIDE as i32)
+        .build()
+}
+
+/// Template caps of streams that are cut into access units.
+pub fn parsed_caps() -> gst::Caps {
+    gst::Caps::builder(MEDIA_TYPE)
+        .field("stream-format", "byte-stream")
+        .field("alignment", "au")
+        .field("parsed", true)
+        .build()
+}
+
+/// `streamheader` of the caps.
+fn stream_header(header: &[u8]) -> gst::Array {
+    let mut buffer = gst::Buffer::from_slice(header.to_vec());
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_flags(gst::BufferFlags::HEADER);
+    }
+    gst::Array::new([buffer])
+}
+
+/// The bytes of `streamheader` in caps; empty where there is none.
+pub fn stream_header_of(caps: &gst::StructureRef) -> Vec<u8> {
+    let mut header = Vec::new();
+    if let Ok(array) = caps.get::<gst::ArrayRef>("streamheader") {
+        for value in array.as_slice() {
+            if let Ok(buffer) = value.get::<gst::Buffer>()
+                && let Ok(map) = buffer.map_readable()
+            {
+                header.extend_from_slice(&map);
+            }
+        }
+    }
+    header
+}
+
+/// Size of the shown pictures: what the stream codes, less what it says to cut off.
+pub fn shown_size(info: &StreamInfo) -> (u32, u32) {
+    let crop = &info.crop;
+    // Sequence headers with larger crops are refused.
+    (
+        info.width.saturating_sub(crop.left + crop.right),
+        info.height.saturating_sub(crop.top + crop.bottom),
+    )
+}
+
+/// A fraction as caps hold it. They hold signed numbers; what does not fit is not a rate or an aspect that exists.
+pub fn fraction((n, d): (u32, u32)) -> Option<gst::Fraction> {
+    Some(gst::Fraction::new(
+        i32::try_from(n).ok()?,
+        i32::try_from(d).ok().filter(|d| *d > 0)?,
+    ))
+}
+
+/// Caps of a stream: everything that its sequence header says and caps have a field for.
+pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
+    let (width, height) = shown_size(info);
+    let mut builder = gst::Caps::builder(MEDIA_TYPE)
+        .field("stream-format", "byte-stream")
+        .field("alignment", "au")
+        .field("parsed", true)
+        .field("width", width as i32)
+        .field("height", height as i32)
+        .field(
+            "framerate",
+            info.frame_rate
+                .and_then(fraction)
+                .unwrap_or(gst::Fraction::new(0, 1)),
+        )
+        .field(
+            "pixel-aspect-ratio",
+            fraction(info.pixel_aspect).unwrap_or(gst::Fraction::new(1, 1)),
+        )
+        .field("chroma-format", "4:2:0")
+        .field("bit-depth-luma", u32::from(info.bit_depth))
+        .field("bit-depth-chroma", u32::from(info.bit_depth))
+        .field(
+            "profile",
+            if info.bit_depth > 8 {
+                "main-10"
+            } else {
+                "main"
+            },
+        )
+        .field("streamheader", stream_header(header));
+    if let Some(colorimetry) = colorimetry(&info.colorimetry) {
+        builder = builder.field("colorimetry", colorimetry.to_string());
+    }
+    if let Some(site) = chroma_site(&info.colorimetry) {
+        builder = builder.field("chroma-site", site.to_str());
+    }
+    let mut caps = builder.build();
+    add_hdr(info, caps.make_mut());
+    caps
+}
+
+/// GStreamer's view of H.273 code points; `None` where nothing is specified.
+pub fn colorimetry(c: &Colorimetry) -> Option<gst_video::VideoColorimetry> {
+    if (c.primaries, c.transfer, c.matrix, c.range) == (2, 2, 2, VideoRange::Unspecified) {
+        return None;
+    }
+    Some(gst_video::VideoColorimetry::new(
+        match c.range {
+            VideoRange::Full => gst_video::VideoColorRange::Range0_255,
+            VideoRange::Limited => gst_video::VideoColorRange::Range16_235,
+            VideoRange::Unspecified => gst_video::VideoColorRange::Unknown,
+        },
+        gst_video::VideoColorMatrix::from_iso(u32::from(c.matrix)),
+        gst_video::VideoTransferFunction::from_iso(u32::from(c.transfer)),
+        gst_video::VideoColorPrimaries::from_iso(u32::from(c.primaries)),
+    ))
+}
+
+/// Chroma sample locations of H.273 by number, 0 first; GStreamer has no names for the last two.
+const CHROMA_SITES: [gst_video::VideoChromaSite; 4] = [
+    gst_video::VideoChromaSite::MPEG2,
+    gst_video::VideoChromaSite::JPEG,
+    gst_video::VideoChromaSite::COSITED,
+    gst_video::VideoChromaSite::V_COSITED,
+];
+
+/// GStreamer's view of the chroma location; `None` where it is not specified.
+pub fn chroma_site(c: &Colorimetry) -> Option<gst_video::VideoChromaSite> {
+    CHROMA_SITES.get(usize::from(c.chroma_site?)).copied()
+}
+
+/// Adds the HDR fields to caps.
+pub fn add_hdr(info: &StreamInfo, caps: &mut gst::CapsRef) {
+    type Coordinate = gst_video::VideoMasteringDisplayInfoCoordinate;
+    if let Some(m) = info.mastering_display {
+        let point =
+            |[x, y]: [u16; 2]| Coordinate::new(f32::from(x) / 50_000.0, f32::from(y) / 50_000.0);
+        gst_video::VideoMasteringDisplayInfo::new(
+            m.primaries.map(point),
+            point(m.white_point),
+            m.max_luminance,
+            m.min_luminance,
+        )
+        .add_to_caps(caps);
+    }
+    if let Some(c) = info.content_light {
+        gst_video::VideoContentLightLevel::new(c.max_content, c.max_frame_average)
+            .add_to_caps(caps);
+    }
+}
+
+/// A fraction of caps in the codec's words; `None` where it is zero or negative.
+fn positive(f: gst::Fraction) -> Option<(u32, u32)> {
+    Some((
+        u32::try_from(f.numer()).ok().filter(|n| *n > 0)?,
+        u32::try_from(f.denom()).ok().filter(|n| *n > 0)?,
+    ))
+}
+
+/// What raw caps say about the pictures, in the codec's words.
+pub fn stream_info(info: &gst_video::VideoInfo, caps: Option<&gst::CapsRef>) -> StreamInfo {
+    let c = info.colorimetry();
+    let code = |iso: u32| u8::try_from(iso).unwrap_or(2);
+    let colorimetry = Colorimetry {
+        range: match c.range() {
+            gst_video::VideoColorRange::Range0_255 => VideoRange::Full,
+            gst_video::VideoColorRange::Range16_235 => VideoRange::Limited,
+            _ => VideoRange::Unspecified,
+        },
+        chroma_site: CHROMA_SITES
+            .iter()
+            .position(|site| *site == info.chroma_site())
+            .and_then(|site| u8::try_from(site).ok()),
+        matrix: match c.matrix() {
+            gst_video::VideoColorMatrix::Unknown => 2,
+            matrix => code(matrix.to_iso()),
+        },
+        transfer: match c.transfer() {
+            gst_video::VideoTransferFunction::Unknown => 2,
+            transfer => code(transfer.to_iso()),
+        },
+        primaries: match c.primaries() {
+            gst_video::VideoColorPrimaries::Unknown => 2,
+            primaries => code(primaries.to_iso()),
+        },
+    };
+    type Coordinate = gst_video::VideoMasteringDisplayInfoCoordinate;
+    let point =
+        |p: Coordinate| [p.x(), p.y()].map(|v| (v * 50_000.0).round().clamp(0.0, 65_535.0) as u16);
+    StreamInfo {
+        frame_rate: positive(info.fps()),
+        pixel_aspect: positive(info.par()).unwrap_or((1, 1)),
+        colorimetry,
+        mastering_display: caps
+            .and_then(|caps| gst_video::VideoMasteringDisplayInfo::from_caps(caps).ok())
+            .map(|m| MasteringDisplay {
+                primaries: m.display_primaries().map(point),
+                white_point: point(m.white_point()),
+                max_luminance: m.max_display_mastering_luminance(),
+                min_luminance: m.min_display_mastering_luminance(),
+            }),
+        content_light: caps
+            .and_then(|caps| gst_video::VideoContentLightLevel::from_caps(caps).ok())
+            .map(|c| ContentLight {
+                max_content: c.max_content_light_level(),
+                max_frame_average: c.max_frame_average_light_level(),
+            }),
+        ..StreamInfo::new(
+            info.width(),
+            info.height(),
+            info.comp_depth(0).try_into().unwrap_or(8),
+        )
+    }
+}
+
+/// Duration of a frame; where the rate is unknown, as of 25 frames per second.
+pub fn frame_duration(rate: Option<(u32, u32)>) -> gst::ClockTime {
+    rate.and_then(|(n, d)| gst::ClockTime::SECOND.mul_div_round(u64::from(d), u64::from(n.max(1))))
+        .unwrap_or(gst::ClockTime::from_mseconds(40))
+}
