@@ -6,10 +6,13 @@ import argparse
 def main():
     p = argparse.ArgumentParser(prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
-    from . import bench, export, pack, parity, rdcheck, train
+    from . import bench, curve, export, pack, parity, precoded, rdcheck, train
     from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
     train.key_arguments(sub.add_parser("key", help="train the key-frame networks"))
     train.inter_arguments(sub.add_parser("inter", help="train the inter-frame networks in the closed loop"))
+    precoded.arguments(sub.add_parser(
+        "precode", help="put a share of the clips through other codecs ahead of training"))
+    curve.arguments(sub.add_parser("curve", help="draw the learning curve of a run as SVG"))
     pack.arguments(sub.add_parser("pack", help="write training material into packs for a machine without other data"))
     export.arguments(sub.add_parser("export", help="write a bundle"))
     bench.arguments(sub.add_parser("bench", help="measure the speed of a bundle"))
@@ -26,6 +29,7 @@ def main():
     rdcheck.arguments(sub.add_parser("rdcheck", help="measure what exactness costs"))
     args = p.parse_args()
     {"key": lambda a: train.key_main(a), "inter": lambda a: train.inter_main(a), "pack": pack.run,
+     "precode": precoded.run, "curve": curve.run,
      "export": export.run, "bench": bench.run, "check": parity.run,
      "rdcheck": rdcheck.run, "sr": sr.run, "sr-gan": gan.run, "sr-pairs": pairs.run, "sr-teach": teach.run, "sr-rate": rate.run, "sr-gather": gather.run, "sr-export": sr_export.run,
      "sr-small": sr_export.small_run, "sr-mean": mean.run}[args.command](args)

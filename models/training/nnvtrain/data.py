@@ -25,6 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from .kinds import FAVOURED, kinds
+
 IMAGE_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".webm", ".avi", ".mov", ".y4m", ".ts"}
 STORE_VERSION = 2
@@ -103,11 +105,18 @@ class Store:
     """Decoded clips in one flat u8 array. A still is a clip of one frame.
 
     `clips` is a list of dicts: name, group, frames, h, w, offset. Each frame is stored as
-    I420: y (h*w), then u and v (h/2*w/2 each).
+    I420: y (h*w), then u and v (h/2*w/2 each). `path`: the file without its suffix. `coded`: a
+    store of some of the clips as another codec left them (precoded.py), or None.
     """
 
-    def __init__(self, data: np.ndarray, clips: list):
-        self.data, self.clips = data, clips
+    def __init__(self, data: np.ndarray, clips: list, path: Path | None = None, coded=None):
+        self.data, self.clips, self.path, self.coded = data, clips, path, coded
+
+    def part(self, keep):
+        """The clips for whose places in this store `keep` is true, and what is coded of them."""
+        coded = self.coded and Store(
+            self.coded.data, [c for c in self.coded.clips if keep(c["of"])], self.coded.path)
+        return Store(self.data, [c for i, c in enumerate(self.clips) if keep(i)], self.path, coded)
 
     def planes(self, clip: dict):
         """Views y [n,h,w], u, v [n,h/2,w/2] of all frames of a clip."""
@@ -156,15 +165,28 @@ class StoreWriter:
             self.tmp.unlink()
             raise RuntimeError(f"{self.path}: nothing to store")
         os.replace(self.tmp, self.path.with_suffix(".bin"))
-        index = self.path.with_suffix(".json")
-        tmp = index.with_suffix(f".jtmp{os.getpid()}")
-        tmp.write_text(json.dumps(dict(version=STORE_VERSION, clips=self.clips)))
-        os.replace(tmp, index)
+        write_index(self.path, self.clips)
+
+
+def write_index(path: Path, clips: list):
+    index = path.with_suffix(".json")
+    tmp = index.with_suffix(f".jtmp{os.getpid()}")
+    tmp.write_text(json.dumps(dict(version=STORE_VERSION, clips=clips)))
+    os.replace(tmp, index)
 
 
 def load_store(path: Path) -> Store:
-    index = json.loads(Path(path).with_suffix(".json").read_text())
-    return Store(np.memmap(Path(path).with_suffix(".bin"), np.uint8, "r"), index["clips"])
+    path = Path(path)
+    clips = json.loads(path.with_suffix(".json").read_text())["clips"]
+    return Store(np.memmap(path.with_suffix(".bin"), np.uint8, "r"), clips, path)
+
+
+def default_folders(p):
+    """The options that say where the material is."""
+    p.add_argument("--data", default=os.environ.get("NNV_DATA"),
+                   help="folder of pictures and videos, or of packs (default: NNV_DATA)")
+    p.add_argument("--cache", default=os.environ.get("NNV_CACHE"),
+                   help="folder for decoded data (default: NNV_CACHE)")
 
 
 def group_of(name: str) -> str:
@@ -336,16 +358,44 @@ def to_tensors(samples: list):
     return tuple(torch.from_numpy(np.stack(planes)).unsqueeze(-3) for planes in zip(*samples))
 
 
-class StillCrops:
+class Crops:
+    """What drawing stills and drawing sequences have in common.
+
+    `sample` draws with :meth:`any`, or, with probability `p_coded`, from the coded clips of the
+    store; crops that are not of a favoured kind (kinds.py) are drawn anew with probability
+    `favour`. `p_grey` of them lose their colour.
+    """
+
+    coded = None  # the same for the coded clips, one generator for both
+    tries = 4
+
+    def sample(self):
+        """One crop: u8 planes y [S,S], u, v [S/2,S/2], of sequences with an axis in front."""
+        for _ in range(self.tries):
+            coded = self.coded and self.rng.random() < self.p_coded
+            planes = self.coded.any() if coded else self.any()
+            if not self.favour or self.rng.random() >= self.favour or kinds(planes) & FAVOURED:
+                break
+        return grey(self.rng, planes) if self.p_grey and self.rng.random() < self.p_grey else planes
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return to_tensors([self.sample() for _ in range(self.batch)])
+
+
+class StillCrops(Crops):
     """Endless iterator of still crops: u8 tensors y [B,1,S,S], u, v [B,1,S/2,S/2].
 
     Half the crops are scaled down (0.4..1), all are flipped or transposed at random, some get a
     change of tone. First and middle frames of videos serve as stills too. `screens` is the share of
-    drawn screen content (see synth.py), `p_grey` that of crops that lose their colour.
+    drawn screen content (see synth.py); for the other shares see `Crops`.
     """
 
     def __init__(self, store: Store, batch: int, size: int = 256, seed: int = 0, p_scale: float = 0.5, p_tone: float = 0.25,
-                 screens: float = 0.0, p_grey: float = 0.0):
+                 screens: float = 0.0, p_grey: float = 0.0, p_coded: float = 0.0,
+                 favour: float = 0.0):
         if size % 16:
             raise ValueError(f"crop size {size} is not a multiple of 16")
         self.store, self.batch, self.size = store, batch, size
@@ -353,14 +403,16 @@ class StillCrops:
         self.rng = np.random.default_rng(seed)
         # Coded video is softer than the stills: it adds variety but must not dominate.
         self.sampler = GroupSampler(store.clips, {c["group"]: 0.4 for c in store.videos()})
-        self.p_grey, self.p_screens = p_grey, screens
+        self.p_grey, self.p_screens, self.p_coded, self.favour = p_grey, screens, p_coded, favour
+        if p_coded and store.coded:
+            self.coded = StillCrops(store.coded, batch, size, seed, p_scale, p_tone)
+            self.coded.rng = self.rng
         if screens:
             from .synth import Screens
 
             self.screens = Screens(store)
 
-    def sample(self):
-        """One crop: u8 planes y [S,S], u, v [S/2,S/2]."""
+    def any(self):
         rng = self.rng
         if self.p_screens and rng.random() < self.p_screens:
             page = self.screens.page(rng)
@@ -373,13 +425,7 @@ class StillCrops:
         planes = [turn(p) for p in planes]
         if rng.random() < self.p_tone:
             planes = [t[p] for t, p in zip(tone_tables(rng), planes)]
-        return grey(rng, planes) if self.p_grey and rng.random() < self.p_grey else planes
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return to_tensors([self.sample() for _ in range(self.batch)])
+        return planes
 
 
 class Prefetch:
@@ -426,19 +472,22 @@ class Prefetch:
 # ------------------------------------------------------------------ random sequences
 
 
-class Sequences:
+class Sequences(Crops):
     """Endless iterator of short sequences: u8 tensors y [B,T,1,S,S], u, v [B,T,1,S/2,S/2].
 
     `synthetic` is the share of synthetic clips (see synth.py). Real clips get a random crop, scale,
     temporal step of 1..3, direction and orientation. A few of them are made quiet: frozen or with
-    frames repeated, because quiet frames must cost nothing.
+    frames repeated, because quiet frames must cost nothing. For the other shares see `Crops`;
+    what is synthesised from a coded still moves as such a still does in a transcoded film.
     """
 
-    def __init__(self, store: Store, batch: int, frames: int = 5, size: int = 256, seed: int = 0, synthetic: float = 0.4, p_quiet: float = 0.06, p_grey: float = 0.0):
+    def __init__(self, store: Store, batch: int, frames: int = 5, size: int = 256, seed: int = 0,
+                 synthetic: float = 0.4, p_quiet: float = 0.06, p_grey: float = 0.0,
+                 p_coded: float = 0.0, favour: float = 0.0):
         if size % 16:
             raise ValueError(f"crop size {size} is not a multiple of 16")
         self.store, self.batch, self.frames, self.size = store, batch, frames, size
-        self.p_quiet, self.p_grey = p_quiet, p_grey
+        self.p_quiet, self.p_grey, self.p_coded, self.favour = p_quiet, p_grey, p_coded, favour
         self.rng = np.random.default_rng(seed)
         videos = [c for c in store.videos() if c["frames"] >= frames]
         self.sampler = GroupSampler(videos) if videos else None
@@ -449,6 +498,10 @@ class Sequences:
             if not store.stills():
                 raise ValueError("synthetic sequences need stills; set synthetic=0")
             self.synth = Synthesiser(store)
+        if p_coded and store.coded:
+            share = synthetic if store.coded.stills() else 0.0
+            self.coded = Sequences(store.coded, batch, frames, size, seed, share, p_quiet)
+            self.coded.rng = self.rng
 
     def real(self):
         """One real sequence: u8 arrays y [T,S,S], u, v [T,S/2,S/2]."""
@@ -471,15 +524,10 @@ class Sequences:
             planes = [t[p] for t, p in zip(tone_tables(rng, 0.7), planes)]
         return planes
 
-    def sample(self):
-        planes = self.synth.clip(self.rng, self.frames, self.size) if self.rng.random() < self.synthetic else self.real()
-        return grey(self.rng, planes) if self.p_grey and self.rng.random() < self.p_grey else planes
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return to_tensors([self.sample() for _ in range(self.batch)])
+    def any(self):
+        if self.rng.random() < self.synthetic:
+            return self.synth.clip(self.rng, self.frames, self.size)
+        return self.real()
 
 
 def quiet_order(rng, order):

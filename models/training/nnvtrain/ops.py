@@ -19,6 +19,10 @@ from .fused import usable
 WEIGHT_MAX = 63
 
 
+def _dense(x):
+    return x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last)
+
+
 class _ClampRound(torch.autograd.Function):
     """Clamp to [lo, hi] and, when ``scale`` is not zero, round to multiples of 1/scale.
 
@@ -30,7 +34,7 @@ class _ClampRound(torch.autograd.Function):
         ctx.save_for_backward(x)
         ctx.range = (lo, hi, leak)
         fused = usable(x)
-        if fused and x.is_contiguous(memory_format=torch.channels_last):
+        if fused and _dense(x):
             return fused.clamp_round(x, lo, hi, scale)
         y = x.clamp(lo, hi)
         if scale:
@@ -42,7 +46,7 @@ class _ClampRound(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         lo, hi, leak = ctx.range
         fused = usable(x)
-        if fused and x.is_contiguous(memory_format=torch.channels_last):
+        if fused and _dense(x):
             return fused.clamp_back(g, x, lo, hi, leak), None, None, None, None
         inside = torch.ops.aten.hardtanh_backward(g, x, lo, hi)
         if leak:
@@ -128,6 +132,11 @@ class TorchOps:
         elif x.dtype != torch.float32:
             x = x.float()
         with torch.autocast(x.device.type, enabled=False):
+            if layer.kernel_size == (1, 1) and x.dtype == torch.float32 and x.device.type == "cpu":
+                # PyTorch's own way for few pictures in one thread leaves the channels-last layout,
+                # and all that follows pays for copies.
+                rows = x.permute(0, 2, 3, 1).contiguous()
+                return F.linear(rows, w.flatten(1), b).permute(0, 3, 1, 2)
             return F.conv2d(x, w, b, layer.stride, layer.padding, 1, layer.groups)
 
     def u8(self, x, k, leak=False):

@@ -10,20 +10,21 @@ import argparse
 import copy
 import json
 import math
-import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from . import curve
 from . import model as M
+from .data import default_folders
 from .ops import TorchOps
 
 
 def arguments(p: argparse.ArgumentParser):
-    p.add_argument("--data", default=os.environ.get("NNV_DATA"), help="folder of pictures and videos, or of packs")
-    p.add_argument("--cache", default=os.environ.get("NNV_CACHE"), help="folder for decoded data")
+    default_folders(p)
     p.add_argument("--out", required=True, help="folder for checkpoints and the log")
     p.add_argument("--device", default="cpu")
     p.add_argument("--threads", type=int, default=1)
@@ -37,7 +38,12 @@ def arguments(p: argparse.ArgumentParser):
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--save-every", type=int, default=250)
-    p.add_argument("--eval-every", type=int, default=500)
+    p.add_argument("--eval-every", type=int, default=500, 
+                   help="steps between evaluations; more, where they took over 5 %% of the time")
+    p.add_argument("--coded", type=float, default=1 / 3,
+                   help="share of the crops that went through another codec first (see precode)")
+    p.add_argument("--favour", type=float, default=0.5,
+                   help="crops neither smooth, dark nor grey are drawn anew with this probability")
     p.add_argument("--tune", choices=["psnr", "visual"], default="psnr", help="visual: MS-SSIM instead of most of luma's squared error")
     p.add_argument("--width", type=int, default=96)
     p.add_argument("--blocks", type=int, default=6)
@@ -125,6 +131,7 @@ class Run:
         self.cold_from = 0  # where the optimiser began without a past: the learning rate rises from there
         self.sums, self.count = {}, 0
         self.start = time.time()
+        self.evaluation = (0.0, 0.0)  # when the last one ended, and how long it took
         self.stopped = False
         signal.signal(signal.SIGTERM, self.stop)
 
@@ -200,6 +207,30 @@ class Run:
             print(f"step {self.step:6d}  {t:7.0f}s  " + "  ".join(f"{k} {v:.4f}" for k, v in mean.items()), flush=True)
             self.sums, self.count = {}, 0
 
+    def due(self):
+        """Whether to evaluate after this step."""
+        ended, took = self.evaluation
+        return self.step % self.args.eval_every == 0 and time.time() - ended >= 20 * took
+
+    def evaluate(self, evaluation):
+        """Prints what `evaluation` finds out about the moving average, and adds it to `curve.csv`.
+
+        It gives (bpp, PSNR) by operating point, and losses by kind of material.
+        """
+        began = time.time()
+        points, losses = evaluation(self.ema)
+        self.evaluation = (time.time(), time.time() - began)
+        told = [f"{name}: {r:.4f} bpp {p:.2f} dB" for name, (r, p) in points.items()]
+        told += [f"{kind} {loss:.4f}" for kind, loss in losses.items()]
+        print("eval " + "  ".join(told), flush=True)
+        hours = (self.seconds + time.time() - self.start) / 3600
+        row = {"network": "inter" if self.net.inter else "key", "step": self.step, "hours": hours,
+               "seconds": self.evaluation[1]} | losses
+        for name, (r, p) in points.items():
+            row |= {f"{name} bpp": r, f"{name} dB": p}
+        curve.append(self.out / "curve.csv",
+                     {k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()})
+
     def done(self):
         if self.stopped:
             self.save()
@@ -251,35 +282,53 @@ def statistics(transform, batches):
 
 
 @torch.no_grad()
-def evaluate_key(net, held, args, quant):
-    """bpp and PSNR of held-out crops at four quantizers."""
-    ops, free = TorchOps(quant=quant), TorchOps()
-    out = []
-    for q in (8, 24, 40, 56):
-        r = d = n = 0
-        planes = torch.zeros(3)
-        for x in held:
-            qs = torch.full((x.shape[0],), q, device=x.device)
-            mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2, x.device)
-            pic, by, bz, _ = net(ops, free, x, qs, mask=mask)
-            dist, mse = M.distortion(pic, x, qs, False, args.tune == "visual")
-            planes += mse.cpu().sum(0)
-            pixels = x.shape[2] * x.shape[3] * 64
-            r += float((by + bz).sum()) / pixels
-            d += float(dist.sum())
-            n += x.shape[0]
-        out.append((q, r / n, psnr(planes / n), (r / n + M.lagrangian(q) * d / n) / math.sqrt(M.lagrangian(q))))
-    loss = sum(o[3] for o in out) / len(out)
-    print("eval " + "  ".join(f"q{q}: {r:.4f} bpp {p:.2f} dB" for q, r, p, _ in out) + f"  loss {loss:.4f}", flush=True)
-    return loss
+def weigh_key(net, batches, q, args):
+    """bpp, PSNR and loss of crops at a quantizer."""
+    ops, free = TorchOps(quant=args.quant), TorchOps()
+    r = d = n = 0
+    planes = torch.zeros(3)
+    for x in batches:
+        qs = torch.full((x.shape[0],), q, device=x.device)
+        mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2, x.device)
+        pic, by, bz, _ = net(ops, free, x, qs, mask=mask)
+        dist, mse = M.distortion(pic, x, qs, False, args.tune == "visual")
+        planes += mse.cpu().sum(0)
+        r += float((by + bz).sum()) / (x.shape[2] * x.shape[3] * 64)
+        d += float(dist.sum())
+        n += x.shape[0]
+    lam = M.lagrangian(q)
+    return r / n, psnr(planes / n), (r / n + lam * d / n) / math.sqrt(lam)
+
+
+def evaluate_key(net, held, args):
+    """bpp and PSNR of held-out crops at four quantizers, and the mean loss of each kind of them."""
+    points = {f"q{q}": weigh_key(net, held["loss"], q, args) for q in (8, 24, 40, 56)}
+    losses = {"loss": sum(p[2] for p in points.values()) / len(points)}
+    for kind, batches in held.items():
+        if kind != "loss":
+            losses[kind] = sum(weigh_key(net, batches, q, args)[2] for q in (16, 48)) / 2
+    return {name: p[:2] for name, p in points.items()}, losses
 
 
 def split(args):
     """The material for training, and every twentieth clip of it held out for evaluation."""
-    from .data import Store, open_store
+    from . import precoded
+    from .data import open_store
     store = open_store(args.data, args.cache)
-    return (Store(store.data, [c for i, c in enumerate(store.clips) if i % 20]),
-            Store(store.data, store.clips[::20]))
+    if args.coded:
+        store.coded = precoded.open_coded(store)
+    return store.part(lambda i: i % 20), store.part(lambda i: i % 20 == 0)
+
+
+def held_by_kind(make, held_set, count):
+    """Held-out material of each kind: `count` crops, stacked. `make` draws crops of that set."""
+    from .data import to_tensors
+    from .kinds import collect
+    sets = collect(make(p_grey=GREY).sample, count)  # grey ones are rare
+    if held_set.coded:
+        draw = make(p_coded=1.0).sample
+        sets["precoded"] = [draw() for _ in range(count)]
+    return {kind: to_tensors(samples) for kind, samples in sets.items()}
 
 
 # Shares of drawn screens and of crops without colour in training: natural pictures alone left such material at twice the rate of others.
@@ -293,14 +342,20 @@ def key_main(args):
     cfg = M.Config(width=args.width, blocks=args.blocks, means_blocks=args.means_blocks)
     net = M.FrameCodec(cfg, inter=False).to(args.device).to(memory_format=torch.channels_last)
     train_set, held_set = split(args)
-    held = [centred(*b, args.device) for b, _ in zip(StillCrops(held_set, 8, args.size, seed=12345), range(3))]
+    whole = zip(StillCrops(held_set, 8, args.size, seed=12345), range(3))
+    held = {"loss": [centred(*b, args.device) for b, _ in whole]}
+    crops = partial(StillCrops, held_set, 1, args.size, seed=54321)
+    by_kind = held_by_kind(crops, held_set, 8)
+    held |= {kind: [centred(*b, args.device)] for kind, b in by_kind.items()}
+    evaluation = lambda net: evaluate_key(net, held, args)
     run = Run(args, net, parameter_groups(net, args.lr))
     batches = Prefetch(StillCrops(train_set, args.batch, args.size, seed=args.seed + int(time.time()) % 100000,
-                                  screens=SCREENS, p_grey=GREY))
+                                  screens=SCREENS, p_grey=GREY, p_coded=args.coded,
+                                  favour=args.favour))
     if not run.resume():
         net.init_statistics(statistics(net.transform, (centred(*next(batches), args.device) for _ in range(8))))
         run.ema.load_state_dict(net.state_dict())
-    evaluate_key(run.ema, held, args, args.quant)
+    run.evaluate(evaluation)
     ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
     forward = torch.compile(net) if args.compile else net
     mask = M.checkerboard(args.size // 16, args.size // 16, args.device)
@@ -317,11 +372,11 @@ def key_main(args):
         run.log(loss=loss, bpp=rate.mean(), bpz=bz.mean() / pixels, dist=(lam * dist).mean(), norm=norm)
         if run.step % args.save_every == 0:
             run.save()
-        if run.step % args.eval_every == 0:
-            evaluate_key(run.ema, held, args, args.quant)
+        if run.due():
+            run.evaluate(evaluation)
     run.save()
     run.save("small.pt", small=True)
-    evaluate_key(run.ema, held, args, args.quant)
+    run.evaluate(evaluation)
 
 
 # ---------------------------------------------------------------- inter frames
@@ -418,26 +473,37 @@ def code_clip(net, key, ops, free, x, q, order, motion, jitter=None, visual=Fals
 
 
 @torch.no_grad()
-def evaluate_inter(net, key, held, args, quant, motion):
-    ops, free = TorchOps(quant=quant), TorchOps()
-    lines, total = [], 0.0
-    for name, make in (("LD", order_low_delay), ("RA", order_hierarchical)):
-        for q in (16, 32, 48):
-            r = n = loss = 0.0
-            planes = torch.zeros(3)
-            for x in held:
-                qs = torch.full((x[0].shape[0],), q, device=x[0].device)
-                out, _ = code_clip(net, key, ops, free, x, qs, make(len(x)), motion, visual=args.tune == "visual")
-                pixels = x[0].shape[2] * x[0].shape[3] * 64
-                for _, fq, bits, dist, _, mse in out:
-                    lam = M.lagrangian(fq.float())
-                    r += float(bits.mean()) / pixels
-                    planes += mse.mean(0).cpu()
-                    loss += float(((bits / pixels + lam * dist) / lam.sqrt()).mean())
-                    n += 1
-            total += loss / n
-            lines.append(f"{name} q{q}: {r / n:.4f} bpp {psnr(planes / n):.2f} dB")
-    print("eval " + "  ".join(lines) + f"  loss {total / 6:.4f}", flush=True)
+def weigh_inter(net, key, clips, order, q, args, motion):
+    """bpp, PSNR and loss of the inter frames of clips, coded in an order at a quantizer."""
+    ops, free = TorchOps(quant=args.quant), TorchOps()
+    r = n = loss = 0.0
+    planes = torch.zeros(3)
+    for x in clips:
+        qs = torch.full((x[0].shape[0],), q, device=x[0].device)
+        out, _ = code_clip(net, key, ops, free, x, qs, order(len(x)), motion,
+                           visual=args.tune == "visual")
+        pixels = x[0].shape[2] * x[0].shape[3] * 64
+        for _, fq, bits, dist, _, mse in out:
+            lam = M.lagrangian(fq.float())
+            r += float(bits.mean()) / pixels
+            planes += mse.mean(0).cpu()
+            loss += float(((bits / pixels + lam * dist) / lam.sqrt()).mean())
+            n += 1
+    return r / n, psnr(planes / n), loss / n
+
+
+def evaluate_inter(net, key, held, args, motion):
+    """bpp and PSNR of held-out clips by order and quantizer, and the mean loss of each kind."""
+    orders = {"LD": order_low_delay, "RA": order_hierarchical}
+    points = {f"{name} q{q}": weigh_inter(net, key, held["loss"], order, q, args, motion)
+              for name, order in orders.items() for q in (16, 32, 48)}
+    losses = {"loss": sum(p[2] for p in points.values()) / len(points)}
+    for kind, clips in held.items():
+        if kind != "loss":
+            each = [weigh_inter(net, key, clips, order, q, args, motion)[2]
+                    for order, q in zip(orders.values(), (20, 44))]
+            losses[kind] = sum(each) / len(each)
+    return {name: p[:2] for name, p in points.items()}, losses
 
 
 def frames_of(batch, device):
@@ -454,10 +520,16 @@ def inter_main(args):
     cfg = M.Config(width=args.width, blocks=args.blocks)
     net = M.FrameCodec(cfg, inter=True).to(args.device).to(memory_format=torch.channels_last)
     train_set, held_set = split(args)
-    held = [frames_of(b, args.device) for b, _ in zip(Sequences(held_set, 4, 5, args.size, seed=999), range(2))]
+    whole = zip(Sequences(held_set, 4, 5, args.size, seed=999), range(2))
+    held = {"loss": [frames_of(b, args.device) for b, _ in whole]}
+    clips = partial(Sequences, held_set, 1, 5, args.size, seed=4321)
+    by_kind = held_by_kind(clips, held_set, 6)
+    held |= {kind: [frames_of(b, args.device)] for kind, b in by_kind.items()}
+    evaluation = lambda net: evaluate_inter(net, key, held, args, motion)
     run = Run(args, net, parameter_groups(net, args.lr))
     batches = Prefetch(Sequences(train_set, args.batch, args.frames, args.size, seed=args.seed + int(time.time()) % 100000,
-                                 synthetic=args.synthetic, p_grey=GREY), 2)
+                                 synthetic=args.synthetic, p_grey=GREY, p_coded=args.coded,
+                                 favour=args.favour), 2)
     ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
     if not run.resume():
         init_from_key(net, key)
@@ -468,7 +540,7 @@ def inter_main(args):
             residuals.append(x[1] - predict(b, a, a, torch.full((x[0].shape[0],), 24, device=args.device), motion)[0])
         net.init_statistics(statistics(net.transform, residuals))
         run.ema.load_state_dict(net.state_dict())
-    evaluate_inter(run.ema, key, held, args, args.quant, motion)
+    run.evaluate(evaluation)
     pixels = args.size**2
     rng = torch.Generator().manual_seed(args.seed + run.step)
     while not run.done():
@@ -490,8 +562,8 @@ def inter_main(args):
         run.log(loss=loss, bpp=rate, bpz=bpz, dist=dist, norm=norm)
         if run.step % args.save_every == 0:
             run.save()
-        if run.step % args.eval_every == 0:
-            evaluate_inter(run.ema, key, held, args, args.quant, motion)
+        if run.due():
+            run.evaluate(evaluation)
     run.save()
     run.save("small.pt", small=True)
-    evaluate_inter(run.ema, key, held, args, args.quant, motion)
+    run.evaluate(evaluation)

@@ -24,10 +24,12 @@ def both(monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("leak", [False, True])
 @pytest.mark.parametrize("scale", [0.0, 16.0])
-def test_clamp_round(both, dtype, leak, scale):
+@pytest.mark.parametrize("last", [True, False])
+def test_clamp_round(both, dtype, leak, scale, last):
     torch.manual_seed(1)
-    x = (torch.randn(2, 96, 9, 7) * 6).to(dtype).to(memory_format=torch.channels_last)
-    g = torch.randn(2, 96, 9, 7).to(dtype)  # another layout than x on purpose
+    layouts = (torch.channels_last, torch.contiguous_format)
+    x = (torch.randn(2, 96, 9, 7) * 6).to(dtype).to(memory_format=layouts[not last])
+    g = torch.randn(2, 96, 9, 7).to(dtype).to(memory_format=layouts[last])  # another on purpose
 
     def run():
         leaf = x.clone().requires_grad_()
@@ -56,3 +58,16 @@ def test_latent_bits(both):
     for a, b in zip(*both(run)):
         assert torch.isfinite(a).all()
         assert (a - b).abs().max() <= 2e-5 * b.abs().max()
+
+
+def test_pointwise_convolution_stays_in_its_layout():
+    torch.manual_seed(4)
+    layer = ops.Conv(24, 40)
+    x = torch.randn(2, 24, 6, 5).to(memory_format=torch.channels_last).requires_grad_()
+    y = ops.TorchOps(quant=True).conv(layer, x)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    wanted = torch.nn.functional.conv2d(x, layer.quantised_weight(), layer.bias)
+    assert torch.allclose(y, wanted, atol=1e-5)
+    g = torch.randn_like(y)
+    for a, b in zip(*(torch.autograd.grad(t, (x, layer.weight), g) for t in (y, wanted))):
+        assert torch.allclose(a, b, atol=1e-4)
