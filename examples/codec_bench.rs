@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Encodes and decodes a clip with the codec alone (no GStreamer) and prints rate, quality and time per stage.
+//! Encodes and decodes a clip with the codec alone (no GStreamer) and prints rate, quality and time
+//! per stage.
 //!
 //! ```text
 //! cargo run --release --example codec_bench -- [OPTIONS] [CLIP.y4m]
 //!   --model NAME|FOLDER   bundle (realtime)          --q N          quantizer (28)
-//!   --bframes N           0 is low-delay order (0)   --key-int N    frames between key frames (250)
+//!   --bframes N           0 is low-delay order (0)  --key-int N    frames between key frames (250)
 //!   --lookahead N         frames behind an anchor (4)
 //!   --frames N            at most so many (all)      --threads N    threads (2)
 //!   --batch N             frames per run (4)         --bitrate N    kbit/s, variable bit rate
@@ -145,7 +146,8 @@ fn main() -> Result<(), AnyError> {
             .map(|p| p.psnr_yuv(original));
         if per_frame {
             println!(
-                "frame {:4} {:?} level {} q {:2} {:7} bytes (motion {:5}, z {:5}, ink {:5}) {:6.3} dB",
+                "frame {:4} {:?} level {} q {:2} {:7} bytes (motion {:5}, z {:5}, ink {:5}) \
+                 {:6.3} dB",
                 unit.id,
                 unit.kind,
                 unit.level,
@@ -336,7 +338,8 @@ fn processor_time() -> Duration {
 fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages: &StageTimes) {
     let ms = |t: Duration| t.as_secs_f64() * 1000.0 / frames as f64;
     println!(
-        "{what}: {:.1} frames/s, {:.2} ms per frame ({:.2} ms of processor time): filter {:.2}, search {:.2}, predict {:.2}, pack {:.2}, analyse {:.2}, \
+        "{what}: {:.1} frames/s, {:.2} ms per frame ({:.2} ms of processor time): filter {:.2}, \
+         search {:.2}, predict {:.2}, pack {:.2}, analyse {:.2}, \
          prior {:.2}, quantise {:.2}, entropy {:.2}, synth {:.2}",
         frames as f64 / time.as_secs_f64(),
         ms(time),

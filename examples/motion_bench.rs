@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Measures motion search, compensation and coding on original frames of clips.
 //!
-//! `cargo run --release --example motion_bench -- [options] CLIP...` where options are
-//! `--frames N` (24), `--quantizer Q` (20), `--threads N` (2), `--refs 1|2` (1; the second is four
-//! frames back) and `--effort fast|medium|slow` (all). Frames are decoded by an `ffmpeg` process.
-//! `cost/px` is the mean transformed difference plus lambda times the bits; `cpu ms` is the processor time of the search on the calling thread: with `--threads 1` all of it.
+//! `cargo run --release --example motion_bench -- [options] CLIP...` where options are `--frames N`
+//! (24), `--quantizer Q` (20), `--threads N` (2), `--refs 1|2` (1; the second is four frames back)
+//! and `--effort fast|medium|slow` (all). Frames are decoded by an `ffmpeg` process. `cost/px` is
+//! the mean transformed difference plus lambda times the bits; `cpu ms` is the processor time of
+//! the search on the calling thread: with `--threads 1` all of it.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -87,7 +88,8 @@ fn transformed_difference(a: &Picture, b: &Picture) -> f64 {
     total
 }
 
-/// Processor time of this thread in seconds, where the system tells (a busy machine spoils the clock).
+/// Processor time of this thread in seconds, where the system tells (a busy machine spoils the
+/// clock).
 fn cpu_time() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     let ns: f64 = text.split_whitespace().next()?.parse().ok()?;
@@ -140,11 +142,13 @@ fn options() -> Result<Options, Error> {
 fn main() -> Result<(), Error> {
     let options = options()?;
     println!(
-        "luma PSNR in dB of predictions from original frames; quantizer {}, {} reference(s), {} threads",
+        "luma PSNR in dB of predictions from original frames; quantizer {}, {} reference(s), {} \
+         threads",
         options.quantizer, options.refs, options.threads
     );
     println!(
-        "{:<28} {:>9} {:>6} | {:>6} {:>7} {:>7} {:>6} {:>9} {:>7} {:>7} | {:>7} {:>6} {:>6} {:>5} {:>5}",
+        "{:<28} {:>9} {:>6} | {:>6} {:>7} {:>7} {:>6} {:>9} {:>7} {:>7} | {:>7} {:>6} {:>6} \
+         {:>5} {:>5}",
         "clip",
         "size",
         "effort",
@@ -234,7 +238,8 @@ fn measure(
     let (w, h) = (frames[0].width(), frames[0].height());
     let name = clip.rsplit('/').next().unwrap_or(clip);
     println!(
-        "{:<28} {:>9} {:>6} | {:>6.2} {:>7.2} {:>7.2} {:>6.2} {:>9.0} {:>7.4} {:>7.4} | {:>7.2} {:>6.2} {:>6.2} {:>5.1} {:>5.1}",
+        "{:<28} {:>9} {:>6} | {:>6.2} {:>7.2} {:>7.2} {:>6.2} {:>9.0} {:>7.4} {:>7.4} | {:>7.2} \
+         {:>6.2} {:>6.2} {:>5.1} {:>5.1}",
         &name[..name.len().min(28)],
         format!("{w}x{h}"),
         format!("{effort:?}").to_lowercase(),

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Times the networks that a decoder runs, and the encoder's analysis, per frame.
 //!
-//! `cargo run --release --example nn_bench -- [bundle folder] [--sizes 640x360,1280x720] [--threads 1,2] [--batch 1]
+//! `cargo run --release --example nn_bench -- [bundle folder] [--sizes 640x360,1280x720] [--threads
+//! 1,2] [--batch 1]
 //! [--provider cpu|cuda|tensorrt] [--encoder]`
 //!
-//! Prints milliseconds per frame (median of runs; processor time as the mean) and the process's memory. Symbols are random and sparse; the
-//! networks do the same work whatever they are.
+//! Prints milliseconds per frame (median of runs; processor time as the mean) and the process's
+//! memory. Symbols are random and sparse; the networks do the same work whatever they are.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -127,7 +128,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("memory without a model: {} MiB", memory().0);
     let source = ModelSource::Folder(arguments.bundle.clone());
     println!(
-        "     size  threads  kind     prior    synth    total  CPU-time      fps   encoder  CPU-time   memory (peak)"
+        "     size  threads  kind     prior    synth    total  CPU-time      fps   encoder  \
+         CPU-time   memory (peak)"
     );
     for &threads in &arguments.threads {
         let start = Instant::now();
@@ -174,7 +176,8 @@ fn main() -> Result<(), Box<dyn Error>> {
                 let frames = n as f64;
                 let (now, peak) = memory();
                 println!(
-                    "{width:>5}x{height:<4} {threads:>5}    {name:<5} {:>8.2} {:>8.2} {:>8.2} {:>9.2} \
+                    "{width:>5}x{height:<4} {threads:>5}    {name:<5} {:>8.2} {:>8.2} {:>8.2} \
+                     {:>9.2} \
                      {:>8.1} {:>9.2} {:>9.2}   {now} MiB ({peak})",
                     prior_ms / frames,
                     synth_ms / frames,

@@ -5,10 +5,10 @@
 //! nnv-compare ORIGINAL STREAM.nnv PICTURE.png [--enough N] [--encode-log FILE]
 //! ```
 //!
-//! Decodes both files through `decodebin` (the stream by whatever decoder GStreamer picks), prints a table, and writes one
-//! frame as `original | decoded`. `--enough N` allows the stream to end before the original does, once N frames are
-//! through; `--encode-log` is the output of the `gst-launch-1.0 -v` that made the stream, which knows how long encoding
-//! took and where it ran.
+//! Decodes both files through `decodebin` (the stream by whatever decoder GStreamer picks), prints
+//! a table, and writes one frame as `original | decoded`. `--enough N` allows the stream to end
+//! before the original does, once N frames are through; `--encode-log` is the output of the
+//! `gst-launch-1.0 -v` that made the stream, which knows how long encoding took and where it ran.
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -343,7 +343,8 @@ fn run() -> Res<()> {
     let decoded = Frames::open(&args.stream)?;
     let mut distortion = Distortion::default();
     let mut frames = 0_u64;
-    // The length is known only at the end: keep a pair now and then, so that the last one kept is well inside.
+    // The length is known only at the end: keep a pair now and then, so that the last one kept is
+    // well inside.
     let mut shown: Option<(gst::Sample, gst::Sample)> = None;
     let mut next_shown = 1;
     loop {

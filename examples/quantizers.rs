@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Prints the quantizers of the pictures of an H.264 byte stream, in the order of decoding: for each a line with that of
-//! its first slice, and the columns and rows of its blocks; then a byte for each block, as `nnqp` notes them. Pictures
-//! whose blocks cannot be read have none.
+//! Prints the quantizers of the pictures of an H.264 byte stream, in the order of decoding: for
+//! each a line with that of its first slice, and the columns and rows of its blocks; then a byte
+//! for each block, as `nnqp` notes them. Pictures whose blocks cannot be read have none.
 //!
-//! `cargo run --release --example quantizers -- FILE`. Training makes use of it (models/training, `sr-pairs`).
+//! `cargo run --release --example quantizers -- FILE`. Training makes use of it (models/training,
+//! `sr-pairs`).
 
 use std::io::{BufWriter, Write, stdout};
 

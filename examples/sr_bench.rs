@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Times super-resolution per frame, and the plain kernel alone.
 //!
-//! `cargo run --release --example sr_bench -- [bundle folder or name] [--scale 2] [--sizes 640x360,960x540] [--threads 2]
+//! `cargo run --release --example sr_bench -- [bundle folder or name] [--scale 2] [--sizes
+//! 640x360,960x540] [--threads 2]
 //! [--batch 1] [--ensemble 1] [--format i420|nv12|i420_10|p010|y444|rgb|gray8] [--memory MiB]`
 //!
-//! Sizes are those before scaling. Prints milliseconds per frame (median of runs; processor time as the mean, which says
-//! more on a busy machine): all of it, the network's share, and scaling all planes by the plain kernel, which is what a late
-//! frame costs. Without a bundle only the plain kernel is timed.
+//! Sizes are those before scaling. Prints milliseconds per frame (median of runs; processor time as
+//! the mean, which says more on a busy machine): all of it, the network's share, and scaling all
+//! planes by the plain kernel, which is what a late frame costs. Without a bundle only the plain
+//! kernel is timed.
 
 use std::error::Error;
 use std::path::Path;
@@ -96,8 +98,8 @@ fn processor_ms() -> f64 {
     f64::NAN
 }
 
-/// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and the mean of processor
-/// time.
+/// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and
+/// the mean of processor time.
 fn time(
     mut call: impl FnMut() -> Result<(), Box<dyn Error>>,
 ) -> Result<(f64, f64), Box<dyn Error>> {
@@ -230,7 +232,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let (tiles, all, cpu, network_ms, fps) =
             measured.unwrap_or((0, f64::NAN, f64::NAN, f64::NAN, f64::NAN));
         println!(
-            "{width:>5}x{height:<5} {:>5}x{:<5} {tiles:>5} {all:>9.2} {cpu:>7.2} {network_ms:>12.2} {fps:>9.1} \
+            "{width:>5}x{height:<5} {:>5}x{:<5} {tiles:>5} {all:>9.2} {cpu:>7.2} \
+             {network_ms:>12.2} {fps:>9.1} \
              {plain_ms:>9.2} {plain_cpu:>7.2}",
             to.width(),
             to.height(),

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every machine, and learned
-//! super-resolution for video of any codec.
+//! GStreamer plugin `nnv`: a neural video codec whose streams decode to the same pixels on every
+//! machine, and learned super-resolution for video of any codec.
 //!
-//! Elements only: coding is in `nnv-codec`, super-resolution in `nnv-sr`, networks in `nnv-nn`. ARCHITECTURE.md is the map.
+//! Elements only: coding is in `nnv-codec`, super-resolution in `nnv-sr`, networks in `nnv-nn`.
+//! ARCHITECTURE.md is the map.
 #![doc(html_no_source)]
 
 mod common;

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Quantizers of coded video as metadata of buffers: decoders carry it over to what they make of them.
+//! Quantizers of coded video as metadata of buffers: decoders carry it over to what they make of
+//! them.
 //!
-//! It is a `GstCustomMeta` called [`NAME`], so that elements and applications of any language can add and read it. Its
-//! structure has `codec`, the name of the format as tags write it (string), and `quantizer`, that of luma in its own steps
-//! at the beginning of the picture (int; 0 to 51 for H.264). Where those of blocks are known, `blocks` has them, too: a
-//! byte for each square of 16×16 samples, row after row (buffer), and `columns` how many there are in a row (int). What a
-//! block took over from another picture without a change has the quantizer that it was coded with there. What changes the
-//! size of pictures drops all that.
+//! It is a `GstCustomMeta` called [`NAME`], so that elements and applications of any language can
+//! add and read it. Its structure has `codec`, the name of the format as tags write it (string),
+//! and `quantizer`, that of luma in its own steps at the beginning of the picture (int; 0 to 51 for
+//! H.264). Where those of blocks are known, `blocks` has them, too: a byte for each square of 16×16
+//! samples, row after row (buffer), and `columns` how many there are in a row (int). What a block
+//! took over from another picture without a change has the quantizer that it was coded with there.
+//! What changes the size of pictures drops all that.
 
 use std::sync::LazyLock;
 

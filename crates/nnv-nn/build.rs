@@ -16,8 +16,9 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
     entries
 }
 
-/// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under `models/` and
-/// super-resolution under `models/sr/`. Model cards are prose and stay out of the binary.
+/// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
+/// `models/` and super-resolution under `models/sr/`. Model cards are prose and stay out of the
+/// binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
     let models = here.join("../../models");
@@ -41,8 +42,8 @@ fn main() {
 }
 
 fn embed(table: &mut String, kind: &str, dir: &Path) {
-    // Only bundles are watched: `models/training` changes all the time. A bundle that is new comes with
-    // a commit, and those are watched in `main`.
+    // Only bundles are watched: `models/training` changes all the time. A bundle that is new comes
+    // with a commit, and those are watched in `main`.
     println!("cargo::rerun-if-changed={}", dir.display());
     let folder = dir
         .file_name()

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Any data decodes to symbols within their limits or to an error; what decodes without error encodes to the same bytes.
+//! Any data decodes to symbols within their limits or to an error; what decodes without error
+//! encodes to the same bytes.
 #![no_main]
 
 use std::sync::Arc;
@@ -17,7 +18,9 @@ fuzz_target!(|data: &[u8]| {
     let Ok(mut dec) = SymbolContexts::new(Arc::new(tables), SIZE, SIZE, 1) else { return };
     let mut enc = dec.clone();
     let (seed, data) = data.split_at(data.len().min(16));
-    let scales: Vec<u8> = (0..CHANNELS * SIZE * SIZE).map(|i| seed.get(i * 7 % 16).map_or(0, |s| s & 63)).collect();
+    let scales: Vec<u8> = (0..CHANNELS * SIZE * SIZE)
+        .map(|i| seed.get(i * 7 % 16).map_or(0, |s| s & 63))
+        .collect();
     let (z, y) = data.split_at(data.len() / 8);
     if let Ok(symbols) = dec.decode_z(z) {
         // Damage can say "something is there" and then code nothing: no encoder writes that.

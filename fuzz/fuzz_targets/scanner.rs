@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The scanner always gets ahead, never beyond the data, and finds the same units whatever the chunks.
+//! The scanner always gets ahead, never beyond the data, and finds the same units whatever the
+//! chunks.
 #![no_main]
 
 use nnv_bitstream::{AccessUnitScan, Scan, UnitScanner, scan_access_unit};

@@ -80,7 +80,8 @@ pub fn shown_size(info: &StreamInfo) -> (u32, u32) {
     )
 }
 
-/// A fraction as caps hold it. They hold signed numbers; what does not fit is not a rate or an aspect that exists.
+/// A fraction as caps hold it. They hold signed numbers; what does not fit is not a rate or an
+/// aspect that exists.
 pub fn fraction((n, d): (u32, u32)) -> Option<gst::Fraction> {
     Some(gst::Fraction::new(
         i32::try_from(n).ok()?,

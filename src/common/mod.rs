@@ -35,7 +35,8 @@ pub fn templates(sink: &gst::Caps, src: &gst::Caps) -> Vec<gst::PadTemplate> {
     .to_vec()
 }
 
-/// Locks a mutex. A panic while it was held has already become an element error: the data is as good as it was.
+/// Locks a mutex. A panic while it was held has already become an element error: the data is as
+/// good as it was.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,8 @@ pub const DEFAULT_MODEL: &str = "realtime";
 /// Name of the built-in bundle for the best structural similarity.
 pub const VISUAL_MODEL: &str = "visual";
 
-/// Finds models for a decoder: the one the user names, or the built-in one that the stream asks for.
+/// Finds models for a decoder: the one the user names, or the built-in one that the stream asks
+/// for.
 pub struct StreamModels(pub CommonSettings);
 
 impl ModelProvider for StreamModels {

@@ -42,7 +42,8 @@ impl ElementImpl for NnQp {
             common::metadata(
                 "Quantizer notes",
                 "Filter/Analyzer/Video",
-                "Notes the quantizers of each picture of H.264 video and of its macroblocks in front of the decoder; nnsr tells from them how good the decoded picture is",
+                "Notes the quantizers of each picture of H.264 video and of its macroblocks in \
+                 front of the decoder; nnsr tells from them how good the decoded picture is",
             )
         });
         Some(&METADATA)

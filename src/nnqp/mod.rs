@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `nnqp`: notes the quantizers of H.264 video, of pictures and of macroblocks, on its way to a decoder, for `nnsr`.
+//! `nnqp`: notes the quantizers of H.264 video, of pictures and of macroblocks, on its way to a
+//! decoder, for `nnsr`.
 
 mod imp;
 

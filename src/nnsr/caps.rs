@@ -73,8 +73,8 @@ impl Lengths {
         })
     }
 
-    /// A `scale`-th as long, where that comes out even. Of ranges with a step of their own, a few lengths too many: what
-    /// is agreed on in the end is one length, and exact.
+    /// A `scale`-th as long, where that comes out even. Of ranges with a step of their own, a few
+    /// lengths too many: what is agreed on in the end is one length, and exact.
     fn smaller(self, scale: i32) -> Option<Self> {
         // Rounded up.
         let min = (self.min.max(1) - 1) / scale + 1;
@@ -146,7 +146,8 @@ fn other_side(
     }
 }
 
-/// Caps of the other side for caps of the pad in `direction`, with the preferred scale first. Everything but the size stays.
+/// Caps of the other side for caps of the pad in `direction`, with the preferred scale first.
+/// Everything but the size stays.
 pub fn transform(direction: gst::PadDirection, caps: &gst::CapsRef, scales: &[usize]) -> gst::Caps {
     let mut other = gst::Caps::new_empty();
     for &scale in scales {

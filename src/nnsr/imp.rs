@@ -87,8 +87,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The bundle for a scale: the user's, or the best for most uses that is built in. One that invents detail (`gan`)
-    /// is never chosen unasked.
+    /// The bundle for a scale: the user's, or the best for most uses that is built in. One that
+    /// invents detail (`gan`) is never chosen unasked.
     fn bundle(&self, scale: usize) -> Result<SrBundle, NnError> {
         if let Some(source) = self.common.source() {
             return SrBundle::open(&source);
@@ -136,8 +136,8 @@ impl Settings {
             .network(scale, &self.common.runtime_options())
     }
 
-    /// What takes the place of `repair` for frames whose quantizers are known, where both are built in: a network that is
-    /// told them. Unless the user names another bundle, or a folder.
+    /// What takes the place of `repair` for frames whose quantizers are known, where both are built
+    /// in: a network that is told them. Unless the user names another bundle, or a folder.
     fn told_network(&self, scale: usize) -> Result<Option<Arc<SrNetwork>>, NnError> {
         let unnamed = match self.common.source() {
             None => true,
@@ -249,12 +249,14 @@ impl Stats {
 
 /// The element.
 ///
-/// It is a `GstBaseTransform` that keeps its own queue: `submit_input_buffer` puts frames into it, `generate_output`
-/// takes them out of it. So the base class does what it does for every filter (negotiation in both directions,
-/// reconfiguration, allocation, copying of metadata), and still a batch can wait for its last frame, several frames can
-/// come out at once, and a late one none at all. What the base class does not know, is done here: the latency of a
-/// batch, and emptying the queue before anything that must not overtake frames. `GstVideoFilter` would add one call
-/// per frame that cannot wait; `GstAggregator` has a thread and a clock for several inputs that one input does not need.
+/// It is a `GstBaseTransform` that keeps its own queue: `submit_input_buffer` puts frames into it,
+/// `generate_output` takes them out of it. So the base class does what it does for every filter
+/// (negotiation in both directions, reconfiguration, allocation, copying of metadata), and still a
+/// batch can wait for its last frame, several frames can come out at once, and a late one none at
+/// all. What the base class does not know, is done here: the latency of a batch, and emptying the
+/// queue before anything that must not overtake frames. `GstVideoFilter` would add one call per
+/// frame that cannot wait; `GstAggregator` has a thread and a clock for several inputs that one
+/// input does not need.
 #[derive(Default)]
 pub struct NnSr {
     settings: Mutex<Settings>,
@@ -263,7 +265,8 @@ pub struct NnSr {
     /// Keeps the network of a fixed scale from the start until it is used.
     network: Mutex<Option<Arc<SrNetwork>>>,
     state: Mutex<Option<State>>,
-    /// Sizes before and after, for metadata; outside of `state`, which is locked while buffers are made.
+    /// Sizes before and after, for metadata; outside of `state`, which is locked while buffers are
+    /// made.
     infos: Mutex<Option<(gst_video::VideoInfo, gst_video::VideoInfo)>>,
     stats: Mutex<Stats>,
     source: Mutex<Source>,
@@ -362,7 +365,8 @@ impl ObjectImpl for NnSr {
                  fast, compressed that is built in and has the scale)",
                 "Facts since the last start: frames-in, frames-out, enhanced (by the network), \
                  reused (equal to the frame before), passed-through (without the network: late, \
-                 strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per frame out) and \
+                 strength 0, or finely coded), dropped (uint64); fps, frame-ms (all work per \
+                 frame out) and \
                  network-ms (per enhanced frame), the times in ms (double); source-quantizer, \
                  with which the last frame was coded or is likely to have been, in the steps of \
                  H.264, 0 where that is not known or of no use (double)",
@@ -565,7 +569,8 @@ impl BaseTransformImpl for NnSr {
                 return accepted;
             }
             _ if event.is_serialized() => {
-                // It belongs behind the frames that came before it. If they fail, the next frame says so.
+                // It belongs behind the frames that came before it. If they fail, the next frame
+                // says so.
                 if let Err(e) = self.drain() {
                     gst::debug!(CAT, imp = self, "Frames before {event:?} are lost: {e}");
                 }
@@ -590,7 +595,8 @@ impl BaseTransformImpl for NnSr {
                 let late = u64::try_from(diff).ok()?.checked_mul(2)?;
                 timestamp.checked_add(gst::ClockTime::from_nseconds(late))
             });
-            // Past the base class, which would drop late frames before they could be scaled plainly.
+            // Past the base class, which would drop late frames before they could be scaled
+            // plainly.
             return self.obj().sink_pad().push_event(event);
         }
         self.parent_src_event(event)
@@ -675,8 +681,8 @@ impl BaseTransformImpl for NnSr {
             }
             pool.set_config(config).is_ok()
         };
-        // A whole batch of outputs is taken from the pool before the first is given away: one that cannot hold so many
-        // beside what downstream keeps would wait for ever.
+        // A whole batch of outputs is taken from the pool before the first is given away: one that
+        // cannot hold so many beside what downstream keeps would wait for ever.
         let large_enough = max == 0 || max >= min.saturating_add(batch);
         let (pool, max) = match pool.filter(|pool| large_enough && configured(pool, max)) {
             Some(pool) => (pool, max),
@@ -763,7 +769,8 @@ impl NnSr {
         Ok(())
     }
 
-    /// Scales that can be negotiated, preferred ones first. Before the start, when bundles may still change, any.
+    /// Scales that can be negotiated, preferred ones first. Before the start, when bundles may
+    /// still change, any.
     fn scales(&self) -> Vec<usize> {
         if let Some(scales) = &*lock(&self.scales) {
             return scales.clone();
@@ -782,7 +789,8 @@ impl NnSr {
         self.post_error_message(message);
     }
 
-    /// Says why caps were refused, where nobody has yet: the application would only hear "not negotiated".
+    /// Says why caps were refused, where nobody has yet: the application would only hear "not
+    /// negotiated".
     fn explain_refusal(&self, caps: &gst::Caps) {
         let src = self.obj().src_pad().clone();
         let flushing = src.pad_flags().contains(gst::PadFlags::FLUSHING);
@@ -1031,7 +1039,8 @@ impl NnSr {
         gst::FlowError::Error
     }
 
-    /// Whether a sink has said that a frame would come too late; if so, the application hears of it.
+    /// Whether a sink has said that a frame would come too late; if so, the application hears of
+    /// it.
     fn is_late(&self, buffer: &gst::BufferRef) -> bool {
         let obj = self.obj();
         let Some(deadline) = lock(&self.deadline).filter(|_| obj.is_qos()) else {

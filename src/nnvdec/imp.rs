@@ -300,7 +300,8 @@ impl VideoDecoderImpl for NnvDec {
 }
 
 impl NnvDec {
-    /// Makes the decoder. A missing runtime or a wrong bundle of the user's shows here, before any data.
+    /// Makes the decoder. A missing runtime or a wrong bundle of the user's shows here, before any
+    /// data.
     fn prepare(&self) -> Result<(), gst::StateChangeError> {
         let settings = lock(&self.settings).clone();
         let loaded = Runtime::get().and_then(|_| match settings.common.source() {
@@ -371,7 +372,8 @@ impl NnvDec {
         self.show().stats = Some(stats);
     }
 
-    /// Whether frames come as they are made, so that none may wait for others. Where nobody upstream knows, they might.
+    /// Whether frames come as they are made, so that none may wait for others. Where nobody
+    /// upstream knows, they might.
     fn is_live(&self) -> bool {
         let mut query = gst::query::Latency::new();
         let pad = self.obj().static_pad("sink");

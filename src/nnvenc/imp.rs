@@ -25,8 +25,9 @@ use nnv_nn::{Cancel, Model, ModelSource};
 /// Largest value of the rate properties, in kbit/s.
 const MAX_KBITS: u32 = (*BITRATES.end() / 1000) as u32;
 
-/// With reordering, decoding times start before the first presentation time. As other encoders do, all times
-/// are then shifted by this much (the segment too, so that running time stays), because none can be negative.
+/// With reordering, decoding times start before the first presentation time. As other encoders do,
+/// all times are then shifted by this much (the segment too, so that running time stays), because
+/// none can be negative.
 const SHIFT: gst::ClockTime = gst::ClockTime::from_seconds(60 * 60 * 1000);
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -209,8 +210,8 @@ impl Settings {
 
 /// Decoding times: monotonic, never after the presentation time.
 ///
-/// The k-th unit gets the presentation time of the frame that went in `depth` frames before the k-th; the first
-/// `depth` units are extrapolated backwards.
+/// The k-th unit gets the presentation time of the frame that went in `depth` frames before the
+/// k-th; the first `depth` units are extrapolated backwards.
 #[derive(Debug)]
 struct DtsClock {
     depth: u32,
@@ -284,7 +285,8 @@ struct State {
     dts: DtsClock,
 }
 
-/// Times in the stream start at zero with the first frame and go on over flushes and changes of format.
+/// Times in the stream start at zero with the first frame and go on over flushes and changes of
+/// format.
 #[derive(Debug, Default)]
 struct Timeline {
     /// What to subtract from presentation times.
@@ -331,8 +333,8 @@ pub struct NnvEnc {
 
 /// A request for a key frame.
 ///
-/// Until the first unit leaves with the shifted segment, the base class compares the time of a request with unshifted ones: it
-/// would honour one for later at once, and none ever after.
+/// Until the first unit leaves with the shifted segment, the base class compares the time of a
+/// request with unshifted ones: it would honour one for later at once, and none ever after.
 enum Request {
     Upstream(gst::Event),
     Downstream(gst::Event),

@@ -62,7 +62,8 @@ impl Default for State {
 }
 
 impl State {
-    /// Compressed pictures are smaller than raw ones; more than that is damage, and not worth the memory.
+    /// Compressed pictures are smaller than raw ones; more than that is damage, and not worth the
+    /// memory.
     fn limit(header: &SequenceHeader) -> UnitScanner {
         let samples = header.width as usize * header.height as usize;
         UnitScanner::with_max_payload(samples * 4 + FIRST_PAYLOAD)
@@ -116,7 +117,8 @@ impl ElementImpl for NnvParse {
             common::metadata(
                 "NNV stream parser",
                 "Codec/Parser/Converter/Video",
-                "Cuts NNV streams into access units, finds key frames for seeking, passes over damage",
+                "Cuts NNV streams into access units, finds key frames for seeking, passes over \
+                 damage",
             )
         });
         Some(&METADATA)
@@ -246,7 +248,8 @@ impl BaseParseImpl for NnvParse {
         &self,
         _frame: &mut gst_base::BaseParseFrame,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
-        // The base class would clip to the segment, but frames outside of it are references: decoders clip.
+        // The base class would clip to the segment, but frames outside of it are references:
+        // decoders clip.
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -361,7 +364,8 @@ impl NnvParse {
                     });
                     drop(index);
                     if new {
-                        // The base class also adds entries of its own, but not for the very first frame.
+                        // The base class also adds entries of its own, but not for the very first
+                        // frame.
                         let pts = gst::ClockTime::from_nseconds(pts);
                         self.obj().add_index_entry(offset, pts, true, true);
                     }
@@ -504,8 +508,8 @@ impl NnvParse {
 }
 
 impl State {
-    /// Decoding time in ns: a frame's place in decoding order, as far ahead as frames are reordered. Only for known
-    /// frame rates: otherwise it would take a look into the future.
+    /// Decoding time in ns: a frame's place in decoding order, as far ahead as frames are
+    /// reordered. Only for known frame rates: otherwise it would take a look into the future.
     fn dts(&mut self, frame: &FrameHeader, pts: Option<u64>) -> Option<u64> {
         let (header, _) = self.header.as_ref()?;
         let reorder = u64::from(header.gop.max_reorder);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Streams that every decoder must turn into the same pixels: files with the MD5 of what `videocodectestsink` sees.
+//! Streams that every decoder must turn into the same pixels: files with the MD5 of what
+//! `videocodectestsink` sees.
 //!
 //! `tests/conformance/NAME.nnv` and its line in `tests/conformance/MD5SUMS`. Made anew with
 //! `scripts/make-conformance.sh`, which is needed only where the shipped bundle changes.
@@ -132,8 +133,8 @@ const STREAMS: &[(&str, &[Part])] = &[
     ),
 ];
 
-/// The MD5 per part of equal caps would hide order; so each frame's checksum goes into one MD5 as text, and where the
-/// stream has one format only, `videocodectestsink` gives its own beside it.
+/// The MD5 per part of equal caps would hide order; so each frame's checksum goes into one MD5 as
+/// text, and where the stream has one format only, `videocodectestsink` gives its own beside it.
 fn md5(path: &str) -> (usize, String) {
     let outcome = decode(path, "conceal=false").sound();
     let mut checksum = gst::glib::Checksum::new(gst::glib::ChecksumType::Md5).unwrap();
@@ -262,7 +263,8 @@ fn make_conformance_streams() {
         let folder = folder();
         std::fs::create_dir_all(&folder).unwrap();
         let mut sums = String::from(
-            "# name, frames, MD5 over format, size, checksum and time of each frame, MD5 of videocodectestsink\n",
+            "# name, frames, MD5 over format, size, checksum and time of each frame, MD5 of \
+             videocodectestsink\n",
         );
         for (name, parts) in STREAMS {
             let mut data = Vec::new();

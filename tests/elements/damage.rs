@@ -184,7 +184,8 @@ fn absurd_headers_are_refused_before_memory_is_taken() {
     within(|| {
         let units = units();
         let at = units[0].windows(4).position(|w| w == b"NNV1").unwrap();
-        // Every byte of the header in turn, with a checksum that fits: an error, a warning or a picture.
+        // Every byte of the header in turn, with a checksum that fits: an error, a warning or a
+        // picture.
         let skip = match nnv_bitstream::peek_unit(&units[0]) {
             nnv_bitstream::Peek::Sound(_, payload) => payload.end + 4,
             other => panic!("{other:?}"),

@@ -115,7 +115,8 @@ fn what_the_caps_say_survives_the_file() {
         let caps: gst::Caps =
             "video/x-raw, format=I420_10LE, width=64, height=48, framerate=30000/1001, \
              pixel-aspect-ratio=4/3, colorimetry=bt2100-hlg, chroma-site=mpeg2, \
-             mastering-display-info=(string)35400:14600:8500:39850:6550:2300:15635:16450:10000000:50, \
+             mastering-display-info=(string)35400:14600:8500:39850:6550\
+             :2300:15635:16450:10000000:50, \
              content-light-level=(string)1000:400"
                 .parse()
                 .unwrap();
@@ -197,7 +198,8 @@ fn a_change_of_size_and_depth_in_the_stream_is_followed() {
 fn encoder_and_decoder_link_without_a_parser() {
     within(|| {
         let outcome = play(&launch(
-            "videotestsrc num-buffers=9 ! video/x-raw,format=NV12,width=64,height=48,framerate=10/1 ! \
+            "videotestsrc num-buffers=9 ! \
+             video/x-raw,format=NV12,width=64,height=48,framerate=10/1 ! \
              nnvenc bframes=3 frame-checksum=true ! nnvdec ! fakesink name=out sync=false",
         ))
         .sound();

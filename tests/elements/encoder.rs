@@ -210,7 +210,8 @@ fn caps_say_all_there_is_to_know() {
     within(|| {
         let hdr = "video/x-raw, format=P010_10LE, width=64, height=48, framerate=30000/1001, \
                    pixel-aspect-ratio=4/3, colorimetry=bt2100-pq, \
-                   mastering-display-info=(string)35400:14600:8500:39850:6550:2300:15635:16450:10000000:50, \
+                   mastering-display-info=(string)35400:14600:8500:39850:6550\
+                   :2300:15635:16450:10000000:50, \
                    content-light-level=(string)1000:400";
         let caps: gst::Caps = hdr.parse().unwrap();
         let info = gst_video::VideoInfo::from_caps(&caps).unwrap();
@@ -256,7 +257,8 @@ fn caps_say_all_there_is_to_know() {
 #[test]
 fn key_frames_are_forced_from_both_sides() {
     within(|| {
-        // With a lookahead of four frames nothing has left yet at the time of the first request: it is honoured after that.
+        // With a lookahead of four frames nothing has left yet at the time of the first request: it
+        // is honoured after that.
         for (bframes, first) in [("0", 120), ("3", 200)] {
             let info = i420(48, 32);
             let mut h = encoder(&info, &[("bframes", bframes)]);
@@ -401,7 +403,8 @@ fn the_tune_picks_the_bundle_unless_one_is_named() {
             // Checksums make the decoder compare each picture with the encoder's.
             let outcome = play(&launch(&format!(
                 "videotestsrc num-buffers=10 ! video/x-raw,format=I420,width=96,height=80 ! \
-                 nnvenc bframes=3 frame-checksum=true {options} ! nnvparse ! nnvdec conceal=false ! fakesink",
+                 nnvenc bframes=3 frame-checksum=true {options} ! nnvparse ! nnvdec \
+                 conceal=false ! fakesink",
             )))
             .sound();
             let tags = outcome.tags.expect("tags are posted");

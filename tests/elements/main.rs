@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The elements as an application meets them: harnesses and pipelines with the plugin registered statically.
+//! The elements as an application meets them: harnesses and pipelines with the plugin registered
+//! statically.
 //!
 //! Needs ONNX Runtime (see `scripts/test.sh`).
 

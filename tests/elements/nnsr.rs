@@ -171,7 +171,8 @@ fn what_the_caps_say_is_carried_through() {
         let caps: gst::Caps = "video/x-raw, format=I420_10LE, width=32, height=18, \
              framerate=30000/1001, pixel-aspect-ratio=4/3, colorimetry=bt2100-hlg, \
              chroma-site=mpeg2, interlace-mode=progressive, \
-             mastering-display-info=(string)35400:14600:8500:39850:6550:2300:15635:16450:10000000:50, \
+             mastering-display-info=(string)35400:14600:8500:39850:6550\
+             :2300:15635:16450:10000000:50, \
              content-light-level=(string)1000:400"
             .parse()
             .unwrap();
@@ -350,7 +351,8 @@ fn repeated_frames_reuse_their_result() {
         let info = i420(32, 24);
         let mut h = started("sr-random", &info, &[("batch-size", "3")]);
         let element = h.element().unwrap();
-        // As `videorate` repeats frames: the same memory under other times; then a copy of the memory.
+        // As `videorate` repeats frames: the same memory under other times; then a copy of the
+        // memory.
         let first = frame(&info, 0);
         let mut same = first.copy();
         same.get_mut().unwrap().set_pts(ms(40));

@@ -101,7 +101,8 @@ fn seeking_is_exact_to_the_frame() {
             let linear = decode(file.path(), "").sound();
             for source in ["", "queue !"] {
                 let pipeline = launch(&format!(
-                    "filesrc location={} ! {source} nnvparse ! nnvdec ! fakesink name=out sync=false",
+                    "filesrc location={} ! {source} nnvparse ! nnvdec ! fakesink name=out \
+                     sync=false",
                     file.path()
                 ));
                 let sink = pipeline
@@ -174,7 +175,8 @@ fn key_unit_seeks_land_on_key_frames() {
     });
 }
 
-/// Plays the frames from `start` to `stop` of a file at `rate`, by an accurate seek, and returns what a sink is shown.
+/// Plays the frames from `start` to `stop` of a file at `rate`, by an accurate seek, and returns
+/// what a sink is shown.
 fn play_segment(
     file: &TempFile,
     rate: f64,
@@ -248,14 +250,16 @@ fn gst_play_finds_its_way() {
             .is_err()
         {
             eprintln!(
-                "NOT TESTED: gst-play-1.0 is not installed (Debian and Ubuntu: gstreamer1.0-plugins-base-apps)"
+                "NOT TESTED: gst-play-1.0 is not installed (Debian and Ubuntu: \
+                 gstreamer1.0-plugins-base-apps)"
             );
             return;
         }
         let file = file("3");
         let frames = TempFile::new("frames.raw");
         let registry = TempFile::new("registry.bin");
-        // The program loads the plugin from a folder of its own: other files beside it would only be looked at in vain.
+        // The program loads the plugin from a folder of its own: other files beside it would only
+        // be looked at in vain.
         let library = std::env::current_exe()
             .unwrap()
             .with_file_name("libgstnnv.so");

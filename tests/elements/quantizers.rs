@@ -7,7 +7,8 @@ use gst::prelude::*;
 
 use crate::util::*;
 
-/// Coded by x264 from ffmpeg's `testsrc2` (64×48, 8 pictures, CRF 27, at most 2 B pictures, key frames at most 5 apart).
+/// Coded by x264 from ffmpeg's `testsrc2` (64×48, 8 pictures, CRF 27, at most 2 B pictures, key
+/// frames at most 5 apart).
 const STREAM: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/fixtures/quantizers.h264"
@@ -105,7 +106,8 @@ fn decoders_pass_notes_on_and_repair_is_told() {
     });
 }
 
-/// The default bundle for scale 1 gives frames with notes to the network that is told; a folder stays what it is.
+/// The default bundle for scale 1 gives frames with notes to the network that is told; a folder
+/// stays what it is.
 #[test]
 fn repair_hands_over_what_is_known() {
     within(|| {

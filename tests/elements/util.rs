@@ -399,10 +399,10 @@ pub fn ends_within(limit: Duration, pipeline: &gst::Element, outcome: &mut Outco
     false
 }
 
-/// Tries something again that did not end. For `decodebin3` and what is made of it: that of GStreamer 1.22 may add its inner
-/// `identity` while it changes its state itself on another thread (about once in a hundred starts under load). The element
-/// then stays inactive, discards what comes on its "flushing pad", and neither error nor end follows. What hangs three times
-/// is ours.
+/// Tries something again that did not end. For `decodebin3` and what is made of it: that of
+/// GStreamer 1.22 may add its inner `identity` while it changes its state itself on another thread
+/// (about once in a hundred starts under load). The element then stays inactive, discards what
+/// comes on its "flushing pad", and neither error nor end follows. What hangs three times is ours.
 pub fn patiently<T>(what: &str, attempt: impl Fn(Duration) -> Option<T>) -> T {
     for n in 1..=3 {
         if let Some(result) = attempt(LIMIT / 5) {

@@ -79,8 +79,9 @@ pub enum AccessUnitScan<'a> {
     Skip(usize),
     /// Nothing can be said before there are at least so many bytes. Never at the end of the stream.
     NeedMore(usize),
-    /// A sequence header that this decoder cannot read (a later version, a field out of range): nothing after it makes
-    /// sense before the next one. The number says how many bytes to pass over.
+    /// A sequence header that this decoder cannot read (a later version, a field out of range):
+    /// nothing after it makes sense before the next one. The number says how many bytes to pass
+    /// over.
     Unsupported(usize, BitstreamError),
     /// There are no bytes left. Only at the end of the stream.
     End,
@@ -100,8 +101,9 @@ pub fn scan_access_unit<'a>(
             Scan::End if pos == 0 => return AccessUnitScan::End,
             // Headers without a frame, then damage or the end.
             Scan::End => return AccessUnitScan::Skip(pos),
-            // Sound leading units wait for the frame that follows the damage: drop the damage first. The caller
-            // cannot cut it out of the middle, so a sequence header right before damage is lost with it.
+            // Sound leading units wait for the frame that follows the damage: drop the damage
+            // first. The caller cannot cut it out of the middle, so a sequence header right before
+            // damage is lost with it.
             Scan::Skip(n) => return AccessUnitScan::Skip(pos + n),
         };
         match unit.kind {
@@ -191,9 +193,10 @@ mod tests {
         let only = &both[u.sequence_unit.clone().unwrap()];
         assert_eq!(only, stream(&[(UnitType::Sequence, header())]));
         assert_eq!(AccessUnit::parse(&one), Ok(*u));
-        assert!(
-            matches!(sized(&two), AccessUnitScan::Unit(u) if u.frame.poc == 1 && u.sequence.is_none())
-        );
+        assert!(matches!(
+            sized(&two),
+            AccessUnitScan::Unit(u) if u.frame.poc == 1 && u.sequence.is_none()
+        ));
         assert!(AccessUnit::parse(&both).is_err());
         assert!(AccessUnit::parse(&[]).is_err());
         assert!(AccessUnit::parse(&one[..one.len() - two.len()]).is_err());

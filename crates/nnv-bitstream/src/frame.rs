@@ -46,23 +46,29 @@ pub enum ContextSource {
 pub struct FrameHeader {
     /// Kind of the frame.
     pub frame_type: FrameType,
-    /// Counts key frames modulo 256: tells the frames of one group of pictures from another's when a key frame is lost.
+    /// Counts key frames modulo 256: tells the frames of one group of pictures from another's when
+    /// a key frame is lost.
     pub gop: u8,
-    /// Presentation order number: frames after (and with) the key frame in output order. 0 for the key frame only.
+    /// Presentation order number: frames after (and with) the key frame in output order. 0 for the
+    /// key frame only.
     pub poc: u32,
     /// Quantizer, 0..=63. 0 for a repeat.
     pub quantizer: u8,
-    /// Level in the mini-GOP, 0..=7: frames of one level do not refer to each other and may be decoded together.
+    /// Level in the mini-GOP, 0..=7: frames of one level do not refer to each other and may be
+    /// decoded together.
     pub level: u8,
-    /// Number (`poc`) of the first reference; of the repeated frame for a repeat. `None` for a key frame only.
+    /// Number (`poc`) of the first reference; of the repeated frame for a repeat. `None` for a key
+    /// frame only.
     pub ref0: Option<u32>,
     /// Number of the second reference, for inter frames that have one.
     pub ref1: Option<u32>,
     /// Later frames may refer to this one.
     pub keep: bool,
-    /// Numbers of frames that no later frame refers to: they are dropped after this one is decoded. At most 7.
+    /// Numbers of frames that no later frame refers to: they are dropped after this one is decoded.
+    /// At most 7.
     pub released: SmallVec<[u32; MAX_RELEASED]>,
-    /// Where the entropy contexts begin. [`ContextSource::Tables`] unless the frame is an inter frame.
+    /// Where the entropy contexts begin. [`ContextSource::Tables`] unless the frame is an inter
+    /// frame.
     pub contexts: ContextSource,
     /// Presentation time in ns.
     pub pts: Option<i64>,
@@ -98,7 +104,8 @@ impl FrameHeader {
         }
     }
 
-    /// The header of an inter frame, with no times and no checksum, that starts with the tables' contexts.
+    /// The header of an inter frame, with no times and no checksum, that starts with the tables'
+    /// contexts.
     pub fn inter(gop: u8, poc: u32, quantizer: u8, ref0: u32, ref1: Option<u32>) -> FrameHeader {
         FrameHeader {
             frame_type: FrameType::Inter,
@@ -120,8 +127,9 @@ impl FrameHeader {
         }
     }
 
-    /// Leaves out times that follow from the frame rate: of frames but key frames, whose time `key_pts` is, and
-    /// durations of one frame. Sources round to whole ns in their own ways, so one more or less counts as equal.
+    /// Leaves out times that follow from the frame rate: of frames but key frames, whose time
+    /// `key_pts` is, and durations of one frame. Sources round to whole ns in their own ways, so
+    /// one more or less counts as equal.
     pub fn omit_times(&mut self, rate: Rational, key_pts: Option<i64>) {
         let near = |a: i64, b: i64| a.abs_diff(b) <= 1;
         if !self.is_key()
@@ -458,7 +466,8 @@ impl<'a> FramePayload<'a> {
         coded + usize::from(header.quantizer_map) + usize::from(header.ink)
     }
 
-    /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of its type.
+    /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of
+    /// its type.
     ///
     /// # Errors
     /// When a field is beyond its limits, or parts are there that frames of this type do not have.
@@ -513,7 +522,8 @@ impl<'a> FramePayload<'a> {
         Ok(o)
     }
 
-    /// Takes the payload of a frame unit apart. `y_streams`: what the sequence header says for frames of its type.
+    /// Takes the payload of a frame unit apart. `y_streams`: what the sequence header says for
+    /// frames of its type.
     ///
     /// # Errors
     /// [`BitstreamError`] says what is missing or beyond its limits.

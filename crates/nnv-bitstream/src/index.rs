@@ -17,9 +17,9 @@ const MAX_KEYS: usize = 1 << 20;
 
 /// Gives access units their times, as they come in decoding order.
 ///
-/// Frames may carry their own time or follow from the key frame's, their number and the frame rate. A stream that was
-/// cut out of a longer one starts at zero; where streams were put one behind the other, the next one's times go on
-/// where the last one's end.
+/// Frames may carry their own time or follow from the key frame's, their number and the frame rate.
+/// A stream that was cut out of a longer one starts at zero; where streams were put one behind the
+/// other, the next one's times go on where the last one's end.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
     rate: Option<Rational>,
@@ -174,7 +174,8 @@ impl Index {
             .get(self.keys.partition_point(|key| key.pts < pts))
     }
 
-    /// Learns of a key frame that streams by, and says whether it was new. Out-of-order ones are known already.
+    /// Learns of a key frame that streams by, and says whether it was new. Out-of-order ones are
+    /// known already.
     pub fn add(&mut self, key: KeyFrame) -> bool {
         let new = !self.complete
             && self.keys.len() < MAX_KEYS
@@ -208,7 +209,8 @@ impl Index {
             }
             let data = &block[(self.pos - start) as usize..];
             let Peek::Sound(kind, payload) = peek_unit(data) else {
-                // Damage: look for the next start code. The block's last bytes may hold half of one.
+                // Damage: look for the next start code. The block's last bytes may hold half of
+                // one.
                 self.unit_start = None;
                 let next = (1..data.len()).find(|&at| {
                     data[at] == START_CODE[0] && !matches!(peek_unit(&data[at..]), Peek::Bad)
@@ -255,7 +257,8 @@ impl Index {
                 _ => {}
             }
             self.pos += len as u64;
-            // A length may hop beyond the block, and a damaged one beyond the file: what is read there decides.
+            // A length may hop beyond the block, and a damaged one beyond the file: what is read
+            // there decides.
             if self.pos - start > block.len() as u64 {
                 block.clear();
                 start = self.pos;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The byte stream: units, headers, resynchronisation. `docs/bitstream.md` is the specification.
 //!
-//! * [`unit`]: self-delimiting units with start code, length and checksums; [`UnitScanner`] finds them in any bytes;
+//! * [`unit`]: self-delimiting units with start code, length and checksums; [`UnitScanner`] finds
+//!   them in any bytes;
 //! * [`sequence`]: the sequence header;
 //! * [`frame`]: frame headers and their parts;
 //! * [`access_unit`]: a sequence header where there is one, and one frame.
@@ -57,7 +58,8 @@ pub enum BitstreamError {
     #[error("not an NNV stream: the sequence header does not begin with \"NNV1\"")]
     Magic,
     /// A stream of a later format.
-    #[error("stream version {0} is newer than this decoder, which knows version {known}: update it", known = sequence::VERSION)]
+    #[error("stream version {0} is newer than this decoder, which knows version {known}: update \
+     it", known = sequence::VERSION)]
     Version(u8),
     /// Bytes after the last field of a header.
     #[error("{header}: {left} bytes after the last field: the stream is damaged")]

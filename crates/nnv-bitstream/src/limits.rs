@@ -31,8 +31,8 @@ pub const MAX_RELEASED: usize = 7;
 /// Longest payload of a unit: what four groups of seven bits can say.
 pub const MAX_PAYLOAD: usize = (1 << 28) - 1;
 
-/// Whether a picture of this size can be coded by this project: each side 1 to [`MAX_SIDE`], at most
-/// [`MAX_SAMPLES`] in all.
+/// Whether a picture of this size can be coded by this project: each side 1 to [`MAX_SIDE`], at
+/// most [`MAX_SAMPLES`] in all.
 ///
 /// # Errors
 /// A sentence that says what is possible.

@@ -10,7 +10,8 @@ use super::limits::{MAX_MINI_GOP, MAX_NAME, MAX_REFERENCES, MAX_SIDE, MAX_Y_STRE
 pub const MAGIC: [u8; 4] = *b"NNV1";
 /// The stream version that this code writes; it reads this one and earlier ones.
 pub const VERSION: u8 = 1;
-/// The first eight bytes of a bundle's hash: enough to tell bundles apart; who wants to be sure of the rest compares files.
+/// The first eight bytes of a bundle's hash: enough to tell bundles apart; who wants to be sure of
+/// the rest compares files.
 pub type BundleHash = [u8; 8];
 
 const HEADER: &str = "sequence header";
@@ -35,7 +36,8 @@ impl Rational {
         Rational { num, den }
     }
 
-    /// Duration of `count` frames in ns at this rate, rounded down as GStreamer does; `None` where the rate is unknown (0).
+    /// Duration of `count` frames in ns at this rate, rounded down as GStreamer does; `None` where
+    /// the rate is unknown (0).
     pub fn frames_ns(self, count: u32) -> Option<i64> {
         let (num, den) = (u128::from(self.num), u128::from(self.den));
         if num == 0 {
@@ -128,7 +130,8 @@ pub struct Crop {
 /// What holds for all groups of pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GopFacts {
-    /// Most frames that precede any frame in decoding order and follow it in output order: 0..=7. 0: no reordering.
+    /// Most frames that precede any frame in decoding order and follow it in output order: 0..=7.
+    /// 0: no reordering.
     pub max_reorder: u8,
     /// Frames of the longest mini-GOP, 1..=8. 1: no B frames.
     pub mini_gop: u8,

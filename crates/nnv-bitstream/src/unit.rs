@@ -109,8 +109,8 @@ pub enum Peek {
     NeedMore(usize),
 }
 
-/// Reads the header of a unit at the beginning of `data`, which need not hold all of the unit: for indexing files
-/// without reading all of them. Only the header's own check is verified.
+/// Reads the header of a unit at the beginning of `data`, which need not hold all of the unit: for
+/// indexing files without reading all of them. Only the header's own check is verified.
 pub fn peek_unit(data: &[u8]) -> Peek {
     for (i, &s) in START_CODE.iter().enumerate() {
         match data.get(i) {
@@ -150,8 +150,8 @@ pub fn peek_unit(data: &[u8]) -> Peek {
 
 /// Finds units in bytes that may hold anything: garbage, cut units, flipped bits.
 ///
-/// It keeps no bytes, only how long a unit may be: hand it the same buffer again, with more at its end or less at
-/// its beginning, as its answers say.
+/// It keeps no bytes, only how long a unit may be: hand it the same buffer again, with more at its
+/// end or less at its beginning, as its answers say.
 #[derive(Clone, Debug)]
 pub struct UnitScanner {
     max_payload: usize,
@@ -198,7 +198,8 @@ impl UnitScanner {
                     };
                 }
                 let stored = &data[range.end..end];
-                // The checksum covers type, length and payload: not the start code, not the header's check.
+                // The checksum covers type, length and payload: not the start code, not the
+                // header's check.
                 let header = &data[START_CODE.len()..range.start - 1];
                 let payload = &data[range];
                 let crc = crc32c::crc32c_append(crc32c::crc32c(header), payload);
@@ -209,7 +210,8 @@ impl UnitScanner {
                         len: end,
                     })
                 } else {
-                    // Bytes may have been lost within: the next unit can begin anywhere after this start code.
+                    // Bytes may have been lost within: the next unit can begin anywhere after this
+                    // start code.
                     self.skip(data)
                 }
             }

@@ -55,12 +55,13 @@ pub enum SpeedPreset {
     /// Full motion search, symbols by rate and distortion.
     #[default]
     Medium,
-    /// Wider search, a second pass over the motion that knows the blocks to come, and a second look at the latents of inter
-    /// frames that knows what the first decodes to.
+    /// Wider search, a second pass over the motion that knows the blocks to come, and a second look
+    /// at the latents of inter frames that knows what the first decodes to.
     Slow,
 }
 
-/// Constants of the encoder that experiments tune, in one place. The stream format does not depend on them.
+/// Constants of the encoder that experiments tune, in one place. The stream format does not depend
+/// on them.
 ///
 /// Offsets are in quantizer units, 12 of which double the step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -69,24 +70,29 @@ pub struct Tuning {
     pub key: i8,
     /// Offset of key frames that nothing is predicted from.
     pub key_only: i8,
-    /// Offsets over the frames that follow a key frame in low-delay order, repeated. A frame with the lowest offset
-    /// serves as long-term reference.
+    /// Offsets over the frames that follow a key frame in low-delay order, repeated. A frame with
+    /// the lowest offset serves as long-term reference.
     pub low_delay: [i8; 4],
     /// Offsets by level of a mini-GOP; level 0 is the anchor.
     pub levels: [i8; 4],
-    /// How much the offsets of inter frames shrink where they inherit little from their references: by this share of them for
-    /// each octave that inter frames are too large next to their key frame. 0: not at all.
+    /// How much the offsets of inter frames shrink where they inherit little from their references:
+    /// by this share of them for each octave that inter frames are too large next to their key
+    /// frame. 0: not at all.
     pub inheritance: f32,
     /// Squared error, in squared steps, that one bit of the latent is worth.
     pub lambda: f32,
-    /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain rounding).
+    /// Without rate-distortion optimisation, symbols round up from this fraction on (0.5 is plain
+    /// rounding).
     pub round_up: f32,
-    /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0: the same quantizer everywhere.
+    /// Quantizers that a key frame's place goes up by for each octave of its luma's variance; 0:
+    /// the same quantizer everywhere.
     pub adaptive_quantizer: f32,
-    /// Strength of the temporal filter by level of a mini-GOP, key frames and anchors first: the error of motion, in units of
-    /// what coding loses, that halves a neighbour's weight. 0: such frames are coded as they are.
+    /// Strength of the temporal filter by level of a mini-GOP, key frames and anchors first: the
+    /// error of motion, in units of what coding loses, that halves a neighbour's weight. 0: such
+    /// frames are coded as they are.
     pub temporal_filter: [f32; 4],
-    /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every six. 0: no ink.
+    /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every
+    /// six. 0: no ink.
     pub ink: f32,
     /// Scales the cost of a bit in motion search.
     pub motion_lambda: f32,
@@ -109,7 +115,8 @@ impl Tuning {
         let plain = Self::default();
         match tune {
             Tune::Psnr | Tune::ZeroLatency => plain,
-            // Structure is judged frame by frame: what a good reference keeps in quiet areas counts in each of them.
+            // Structure is judged frame by frame: what a good reference keeps in quiet areas counts
+            // in each of them.
             Tune::Visual => Self {
                 key: -16,
                 low_delay: [8, 5, 8, 0],
@@ -152,18 +159,20 @@ pub struct EncoderConfig {
     pub info: StreamInfo,
     /// How quantizers are chosen.
     pub rate_control: RateControl,
-    /// Quantizer of constant quality, and the first one of the other modes' search; 0..=63, lower is better.
+    /// Quantizer of constant quality, and the first one of the other modes' search; 0..=63, lower
+    /// is better.
     pub quantizer: u8,
     /// Least quantizer, offsets included.
     pub min_quantizer: u8,
     /// Greatest quantizer, offsets included.
     pub max_quantizer: u8,
-    /// Most frames from one key frame to the next; 1 makes all frames key frames, 0 only the first and those asked for.
+    /// Most frames from one key frame to the next; 1 makes all frames key frames, 0 only the first
+    /// and those asked for.
     pub key_int_max: u32,
     /// Frames between the anchors of a mini-GOP, 0..=7; 0 is low-delay order.
     pub bframes: u8,
-    /// With B frames, frames behind a key frame or an anchor that are there before it is coded: its noise is filtered along
-    /// their motion.
+    /// With B frames, frames behind a key frame or an anchor that are there before it is coded: its
+    /// noise is filtered along their motion.
     pub lookahead: u8,
     /// What to optimise for.
     pub tune: Tune,
@@ -173,7 +182,8 @@ pub struct EncoderConfig {
     pub batch_size: u32,
     /// Writes a checksum of each decoded frame.
     pub frame_checksum: bool,
-    /// Threads of the encoder's own work (motion search, packing); 0 for as many as there are processors.
+    /// Threads of the encoder's own work (motion search, packing); 0 for as many as there are
+    /// processors.
     pub threads: u32,
     /// Starts key frames at scene cuts.
     pub scene_cut: bool,
@@ -304,12 +314,13 @@ impl EncoderConfig {
 /// Settings of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderConfig {
-    /// Shows a copy of the nearest frame where one is lost or damaged; otherwise such frames are errors.
+    /// Shows a copy of the nearest frame where one is lost or damaged; otherwise such frames are
+    /// errors.
     pub conceal: bool,
     /// Most frames in one run of a network.
     pub batch_size: u32,
-    /// Each frame is wanted as soon as it can be decoded. Otherwise the decoder of a stream of nothing but key frames waits until
-    /// it has a batch of them (or the stream ends).
+    /// Each frame is wanted as soon as it can be decoded. Otherwise the decoder of a stream of
+    /// nothing but key frames waits until it has a batch of them (or the stream ends).
     pub live: bool,
     /// Threads of the decoder's own work; 0 for as many as there are processors.
     pub threads: u32,
@@ -361,7 +372,11 @@ pub enum ConfigError {
     #[error("batch-size is {0}, it must be 1 to {MAX_BATCH}")]
     BatchSize(u32),
     /// A bit rate out of range.
-    #[error("a bit rate of {0} bit/s is out of range: {min} to {max} are possible", min = BITRATES.start(), max = BITRATES.end())]
+    #[error(
+        "a bit rate of {0} bit/s is out of range: {min} to {max} are possible",
+        min = BITRATES.start(),
+        max = BITRATES.end()
+    )]
     Bitrate(u64),
     /// The greatest rate is below the mean.
     #[error("max-bitrate ({max} bit/s) is below bitrate ({bitrate} bit/s)")]
@@ -372,6 +387,10 @@ pub enum ConfigError {
         max: u64,
     },
     /// A decoder buffer out of range.
-    #[error("a vbv buffer of {0} ms is out of range: {min} to {max} are possible", min = VBV_MS.start(), max = VBV_MS.end())]
+    #[error(
+        "a vbv buffer of {0} ms is out of range: {min} to {max} are possible",
+        min = VBV_MS.start(),
+        max = VBV_MS.end()
+    )]
     Vbv(u32),
 }

@@ -12,7 +12,8 @@ use nnv_nn::NnError;
 /// Result of encoder and decoder.
 pub type Result<T, E = CodecError> = std::result::Result<T, E>;
 
-/// What stops an encoder or a decoder. Damage in a stream is not among these as long as it can be concealed.
+/// What stops an encoder or a decoder. Damage in a stream is not among these as long as it can be
+/// concealed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CodecError {
     /// The configuration makes no sense.
@@ -48,7 +49,8 @@ pub enum CodecError {
     },
     /// The picture handed to the encoder does not have the configured size.
     #[error(
-        "picture of {got_width}x{got_height} given to an encoder of {width}x{height}: drain it and make a new one"
+        "picture of {got_width}x{got_height} given to an encoder of {width}x{height}: drain it \
+         and make a new one"
     )]
     Size {
         /// Configured width.

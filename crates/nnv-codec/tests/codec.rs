@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Encoder and decoder together, on moving pictures, with the shipped model.
 //!
-//! Wherever a decoder says that a frame is sound, it must be exactly what the encoder reconstructed.
+//! Wherever a decoder says that a frame is sound, it must be exactly what the encoder
+//! reconstructed.
 
 use nnv_bitstream::FrameType;
 use nnv_bitstream::StreamInfo;
@@ -307,7 +308,8 @@ fn a_map_of_quantizers_gives_quiet_places_more() {
     }
 }
 
-/// A page of type-like strokes that scrolls by `lines` of eight samples and turns to another page after them.
+/// A page of type-like strokes that scrolls by `lines` of eight samples and turns to another page
+/// after them.
 fn page(w: u32, h: u32, lines: usize, turned: bool) -> Arc<Picture> {
     let mut p = Picture::new(w, h).unwrap();
     for (i, plane) in p.planes_mut().iter_mut().enumerate() {
@@ -818,7 +820,8 @@ fn forged_units_are_found_out_by_the_frame_checksum() {
                     _ => p[i..].fill_with(|| rng() as u8),
                 }
             });
-            // A forged header may name other frames: then the order may differ, so only soundness counts.
+            // A forged header may name other frames: then the order may differ, so only soundness
+            // counts.
             let mut decoder = decoder();
             let truth: Vec<_> = reconstructions(&units);
             let decoded = decode(&mut decoder, damaged.iter().map(|d| &d[..]));

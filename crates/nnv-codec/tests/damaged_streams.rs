@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Thousands of damaged streams against scanner, parsers and entropy decoder: errors are fine, panics are not, and what
-//! lies outside the damage must survive it.
+//! Thousands of damaged streams against scanner, parsers and entropy decoder: errors are fine,
+//! panics are not, and what lies outside the damage must survive it.
 
 use std::sync::Arc;
 
@@ -47,7 +47,8 @@ fn scales() -> Vec<u8> {
     (0..CHANNELS * 60).map(|i| (i * 7 % 23) as u8).collect()
 }
 
-/// Gives the first symbol of each place the sign that is not coded where magnitudes hide it; all channels share one.
+/// Gives the first symbol of each place the sign that is not coded where magnitudes hide it; all
+/// channels share one.
 fn fit_signs(scales: &[u8], symbols: &mut [i16]) {
     let places = scales.len() / CHANNELS;
     for p in 0..places {
@@ -64,7 +65,8 @@ fn fit_signs(scales: &[u8], symbols: &mut [i16]) {
     }
 }
 
-/// Access units of a stream with a key frame and a header every eighth frame. Each unit's time names it.
+/// Access units of a stream with a key frame and a header every eighth frame. Each unit's time
+/// names it.
 fn stream(frames: u32) -> Vec<Vec<u8>> {
     let mut rng = Rng(0xabcdef);
     let (mut sequence, scales) = (SequenceHeader::new("test", [9; 8], 160, 96, 8), scales());

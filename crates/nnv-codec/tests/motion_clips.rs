@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Motion search on real clips: prediction quality must not fall below what earlier searches reached.
+//! Motion search on real clips: prediction quality must not fall below what earlier searches
+//! reached.
 //!
-//! Needs the clips in `$NNV_SHARED/data/test/video` and an `ffmpeg` program; says so and passes without.
+//! Needs the clips in `$NNV_SHARED/data/test/video` and an `ffmpeg` program; says so and passes
+//! without.
 
 use std::path::Path;
 use std::process::Command;

@@ -3,11 +3,14 @@
 
 /// Defines a function that runs `$body`, compiled for AVX2 where the processor has it.
 ///
-/// `$body` must be `#[inline(always)]`. Both ways give one result: integers are exact, and the compiler neither reorders
-/// nor fuses operations on floats.
+/// `$body` must be `#[inline(always)]`. Both ways give one result: integers are exact, and the
+/// compiler neither reorders nor fuses operations on floats.
 #[macro_export]
 macro_rules! with_avx2 {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+    (
+        $(#[$meta:meta])*
+        $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path
+    ) => {
         $(#[$meta])*
         $vis fn $name($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
@@ -103,8 +106,8 @@ pub fn hadamard8(m: &[[i16; 8]; 8]) -> u32 {
     sum.div_ceil(2)
 }
 
-/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results fit
-/// 16 bits; `row(k)` gives the words for tap `k`.
+/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results
+/// fit 16 bits; `row(k)` gives the words for tap `k`.
 ///
 /// Written with SSE2, whose multiplication takes pairs: half the work of what the compiler makes.
 #[cfg(target_arch = "x86_64")]
@@ -129,8 +132,8 @@ pub fn weighted8<const T: usize, const SHIFT: i32>(
     }
 }
 
-/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results fit
-/// 16 bits; `row(k)` gives the words for tap `k`.
+/// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results
+/// fit 16 bits; `row(k)` gives the words for tap `k`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub fn weighted8<const T: usize, const SHIFT: i32>(

@@ -15,7 +15,8 @@ fn residual(symbol: i16, step: u16) -> i16 {
     if symbol < 0 { -m } else { m }
 }
 
-/// Turns symbols into the integer residual that the synthesis takes: `|symbol| · step / 64` rounded half up, at most
+/// Turns symbols into the integer residual that the synthesis takes: `|symbol| · step / 64` rounded
+/// half up, at most
 /// 2047. `symbols` is `[384, positions]`; steps are in 1/64 units.
 pub fn dequantise(symbols: &[i16], steps: &Quantisation<'_>) -> Vec<i16> {
     let positions = symbols.len() / LATENT_CHANNELS;
@@ -27,7 +28,8 @@ pub fn dequantise(symbols: &[i16], steps: &Quantisation<'_>) -> Vec<i16> {
     out
 }
 
-/// What [`dequantise`] gives of the symbols that a decoder found, into `out` of the latent's length.
+/// What [`dequantise`] gives of the symbols that a decoder found, into `out` of the latent's
+/// length.
 pub fn dequantise_sparse(symbols: &SparseSymbols, steps: &Quantisation<'_>, out: &mut [i16]) {
     out.fill(0);
     let positions = out.len() / LATENT_CHANNELS;

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The ink layer: type and line art on top of what the networks code.
 //!
-//! A transform of 16×16 samples spreads the sharp edges of type over hundreds of coefficients. Where a screen shows type, the picture is
-//! taken apart instead: the networks code the paper, and what ink differs by from it is added. This is mixed raster content (ITU-T T.44; L. Bottou et al., High
-//! quality document image compression with DjVu, 1998), with coverage in several levels for smoothed type. Where an inter frame shows
-//! something new, flat paper takes the place of the prediction.
+//! A transform of 16×16 samples spreads the sharp edges of type over hundreds of coefficients.
+//! Where a screen shows type, the picture is taken apart instead: the networks code the paper, and
+//! what ink differs by from it is added. This is mixed raster content (ITU-T T.44; L. Bottou et
+//! al., High quality document image compression with DjVu, 1998), with coverage in several levels
+//! for smoothed type. Where an inter frame shows something new, flat paper takes the place of the
+//! prediction.
 //!
-//! [`InkLayer`] is what the stream holds: colours, cells of 8×8 luma samples with one ink each, coverage by sample. How an
-//! encoder finds it is its own affair (crate `nnv-codec`).
+//! [`InkLayer`] is what the stream holds: colours, cells of 8×8 luma samples with one ink each,
+//! coverage by sample. How an encoder finds it is its own affair (crate `nnv-codec`).
 
 use super::entropy::{
     BinaryCoder, CoverageContext, CoverageModel, CoveragePlane, Decoder, Encoder, EntropyError,
@@ -84,7 +86,8 @@ impl Cells {
             })
     }
 
-    /// Puts paper in the place of a prediction: `p` (samples less 512) and `d`, packed as `[96, rows, columns]` of cells.
+    /// Puts paper in the place of a prediction: `p` (samples less 512) and `d`, packed as `[96,
+    /// rows, columns]` of cells.
     fn ground(&self, papers: &[Ink], p: &mut [i16], d: &mut [i16]) {
         let cells = self.width * self.height;
         for (column, row, paper) in self.papered() {
@@ -104,7 +107,8 @@ impl Cells {
 
 /// Adaptive models of the numbers of colours by cell.
 struct NumberModels {
-    /// Whether there is a colour, by which of the cells to the left, above to the left, above and above to the right have one.
+    /// Whether there is a colour, by which of the cells to the left, above to the left, above and
+    /// above to the right have one.
     there: [Prob; 16],
     left: Prob,
     above: Prob,
@@ -123,7 +127,8 @@ impl Default for NumberModels {
     }
 }
 
-/// The syntax of numbers of colours by cell, for encoder and decoder alike. Cells not in `among` have none.
+/// The syntax of numbers of colours by cell, for encoder and decoder alike. Cells not in `among`
+/// have none.
 fn code_numbers<C: BinaryCoder>(
     coder: &mut C,
     numbers: &mut [u8],
@@ -182,7 +187,8 @@ impl Cells {
         code_numbers(coder, &mut self.ink, self.width, inks, among)
     }
 
-    /// Codes the coverage of all cells with ink, in order of the picture's rows. `pick` says what an encoder writes at a place.
+    /// Codes the coverage of all cells with ink, in order of the picture's rows. `pick` says what
+    /// an encoder writes at a place.
     ///
     /// # Errors
     /// [`EntropyError::SymbolRange`] for more than full coverage.
@@ -244,10 +250,12 @@ impl InkLayer {
         Ok(layer)
     }
 
-    /// Writes a layer of `full` levels over these colours and cells, with the coverage that `pick` says.
+    /// Writes a layer of `full` levels over these colours and cells, with the coverage that `pick`
+    /// says.
     ///
     /// # Errors
-    /// [`EntropyError::SymbolRange`] where `full` is 0, a cell names a colour that is not there, or `pick` exceeds `full`.
+    /// [`EntropyError::SymbolRange`] where `full` is 0, a cell names a colour that is not there, or
+    /// `pick` exceeds `full`.
     pub fn encode(
         (inks, papers): (Vec<Ink>, Vec<Ink>),
         cells: Cells,
@@ -291,7 +299,8 @@ impl InkLayer {
         self.cells.ground(&self.papers, p, d);
     }
 
-    /// Adds what the ink differs by from its paper to a picture of the same padded size: puts the ink on it.
+    /// Adds what the ink differs by from its paper to a picture of the same padded size: puts the
+    /// ink on it.
     pub fn apply(&self, picture: &mut Picture) {
         self.add(picture, 1);
     }

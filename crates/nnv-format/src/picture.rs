@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Pictures: planar 4:2:0 at 10 bit, padded to multiples of 16, and their packing into tensors.
 //!
-//! Everything inside the codec works on [`Picture`]: samples are `u16` in 0..=1023, whatever the raw
-//! format was. Sizes come in two kinds: the *visible* size is what the user sees, the *padded* size
-//! is rounded up to multiples of 16 luma samples and is what the networks see.
+//! Everything inside the codec works on [`Picture`]: samples are `u16` in 0..=1023, whatever the
+//! raw format was. Sizes come in two kinds: the *visible* size is what the user sees, the *padded*
+//! size is rounded up to multiples of 16 luma samples and is what the networks see.
 
 use nnv_bitstream::limits::MAX_SIDE;
 
@@ -41,7 +41,8 @@ pub enum PictureError {
     },
     /// A plane of a raw frame is too small for its size and stride.
     #[error(
-        "plane {plane} of a {format:?} frame holds {got} bytes with stride {stride}, but needs {rows} rows of {row_bytes} bytes"
+        "plane {plane} of a {format:?} frame holds {got} bytes with stride {stride}, but needs \
+         {rows} rows of {row_bytes} bytes"
     )]
     PlaneSize {
         /// Raw format.
@@ -59,7 +60,8 @@ pub enum PictureError {
     },
     /// A tensor does not have `96 * h8 * w8` elements.
     #[error(
-        "tensor of a {width}x{height} picture has {got} elements instead of {expected}: check the graph's shapes"
+        "tensor of a {width}x{height} picture has {got} elements instead of {expected}: check \
+         the graph's shapes"
     )]
     Tensor {
         /// Visible width of the picture.
@@ -542,8 +544,8 @@ impl Picture {
         Ok(())
     }
 
-    /// The part of `width`×`height` luma samples whose top left corner is at (`left`, `top`). Odd corners round down to
-    /// the chroma sample they lie in.
+    /// The part of `width`×`height` luma samples whose top left corner is at (`left`, `top`). Odd
+    /// corners round down to the chroma sample they lie in.
     ///
     /// # Errors
     /// [`PictureError::Size`] where the part is empty or reaches beyond the picture.

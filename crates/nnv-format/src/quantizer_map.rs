@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Adaptive quantization: a quantizer for each place of the latent, 16×16 luma samples.
 //!
-//! Quiet areas take a finer quantizer than busy ones, which hide errors. What a key frame gives them, the
-//! frames predicted from it keep.
+//! Quiet areas take a finer quantizer than busy ones, which hide errors. What a key frame gives
+//! them, the frames predicted from it keep.
 
 use nnv_bitstream::limits::MAX_QUANTIZER;
 
@@ -13,18 +13,20 @@ use super::tables::{LATENT_CHANNELS, Tables};
 pub const MAP_UNIT: i16 = 4;
 /// Smallest and largest value.
 pub const VALUES: std::ops::RangeInclusive<i32> = -4..=3;
-/// What the prior's offset is raised by for frames with a map, in halves of a scale index, so that no index is cut off at zero
-/// that the finest quantizer needs.
+/// What the prior's offset is raised by for frames with a map, in halves of a scale index, so that
+/// no index is cut off at zero that the finest quantizer needs.
 pub const HEADROOM: i16 = MAP_UNIT * -(*VALUES.start() as i16);
 
-/// Values by place, row after row; quantizers of the frame plus [`MAP_UNIT`] times these hold there.
+/// Values by place, row after row; quantizers of the frame plus [`MAP_UNIT`] times these hold
+/// there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuantizerMap {
     width: usize,
     values: Vec<i8>,
 }
 
-/// Adaptive models of a map's syntax, one for each class of how much the neighbours differ. They start afresh in each frame.
+/// Adaptive models of a map's syntax, one for each class of how much the neighbours differ. They
+/// start afresh in each frame.
 type Models = [SIntModel<0>; 3];
 
 impl QuantizerMap {
@@ -61,7 +63,8 @@ impl QuantizerMap {
     /// Reads the map of a latent of this size.
     ///
     /// # Errors
-    /// [`EntropyError::SymbolRange`] for a value beyond its limits. The coder's own state is not looked at.
+    /// [`EntropyError::SymbolRange`] for a value beyond its limits. The coder's own state is not
+    /// looked at.
     pub fn decode<C: BinaryCoder>(
         coder: &mut C,
         width: usize,
@@ -72,7 +75,8 @@ impl QuantizerMap {
         Ok(Self { width, values })
     }
 
-    /// Each value less the mean of its left and upper neighbour (one of them at the borders, 0 at the first place).
+    /// Each value less the mean of its left and upper neighbour (one of them at the borders, 0 at
+    /// the first place).
     fn code<C: BinaryCoder>(
         coder: &mut C,
         width: usize,
@@ -147,8 +151,8 @@ impl<'a> Quantisation<'a> {
             .map_or(self.frame[c], |places| places[at].step[c])
     }
 
-    /// Scale indices `[384, places]` that the prior gave with its offset raised by [`HEADROOM`], as they hold with the map; `None`
-    /// where they hold as they are.
+    /// Scale indices `[384, places]` that the prior gave with its offset raised by [`HEADROOM`], as
+    /// they hold with the map; `None` where they hold as they are.
     pub fn scales(&self, raised: &[u8]) -> Option<Vec<u8>> {
         let places = self.places.as_ref()?;
         let mut out = raised.to_vec();

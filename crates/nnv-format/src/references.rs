@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What encoder and decoder keep of decoded frames for those that refer to them, and the order in which frames are shown.
+//! What encoder and decoder keep of decoded frames for those that refer to them, and the order in
+//! which frames are shown.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +23,8 @@ pub struct Contexts {
     pub motion: MotionContexts,
 }
 
-/// A decoded frame that is exactly the encoder's. Others are never kept: nothing can be decoded from them, since the
-/// networks' probabilities depend on the pictures.
+/// A decoded frame that is exactly the encoder's. Others are never kept: nothing can be decoded
+/// from them, since the networks' probabilities depend on the pictures.
 #[derive(Debug, Clone)]
 pub struct Reference {
     /// Samples.
@@ -36,7 +37,8 @@ pub struct Reference {
     pub field: Option<Arc<MotionField>>,
 }
 
-/// Entropy tables of a model with the number of streams of each kind of frame, and the size they are used for.
+/// Entropy tables of a model with the number of streams of each kind of frame, and the size they
+/// are used for.
 #[derive(Debug, Clone)]
 pub struct Coding {
     /// Size of the pictures.
@@ -73,7 +75,8 @@ impl Coding {
     }
 }
 
-/// Frames of each level in a mini-GOP of `n` frames without repeats, the anchor at level 0: what a decoder may wait for.
+/// Frames of each level in a mini-GOP of `n` frames without repeats, the anchor at level 0: what a
+/// decoder may wait for.
 pub fn level_sizes(n: usize) -> [usize; DEEPEST_LEVEL as usize + 1] {
     let mut sizes = [0; DEEPEST_LEVEL as usize + 1];
     if n > 0 {
@@ -88,7 +91,8 @@ pub fn level_sizes(n: usize) -> [usize; DEEPEST_LEVEL as usize + 1] {
     sizes
 }
 
-/// The frames that others may refer to, by `poc`: the same in encoder and decoder. A key frame empties it.
+/// The frames that others may refer to, by `poc`: the same in encoder and decoder. A key frame
+/// empties it.
 #[derive(Debug, Clone)]
 pub struct References<T> {
     frames: BTreeMap<u32, T>,
@@ -108,7 +112,8 @@ impl<T> References<T> {
         self.frames.get(&poc)
     }
 
-    /// Keeps a decoded frame. Where a damaged stream keeps too many, the oldest in order of presentation goes.
+    /// Keeps a decoded frame. Where a damaged stream keeps too many, the oldest in order of
+    /// presentation goes.
     pub fn keep(&mut self, poc: u32, frame: T) {
         self.frames.insert(poc, frame);
         while self.frames.len() > usize::from(MAX_REFERENCES) {
@@ -159,7 +164,8 @@ pub struct Reorder<T> {
 }
 
 impl<T> Reorder<T> {
-    /// `depth`: most frames that are coded before a frame and shown after it (the `bframes` of the encoder).
+    /// `depth`: most frames that are coded before a frame and shown after it (the `bframes` of the
+    /// encoder).
     pub fn new(depth: usize) -> Self {
         Self {
             depth,

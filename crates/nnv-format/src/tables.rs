@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Integer tables of a bundle: steps, what the networks are told of a quantizer, where entropy coding begins.
+//! Integer tables of a bundle: steps, what the networks are told of a quantizer, where entropy
+//! coding begins.
 
 use std::sync::Arc;
 
@@ -8,7 +9,8 @@ use nnv_bitstream::limits::QUANTIZERS;
 
 use super::entropy::SymbolTables;
 
-/// Channels of the latent `y`; fixed by the stream format (64 + 16 + 16 samples in each of 2×2 blocks).
+/// Channels of the latent `y`; fixed by the stream format (64 + 16 + 16 samples in each of 2×2
+/// blocks).
 pub const LATENT_CHANNELS: usize = 384;
 
 /// Which networks and tables a frame uses.
@@ -54,7 +56,8 @@ impl Tables {
     ) -> Result<Self, String> {
         if step.len() != QUANTIZERS * LATENT_CHANNELS || step.contains(&0) {
             return Err(format!(
-                "table step must have {QUANTIZERS} rows of {LATENT_CHANNELS} values, none of them zero"
+                "table step must have {QUANTIZERS} rows of {LATENT_CHANNELS} values, none of \
+                 them zero"
             ));
         }
         if qvec.is_empty() || !qvec.len().is_multiple_of(QUANTIZERS) || qoff.len() != QUANTIZERS {

@@ -6,8 +6,8 @@ use crate::BlockQuantizers;
 
 /// Follows a stream in the order of decoding.
 ///
-/// A macroblock without residual looks as good as what it was predicted from. Where that lies is not followed: it is taken
-/// to be the same place in the reference picture before.
+/// A macroblock without residual looks as good as what it was predicted from. Where that lies is
+/// not followed: it is taken to be the same place in the reference picture before.
 #[derive(Debug, Default)]
 pub struct Effective {
     columns: usize,

@@ -278,8 +278,8 @@ fn slice_qp(header: &SliceHeader, pps: &PicParameterSet) -> i32 {
     MIDDLE + pps.pic_init_qp_minus26 + header.slice_qp_delta
 }
 
-/// The access units of a whole byte stream, if each picture begins with its first macroblock: they end where something
-/// that can only begin one (7.4.1.2.3), or a first slice, comes after a slice.
+/// The access units of a whole byte stream, if each picture begins with its first macroblock: they
+/// end where something that can only begin one (7.4.1.2.3), or a first slice, comes after a slice.
 pub fn access_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut starts = vec![0];
     let mut slice = false;

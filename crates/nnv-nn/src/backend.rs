@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
-//! What runs the networks, as this crate sees it: ONNX Runtime natively ([`crate::onnxruntime`]), something else in a
-//! browser. Whoever implements [`Backend`] is held to the known answers of every bundle like any other.
+//! What runs the networks, as this crate sees it: ONNX Runtime natively ([`crate::onnxruntime`]),
+//! something else in a browser. Whoever implements [`Backend`] is held to the known answers of
+//! every bundle like any other.
 
 use std::fmt::Debug;
 
@@ -164,7 +165,8 @@ pub trait Network: Debug + Send + Sync {
     /// What it gives.
     fn outputs(&self) -> &[Port];
 
-    /// Runs on named inputs, all of [`inputs`](Self::inputs), and returns the named outputs in their order.
+    /// Runs on named inputs, all of [`inputs`](Self::inputs), and returns the named outputs in
+    /// their order.
     ///
     /// # Errors
     /// [`RunError`]; where `cancel` is cancelled, now or during the run, [`RunError::Cancelled`].
@@ -178,7 +180,8 @@ pub trait Network: Debug + Send + Sync {
 
 /// What makes networks out of ONNX graphs.
 pub trait Backend: Send + Sync {
-    /// Tells back ends apart: models are shared among those who ask for the same bundle on the same back end.
+    /// Tells back ends apart: models are shared among those who ask for the same bundle on the same
+    /// back end.
     fn name(&self) -> &'static str;
 
     /// Providers to try where none is asked for, best first; never empty.

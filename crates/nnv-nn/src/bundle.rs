@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Model bundles: `bundle.toml`, hashes, tables and known answers, embedded in the plugin or from a folder.
+//! Model bundles: `bundle.toml`, hashes, tables and known answers, embedded in the plugin or from a
+//! folder.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -103,7 +104,8 @@ pub struct EmbeddedInfo {
     pub hash: [u8; 32],
 }
 
-/// The codec's bundles built into this plugin. Unreadable ones are left out here and explained when loaded by name.
+/// The codec's bundles built into this plugin. Unreadable ones are left out here and explained when
+/// loaded by name.
 pub fn embedded() -> Vec<EmbeddedInfo> {
     #[derive(Deserialize)]
     struct Head {
@@ -211,12 +213,14 @@ pub(super) struct KnownAnswer {
     pub outputs: Vec<(String, u32)>,
 }
 
-/// A bundle whose manifest, tables and known answers were verified. Graph files are verified as they are read.
+/// A bundle whose manifest, tables and known answers were verified. Graph files are verified as
+/// they are read.
 #[derive(Debug)]
 pub(super) struct Bundle {
     pub name: String,
     pub hash: [u8; 32],
-    /// Digest of the manifest, hence of every file: tells bundles apart that differ only in encoder graphs.
+    /// Digest of the manifest, hence of every file: tells bundles apart that differ only in encoder
+    /// graphs.
     pub identity: [u8; 32],
     pub hyper_channels: usize,
     pub qvec_channels: usize,
@@ -254,8 +258,9 @@ impl Files {
 
     /// Reads `bundle.toml` of a bundle of this kind, and its digest.
     ///
-    /// Format and kind decide whether the rest can be understood at all, so they are judged first. They stand in the
-    /// table `bundle`, or at the top as in the codec's bundles; without a kind, a bundle is the codec's.
+    /// Format and kind decide whether the rest can be understood at all, so they are judged first.
+    /// They stand in the table `bundle`, or at the top as in the codec's bundles; without a kind, a
+    /// bundle is the codec's.
     pub(super) fn manifest(&self, kind: Kind) -> Result<(String, [u8; 32]), String> {
         #[derive(Deserialize)]
         struct Head {
@@ -359,7 +364,8 @@ fn unreadable(path: &Path, e: &std::io::Error) -> String {
             path.display()
         ),
         _ => format!(
-            "the file {} cannot be read: {e}; make it readable, or give another bundle's folder with model-path",
+            "the file {} cannot be read: {e}; make it readable, or give another bundle's folder \
+             with model-path",
             path.display()
         ),
     }

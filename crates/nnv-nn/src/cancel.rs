@@ -16,8 +16,9 @@ struct State {
 
 /// Aborts the inference of whoever runs under this handle. Clones share one state.
 ///
-/// [`cancel`](Self::cancel) makes the run in progress return [`NnError::Cancelled`](super::NnError::Cancelled) as soon as the
-/// back end leaves the operator at hand, and every later run at once, until [`reset`](Self::reset).
+/// [`cancel`](Self::cancel) makes the run in progress return
+/// [`NnError::Cancelled`](super::NnError::Cancelled) as soon as the back end leaves the operator at
+/// hand, and every later run at once, until [`reset`](Self::reset).
 #[derive(Clone, Default)]
 pub struct Cancel(Arc<Mutex<State>>);
 
@@ -50,7 +51,8 @@ impl Cancel {
         self.lock().cancelled
     }
 
-    /// For back ends: a run begins that `abort` stops, from any thread and at any time. `None` where it must not begin.
+    /// For back ends: a run begins that `abort` stops, from any thread and at any time. `None`
+    /// where it must not begin.
     pub fn enter(&self, abort: impl Fn() + Send + 'static) -> Option<Running<'_>> {
         let mut state = self.lock();
         if state.cancelled {
@@ -109,7 +111,9 @@ mod tests {
         let aborted = Arc::new(AtomicUsize::new(0));
         let count = |by| {
             let aborted = aborted.clone();
-            move || drop(aborted.fetch_add(by, Ordering::Relaxed))
+            move || {
+                aborted.fetch_add(by, Ordering::Relaxed);
+            }
         };
         drop(cancel.enter(count(1)));
         let running = cancel.enter(count(10));

@@ -11,8 +11,10 @@ pub type Result<T, E = NnError> = std::result::Result<T, E>;
 pub enum NnError {
     /// ONNX Runtime's shared library was not found or could not be used.
     #[error(
-        "ONNX Runtime cannot be used: {what}. Searched: {searched}. Set NNV_ORT_LIBRARY to the absolute path of \
-         libonnxruntime.so (version 1.17 or later), or put that file beside the plugin (scripts/test.sh shows how)"
+        "ONNX Runtime cannot be used: {what}. Searched: {searched}. Set NNV_ORT_LIBRARY to the \
+         absolute path of \
+         libonnxruntime.so (version 1.17 or later), or put that file beside the plugin \
+         (scripts/test.sh shows how)"
     )]
     Runtime {
         /// Why the last candidate was refused, or that there was none.
@@ -22,7 +24,8 @@ pub enum NnError {
     },
     /// No embedded bundle has this name.
     #[error(
-        "no model named \"{name}\" is built into this plugin (built in: {known}); give its folder with model-path"
+        "no model named \"{name}\" is built into this plugin (built in: {known}); give its \
+         folder with model-path"
     )]
     UnknownModel {
         /// The name asked for.
@@ -48,10 +51,13 @@ pub enum NnError {
         /// Why.
         what: String,
     },
-    /// A normative network gave other numbers than its bundle promises: decoding with it would show noise.
+    /// A normative network gave other numbers than its bundle promises: decoding with it would show
+    /// noise.
     #[error(
-        "execution provider {provider} fails the known-answer test of {bundle}/{graph} (output {output}: CRC-32C \
-         {got:08x}, expected {expected:08x}); refused because decoding would not be exact. Use another \
+        "execution provider {provider} fails the known-answer test of {bundle}/{graph} (output \
+         {output}: CRC-32C \
+         {got:08x}, expected {expected:08x}); refused because decoding would not be exact. Use \
+         another \
          execution-provider or another ONNX Runtime, or restore the model's files"
     )]
     KnownAnswer {

@@ -7,8 +7,8 @@ use super::cancel::Cancel;
 use super::error::{NnError, Result};
 use super::{Provider, RuntimeOptions};
 
-/// What a network must accept and return: name and element type (`None`: any of 8 bits). All tensors
-/// have four dimensions.
+/// What a network must accept and return: name and element type (`None`: any of 8 bits). All
+/// tensors have four dimensions.
 pub(super) type Interface = [(&'static str, Option<Element>)];
 
 /// What a graph has to look like.

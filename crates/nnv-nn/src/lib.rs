@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Networks: bundles, models with batched runs, known-answer tests, and the [`backend`] that runs them.
+//! Networks: bundles, models with batched runs, known-answer tests, and the [`backend`] that runs
+//! them.
 //!
-//! ONNX Runtime (feature `onnxruntime`, on by default) is one back end; no type of it is in any signature here.
+//! ONNX Runtime (feature `onnxruntime`, on by default) is one back end; no type of it is in any
+//! signature here.
 //!
 //! ```no_run
 //! use nnv_format::grid::Grid;
 //! use nnv_nn::{Cancel, InterItem, Model, ModelSource, RuntimeOptions};
-//! # fn main() -> Result<(), nnv_nn::NnError> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let model = Model::load(&ModelSource::Embedded("realtime".into()), &RuntimeOptions::default())?;
 //! let grid = Grid::new(45, 80)?; // 720 × 1280 luma samples
 //! let (z, r) = (vec![0i8; model.z_len(grid)], vec![0i16; grid.y_len()]);
@@ -21,7 +23,8 @@
 //! // Two inter frames of one level in one run.
 //! let p = pictures.get(0);
 //! let d = vec![0i16; grid.picture_len()];
-//! let batch = model.inter_batch(grid, &[InterItem { quantizer: 24, p, d: &d }, InterItem { quantizer: 30, p, d: &d }])?;
+//! let item = |quantizer| InterItem { quantizer, p, d: &d };
+//! let batch = model.inter_batch(grid, &[item(24), item(30)])?;
 //! let prior = batch.prior(&[&z, &z], &cancel)?;
 //! let pictures = batch.synthesise(&prior, &[&r, &r], &cancel)?;
 //! # Ok(()) }
@@ -87,7 +90,8 @@ impl std::fmt::Display for Provider {
     }
 }
 
-/// How much ONNX Runtime rewrites a graph. Outputs are the same for all; only tests have a reason to lower it.
+/// How much ONNX Runtime rewrites a graph. Outputs are the same for all; only tests have a reason
+/// to lower it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Optimisation {
     /// As written: convolutions run in float32.
@@ -117,8 +121,9 @@ pub struct RuntimeOptions {
 }
 
 impl RuntimeOptions {
-    /// `threads`, with 0 replaced by what the machine has. Given explicitly, because ONNX Runtime's own default pins
-    /// its threads to processors, which fails in containers and fights with other elements.
+    /// `threads`, with 0 replaced by what the machine has. Given explicitly, because ONNX Runtime's
+    /// own default pins its threads to processors, which fails in containers and fights with other
+    /// elements.
     pub(crate) fn resolved_threads(&self) -> usize {
         match self.threads {
             0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(16)),

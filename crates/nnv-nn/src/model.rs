@@ -29,7 +29,8 @@ pub struct InterItem<'a> {
     pub quantizer: u8,
     /// The prediction, centred (sample value − 512).
     pub p: &'a [i16],
-    /// Difference of the two predictions where a block is predicted from both references, 0 elsewhere.
+    /// Difference of the two predictions where a block is predicted from both references, 0
+    /// elsewhere.
     pub d: &'a [i16],
 }
 
@@ -89,8 +90,8 @@ struct Decoding {
 
 /// A bundle whose normative networks are loaded and have passed their known-answer tests.
 ///
-/// Encoder networks are loaded with the first [`Batch::analyse`] or by [`prepare_encoder`](Self::prepare_encoder),
-/// so that decoders never pay for them.
+/// Encoder networks are loaded with the first [`Batch::analyse`] or by
+/// [`prepare_encoder`](Self::prepare_encoder), so that decoders never pay for them.
 pub struct Model {
     backend: Box<dyn Backend>,
     bundle: Bundle,
@@ -120,14 +121,16 @@ impl std::fmt::Debug for Model {
 static REGISTRY: Registry<(&str, [u8; 32], RuntimeOptions), Model> = Registry::new();
 
 impl Model {
-    /// Loads a bundle and its normative networks, or returns the one already in use with the same bundle and options.
+    /// Loads a bundle and its normative networks, or returns the one already in use with the same
+    /// bundle and options.
     ///
-    /// Without an explicit provider those compiled in are tried, best first; [`warnings`](Self::warnings) tells which
-    /// were refused and why.
+    /// Without an explicit provider those compiled in are tried, best first;
+    /// [`warnings`](Self::warnings) tells which were refused and why.
     ///
     /// # Errors
-    /// [`NnError::Runtime`] without ONNX Runtime; [`NnError::UnknownModel`] and [`NnError::Bundle`] for what is wrong
-    /// with the bundle; [`NnError::Provider`] and [`NnError::KnownAnswer`] when no allowed provider runs it exactly.
+    /// [`NnError::Runtime`] without ONNX Runtime; [`NnError::UnknownModel`] and [`NnError::Bundle`]
+    /// for what is wrong with the bundle; [`NnError::Provider`] and [`NnError::KnownAnswer`] when
+    /// no allowed provider runs it exactly.
     #[cfg(feature = "onnxruntime")]
     pub fn load(source: &ModelSource, options: &RuntimeOptions) -> Result<Arc<Self>> {
         Self::load_on(&super::onnxruntime::OnnxRuntime::get()?, source, options)
@@ -136,8 +139,8 @@ impl Model {
     /// As `load` does with ONNX Runtime, on any back end.
     ///
     /// # Errors
-    /// [`NnError::UnknownModel`] and [`NnError::Bundle`] for what is wrong with the bundle; [`NnError::Provider`] and
-    /// [`NnError::KnownAnswer`] when no allowed provider runs it exactly.
+    /// [`NnError::UnknownModel`] and [`NnError::Bundle`] for what is wrong with the bundle;
+    /// [`NnError::Provider`] and [`NnError::KnownAnswer`] when no allowed provider runs it exactly.
     pub fn load_on(
         backend: &(impl Backend + Clone + 'static),
         source: &ModelSource,
@@ -291,7 +294,8 @@ impl Model {
         )
     }
 
-    /// A batch of inter frames. A single frame is not copied; several are copied together, once, here.
+    /// A batch of inter frames. A single frame is not copied; several are copied together, once,
+    /// here.
     ///
     /// # Errors
     /// [`NnError::Input`] as for key frames, and for pictures of another size than the grid's.
@@ -447,7 +451,8 @@ fn build_graph(
     Graph::build(name, &bundle.name, &onnx, place, &contract)
 }
 
-/// Frames of one kind and size that go through the networks together; they may have different quantizers.
+/// Frames of one kind and size that go through the networks together; they may have different
+/// quantizers.
 ///
 /// All inputs that several networks share are prepared here, once.
 #[derive(Debug)]
@@ -472,7 +477,8 @@ impl<'a> Batch<'a> {
         self.quantizers.len()
     }
 
-    /// Raises the scale indices that [`prior`](Self::prior) gives of frame `i` by this many halves, before they are cut off at 0.
+    /// Raises the scale indices that [`prior`](Self::prior) gives of frame `i` by this many halves,
+    /// before they are cut off at 0.
     ///
     /// # Panics
     /// When the batch has no frame `i`.
@@ -547,7 +553,8 @@ impl<'a> Batch<'a> {
 
     /// Encoder: packed pictures `x` (`[96, 2·h16, 2·w16]`, centred 10 bit) to latents.
     ///
-    /// Of a key frame's latents only the means known before any symbol are taken off: see [`refine`](Self::refine).
+    /// Of a key frame's latents only the means known before any symbol are taken off: see
+    /// [`refine`](Self::refine).
     ///
     /// # Errors
     /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`]; at the first use also those of
@@ -647,15 +654,15 @@ impl<'a> Batch<'a> {
         Ok(prior)
     }
 
-    /// Encoder, key frames: how much the means of the other positions change once the residuals of the anchors
-    /// (positions with an even sum of row and column) are known.
+    /// Encoder, key frames: how much the means of the other positions change once the residuals of
+    /// the anchors (positions with an even sum of row and column) are known.
     ///
-    /// The residuals `r` must be those that will be coded: a decoder takes its means from them. At other positions
-    /// than anchors they do not matter.
+    /// The residuals `r` must be those that will be coded: a decoder takes its means from them. At
+    /// other positions than anchors they do not matter.
     ///
     /// # Errors
-    /// [`NnError::Input`], also for inter frames, which have no means; [`NnError::Cancelled`], [`NnError::Run`]; at the
-    /// first use also those of [`Model::prepare_encoder`].
+    /// [`NnError::Input`], also for inter frames, which have no means; [`NnError::Cancelled`],
+    /// [`NnError::Run`]; at the first use also those of [`Model::prepare_encoder`].
     pub fn refine(&self, prior: &Prior, r: &[&[i16]], cancel: &Cancel) -> Result<Refinement> {
         self.check_frames("r", r)?;
         if self.kind != NetworkSet::Key {
@@ -746,7 +753,8 @@ pub struct Prior {
 }
 
 impl Prior {
-    /// Scale indices of frame `i`, `[384, h16, w16]`, each below 64; 0 means that the symbol is zero and not coded.
+    /// Scale indices of frame `i`, `[384, h16, w16]`, each below 64; 0 means that the symbol is
+    /// zero and not coded.
     ///
     /// # Panics
     /// When the batch has no frame `i`.
@@ -763,8 +771,8 @@ pub struct Pictures {
 }
 
 impl Pictures {
-    /// Frame `i`, packed, `[96, 2·h16, 2·w16]`, sample value − 512. A sound bundle keeps them within -512..=511; who
-    /// unpacks pictures of foreign bundles clips.
+    /// Frame `i`, packed, `[96, 2·h16, 2·w16]`, sample value − 512. A sound bundle keeps them
+    /// within -512..=511; who unpacks pictures of foreign bundles clips.
     ///
     /// # Panics
     /// When the batch has no frame `i`.
@@ -781,8 +789,8 @@ pub struct Refinement {
 }
 
 impl Refinement {
-    /// What to take off the latents of frame `i` besides, `[384, h16, w16]`, in units of dequantised residuals; 0 at
-    /// anchors.
+    /// What to take off the latents of frame `i` besides, `[384, h16, w16]`, in units of
+    /// dequantised residuals; 0 at anchors.
     ///
     /// # Panics
     /// When the batch has no frame `i`.
@@ -809,8 +817,8 @@ impl Analysis {
         frame(&*self.y, self.y_shape, i)
     }
 
-    /// Hyper-latent symbols of frame `i`, `[hyper_channels, hz, wz]`. Symbols are meant to stay within ±127; clip what
-    /// foreign bundles give.
+    /// Hyper-latent symbols of frame `i`, `[hyper_channels, hz, wz]`. Symbols are meant to stay
+    /// within ±127; clip what foreign bundles give.
     ///
     /// # Panics
     /// When the batch has no frame `i`.

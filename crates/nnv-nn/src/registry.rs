@@ -9,7 +9,8 @@ use super::error::Result;
 
 type Slot<V> = Arc<Mutex<Weak<V>>>;
 
-/// Keeps nothing alive: a value goes when its last user drops it. Loading holds the value's own slot only.
+/// Keeps nothing alive: a value goes when its last user drops it. Loading holds the value's own
+/// slot only.
 pub(super) struct Registry<K, V>(Mutex<Option<HashMap<K, Slot<V>>>>);
 
 impl<K: Eq + Hash, V> Registry<K, V> {

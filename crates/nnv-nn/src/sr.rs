@@ -14,20 +14,22 @@
 //! scale = 2                 # 1 to 4
 //! file = "x2.onnx"
 //! sha256 = "…"
-//! radius = 9                # receptive field, in input pixels to each side (of the square, for a folded picture)
-//! fold = 1                  # optional: sides of the input are multiples of it, and so is the radius
+//! radius = 9                # receptive field, in input pixels to each side
+//! fold = 1                  # optional: sides of the input and the radius are multiples of it
 //! parameters = 98000
 //! macs_per_pixel = 97000    # per input pixel
 //! precision = "float32"     # or "int8": quantised inside, float32 outside
 //! channels = 32             # optional: the widest layer, from which memory is estimated
 //! ```
 //!
-//! A graph takes `x`, float32 `[N, 1, H, W]`, and gives `y`, float32 `[N, 1, scale·H, scale·W]`: luma in limited range
-//! as 8-bit code values / 255. H and W are multiples of `fold`, for networks that begin with space-to-depth. Within
-//! `radius` of the border of `x`, `y` means nothing: whoever feeds it pads.
+//! A graph takes `x`, float32 `[N, 1, H, W]`, and gives `y`, float32 `[N, 1, scale·H, scale·W]`:
+//! luma in limited range as 8-bit code values / 255. H and W are multiples of `fold`, for networks
+//! that begin with space-to-depth. Within `radius` of the border of `x`, `y` means nothing: whoever
+//! feeds it pads.
 //!
-//! A graph may also take `quantizer`, float32 `[N, 2, 1, 1]`: of each picture how sure it is (1: read from the stream, 0.5: thought
-//! likely, 0: unknown), and the mean quantizer that it was coded with, in H.264's steps.
+//! A graph may also take `quantizer`, float32 `[N, 2, 1, 1]`: of each picture how sure it is (1:
+//! read from the stream, 0.5: thought likely, 0: unknown), and the mean quantizer that it was coded
+//! with, in H.264's steps.
 
 use std::sync::Arc;
 
@@ -119,9 +121,10 @@ pub struct SrFacts {
 impl SrFacts {
     /// Bytes that a run takes per padded input sample, estimated.
     ///
-    /// Three feature maps of the widest layer (input, output and a skip connection), and the picture before and after.
-    /// Where the bundle does not tell the width, all weights are taken to be in one dense 3×3 layer, which
-    /// over-estimates. Maps of a folded picture have fewer positions.
+    /// Three feature maps of the widest layer (input, output and a skip connection), and the
+    /// picture before and after. Where the bundle does not tell the width, all weights are taken to
+    /// be in one dense 3×3 layer, which over-estimates. Maps of a folded picture have fewer
+    /// positions.
     pub fn bytes_per_sample(&self) -> usize {
         let widest = self.channels.unwrap_or_else(|| {
             let weights = usize::try_from(self.parameters).unwrap_or(usize::MAX);
@@ -154,7 +157,8 @@ impl SrBundle {
     /// Opens a bundle of kind `sr`.
     ///
     /// # Errors
-    /// [`NnError::UnknownModel`], and [`NnError::Bundle`] for a bundle that is incomplete or of another kind.
+    /// [`NnError::UnknownModel`], and [`NnError::Bundle`] for a bundle that is incomplete or of
+    /// another kind.
     pub fn open(source: &ModelSource) -> Result<Self> {
         let files = Files::find(source, Kind::Sr)?;
         let label = source.label().into_owned();
@@ -216,11 +220,13 @@ impl SrBundle {
         self.networks.iter().find(|n| n.facts.scale == scale)
     }
 
-    /// Loads the network for a scale, or returns the one already in use with the same bundle and options.
+    /// Loads the network for a scale, or returns the one already in use with the same bundle and
+    /// options.
     ///
     /// # Errors
-    /// [`NnError::Runtime`] without ONNX Runtime; [`NnError::Bundle`] where the bundle has no network for the scale, or
-    /// a damaged one; [`NnError::Provider`] or [`NnError::Run`] when no allowed provider runs it.
+    /// [`NnError::Runtime`] without ONNX Runtime; [`NnError::Bundle`] where the bundle has no
+    /// network for the scale, or a damaged one; [`NnError::Provider`] or [`NnError::Run`] when no
+    /// allowed provider runs it.
     #[cfg(feature = "onnxruntime")]
     pub fn network(&self, scale: usize, options: &RuntimeOptions) -> Result<Arc<SrNetwork>> {
         self.network_on(&super::onnxruntime::OnnxRuntime::get()?, scale, options)
@@ -229,8 +235,8 @@ impl SrBundle {
     /// As `network` does with ONNX Runtime, on any back end.
     ///
     /// # Errors
-    /// [`NnError::Bundle`] where the bundle has no network for the scale, or a damaged one; [`NnError::Provider`] or
-    /// [`NnError::Run`] when no allowed provider runs it.
+    /// [`NnError::Bundle`] where the bundle has no network for the scale, or a damaged one;
+    /// [`NnError::Provider`] or [`NnError::Run`] when no allowed provider runs it.
     pub fn network_on(
         &self,
         backend: &dyn Backend,
@@ -338,8 +344,8 @@ pub struct EmbeddedSr {
     pub scales: Vec<usize>,
 }
 
-/// The super-resolution bundles built into this plugin, in order of their names. Unreadable ones are left out here and
-/// explained when opened by name.
+/// The super-resolution bundles built into this plugin, in order of their names. Unreadable ones
+/// are left out here and explained when opened by name.
 pub fn embedded_sr() -> Vec<EmbeddedSr> {
     embedded_of(Kind::Sr)
         .filter_map(|bundle| {
@@ -417,7 +423,8 @@ impl SrNetwork {
             provider: place.provider,
             warnings: Vec::new(),
         };
-        // Shapes are open in the graph: only a run shows that it takes any, and what it makes of them.
+        // Shapes are open in the graph: only a run shows that it takes any, and what it makes of
+        // them.
         let fold = network.facts.fold;
         for (n, h, w) in [(1, fold, fold), (2, 3 * fold, 5 * fold)] {
             let told = vec![0.0; if network.is_rated() { 2 * n * h * w } else { 0 }];
@@ -459,13 +466,14 @@ impl SrNetwork {
         self.graph.takes(QUANTIZER)
     }
 
-    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code values / 255. What is
-    /// `told` of their quantizers is `[n, 2]` values of pictures, `[n, 2, h, w]` of their samples, or nothing: how sure it
-    /// is (0, where nobody knows; 0.5; 1), and the quantizer.
+    /// Runs the network on `[n, h, w]` samples, which are luma in limited range as 8-bit code
+    /// values / 255. What is `told` of their quantizers is `[n, 2]` values of pictures, `[n, 2, h,
+    /// w]` of their samples, or nothing: how sure it is (0, where nobody knows; 0.5; 1), and the
+    /// quantizer.
     ///
     /// # Errors
-    /// [`NnError::Input`] for another number of samples or quantizers, or none; [`NnError::Cancelled`];
-    /// [`NnError::Run`].
+    /// [`NnError::Input`] for another number of samples or quantizers, or none;
+    /// [`NnError::Cancelled`]; [`NnError::Run`].
     pub fn run(
         &self,
         x: &[f32],

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The promise "one stream, one picture" at the level of the networks: whatever runs them, the numbers are the same,
-//! and where they are not, the model is refused by name.
+//! The promise "one stream, one picture" at the level of the networks: whatever runs them, the
+//! numbers are the same, and where they are not, the model is refused by name.
 //!
-//! Needs ONNX Runtime (see `scripts/test.sh`). `NNV_TEST_BUNDLE` names the folder of the bundle to test instead of
-//! `models/realtime`; `NNV_ORT_LIBRARY_ALT` names the library of a second ONNX Runtime version to compare with.
+//! Needs ONNX Runtime (see `scripts/test.sh`). `NNV_TEST_BUNDLE` names the folder of the bundle to
+//! test instead of `models/realtime`; `NNV_ORT_LIBRARY_ALT` names the library of a second ONNX
+//! Runtime version to compare with.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -318,8 +319,8 @@ fn a_changed_weight_is_refused_by_name() {
         let weights = weights(&onnx);
         assert!(!weights.is_empty(), "{graph} has no weights");
         let (mut tried, mut refused) = (0, 0);
-        // The largest weight of each tensor becomes as wrong as it can be. Not every one is noticed: what
-        // follows may ignore a channel, as all do whose next layer is still zero.
+        // The largest weight of each tensor becomes as wrong as it can be. Not every one is
+        // noticed: what follows may ignore a channel, as all do whose next layer is still zero.
         for (element, range) in &weights {
             let mut changed = onnx.clone();
             match element {
@@ -756,7 +757,8 @@ fn replace_value(text: &str, key: &str, value: &str) -> String {
     result
 }
 
-/// Makes the manifest agree with changed files again, so that only deeper checks can notice the change.
+/// Makes the manifest agree with changed files again, so that only deeper checks can notice the
+/// change.
 fn rehash(folder: &Path) {
     let hex = |digest: &[u8]| {
         digest
@@ -791,9 +793,9 @@ enum Element {
     Float32,
 }
 
-/// Byte ranges of the initialisers that are convolution weights (four dimensions, more than a few elements), read from
-/// the protobuf encoding: `ModelProto.graph` (7), `GraphProto.initializer` (5), `TensorProto` `dims` (1), `data_type`
-/// (2: 1 = float32, 3 = int8), `raw_data` (9).
+/// Byte ranges of the initialisers that are convolution weights (four dimensions, more than a few
+/// elements), read from the protobuf encoding: `ModelProto.graph` (7), `GraphProto.initializer`
+/// (5), `TensorProto` `dims` (1), `data_type` (2: 1 = float32, 3 = int8), `raw_data` (9).
 fn weights(onnx: &[u8]) -> Vec<(Element, std::ops::Range<usize>)> {
     let mut found = Vec::new();
     for (_, graph) in fields(onnx, 0..onnx.len())

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What lies beyond the border of a picture.
 
-/// Where sample `at` of an axis of `length` samples comes from: beyond its ends the axis goes on mirrored, the last sample
-/// twice. MATLAB's `imresize` takes the same for granted, by which the pictures of papers were shrunk, and those that
-/// networks learn from.
+/// Where sample `at` of an axis of `length` samples comes from: beyond its ends the axis goes on
+/// mirrored, the last sample twice. MATLAB's `imresize` takes the same for granted, by which the
+/// pictures of papers were shrunk, and those that networks learn from.
 pub(super) fn mirrored(at: isize, length: usize) -> usize {
     let at = at.rem_euclid(2 * length as isize) as usize;
     at.min(2 * length - 1 - at)

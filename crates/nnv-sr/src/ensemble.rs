@@ -5,9 +5,9 @@ use super::SrError;
 use nnv_cpu::parallel;
 use nnv_nn::{Cancel, SrNetwork, Upscaled};
 
-/// Geometric self-ensemble: how many of a picture's eight turns and mirror images go through the network, to be turned
-/// back and averaged (R. Timofte et al., Seven Ways to Improve Example-Based Single Image Super Resolution, CVPR 2016).
-/// It is that many times the work.
+/// Geometric self-ensemble: how many of a picture's eight turns and mirror images go through the
+/// network, to be turned back and averaged (R. Timofte et al., Seven Ways to Improve Example-Based
+/// Single Image Super Resolution, CVPR 2016). It is that many times the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ensemble(usize);
 
@@ -92,7 +92,8 @@ struct Turn {
     transposed: bool,
 }
 
-/// Rotations first, opposite ones together: any even number of them favours no direction of an axis.
+/// Rotations first, opposite ones together: any even number of them favours no direction of an
+/// axis.
 const TURNS: [Turn; 8] = {
     const fn turn(mirrored: bool, flipped: bool, transposed: bool) -> Turn {
         Turn {
@@ -159,7 +160,8 @@ impl Turn {
     }
 }
 
-/// Places in a plane: of the first sample of another one, and how far it is from there to the next in its row and column.
+/// Places in a plane: of the first sample of another one, and how far it is from there to the next
+/// in its row and column.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
     start: usize,
@@ -168,7 +170,8 @@ struct Walk {
 }
 
 impl Walk {
-    /// Adds `share` of the samples of `from`, in the order of this walk, to `to`, whose rows have `width` samples.
+    /// Adds `share` of the samples of `from`, in the order of this walk, to `to`, whose rows have
+    /// `width` samples.
     fn add(self, from: &[f32], share: f32, to: &mut [f32], width: usize, threads: usize) {
         let rows = (to.len() / width).div_ceil(threads);
         let bands = to.chunks_mut(rows * width).enumerate().collect();

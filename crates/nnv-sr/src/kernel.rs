@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The plain kernel: bicubic interpolation by a whole number, pixel centres aligned, pictures mirrored at their edges.
+//! The plain kernel: bicubic interpolation by a whole number, pixel centres aligned, pictures
+//! mirrored at their edges.
 //!
-//! Cubic convolution with a = -0.5: R. Keys, "Cubic Convolution Interpolation for Digital Image Processing", IEEE
-//! Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981. Phases are those of MATLAB's `imresize`.
+//! Cubic convolution with a = -0.5: R. Keys, "Cubic Convolution Interpolation for Digital Image
+//! Processing", IEEE Transactions on Acoustics, Speech, and Signal Processing 29(6), 1981. Phases
+//! are those of MATLAB's `imresize`.
 
 use super::border::mirrored;
 use super::rows;
@@ -34,9 +36,10 @@ fn keys(t: f64) -> f64 {
 }
 
 impl Kernel {
-    /// `cosited`: the samples are chroma at half resolution that lie on even luma samples, not between two. Such
-    /// samples lie a quarter of their distance before the centre of the two luma samples that they belong to, before
-    /// scaling and after it, so input positions move by (scale - 1) / (4 scale).
+    /// `cosited`: the samples are chroma at half resolution that lie on even luma samples, not
+    /// between two. Such samples lie a quarter of their distance before the centre of the two luma
+    /// samples that they belong to, before scaling and after it, so input positions move by (scale
+    /// - 1) / (4 scale).
     pub(super) fn new(scale: usize, cosited: bool) -> Self {
         let s = scale as f64;
         let shift = if cosited { (s - 1.0) / (4.0 * s) } else { 0.0 };
@@ -54,7 +57,8 @@ impl Kernel {
     }
 }
 
-/// Scales one component of a plane row by row; each input row is read once where rows come in order.
+/// Scales one component of a plane row by row; each input row is read once where rows come in
+/// order.
 #[derive(Debug)]
 pub(super) struct RowScaler<'a> {
     columns: &'a Kernel,
@@ -169,8 +173,8 @@ mod tests {
         assert_eq!(Kernel::new(1, true).0[0].taps, [0.0, 1.0, 0.0, 0.0]);
     }
 
-    /// A straight line stays straight, at the right place: sample i of the output lies at (i + 0.5) / scale - 0.5, or
-    /// where co-sited chroma belongs.
+    /// A straight line stays straight, at the right place: sample i of the output lies at (i + 0.5)
+    /// / scale - 0.5, or where co-sited chroma belongs.
     #[test]
     fn lines_stay_where_they_are() {
         for scale in 1..=4usize {
@@ -179,9 +183,9 @@ mod tests {
                 let (w, h) = (9, 7);
                 let mut scaler = RowScaler::new(&kernel, &kernel, w, h, w * scale);
                 let s = scale as f32;
-                // Luma sample of the input above which an output sample lies, in units of chroma samples: an output
-                // chroma sample j lies on output luma sample 2j, which lies at (2j + 0.5) / s - 0.5 of input luma,
-                // where input chroma sample i lies at 2i.
+                // Luma sample of the input above which an output sample lies, in units of chroma
+                // samples: an output chroma sample j lies on output luma sample 2j, which lies at
+                // (2j + 0.5) / s - 0.5 of input luma, where input chroma sample i lies at 2i.
                 let place = |i: usize| match cosited {
                     false => (i as f32 + 0.5) / s - 0.5,
                     true => ((2.0 * i as f32 + 0.5) / s - 0.5) / 2.0,

@@ -100,7 +100,8 @@ pub struct Layout {
     pub format: Format,
     width: usize,
     height: usize,
-    /// Luma (of RGB: each component) spans all code values instead of 16 to 235 (64 to 940 of 10 bits).
+    /// Luma (of RGB: each component) spans all code values instead of 16 to 235 (64 to 940 of 10
+    /// bits).
     pub full_range: bool,
     /// Columns of subsampled chroma lie on those of luma (H.264's default) instead of between two.
     pub cosited_columns: bool,

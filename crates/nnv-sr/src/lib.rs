@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Super-resolution of raw video, with no GStreamer in it.
 //!
-//! A network makes the luma of the larger picture, a plain bicubic kernel its chroma. [`Upscaler`] does both, tile by
-//! tile where a picture is too large for memory, and remembers the last result for pictures that repeat.
+//! A network makes the luma of the larger picture, a plain bicubic kernel its chroma. [`Upscaler`]
+//! does both, tile by tile where a picture is too large for memory, and remembers the last result
+//! for pictures that repeat.
 //!
 //! ```no_run
 //! use nnv_nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};

@@ -58,7 +58,8 @@ pub(super) struct Task<'a> {
 }
 
 impl PlainScaler {
-    /// A scaler for pictures of the layout `input`; `threads` is 0 for as many as there are processors.
+    /// A scaler for pictures of the layout `input`; `threads` is 0 for as many as there are
+    /// processors.
     ///
     /// # Panics
     /// When the scale is 0.

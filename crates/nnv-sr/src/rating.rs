@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
-//! With what quantizer decoded video was coded: read from the stream, or likely from its slices, or from its bit rate and
-//! from what its pictures hold.
+//! With what quantizer decoded video was coded: read from the stream, or likely from its slices, or
+//! from its bit rate and from what its pictures hold.
 //!
-//! The picture alone does not tell, nor does the rate: the same is plenty for a screen and little for a crowd. A linear
-//! model of both, fitted to coded training clips by `python -m nnvtrain sr-rate`, is wrong by five and a half steps where
-//! the picture alone is by seven.
+//! The picture alone does not tell, nor does the rate: the same is plenty for a screen and little
+//! for a crowd. A linear model of both, fitted to coded training clips by `python -m nnvtrain
+//! sr-rate`, is wrong by five and a half steps where the picture alone is by seven.
 
 use std::sync::Arc;
 
@@ -22,21 +22,24 @@ const NO_BITS: f64 = 1e-3;
 const NO_DETAIL: f64 = 0.05;
 /// Pictures over which is averaged in the long run: bit rates are averages, too.
 const MEMORY: f64 = 25.0;
-/// A picture that differs from the one before by so many code values more than `CUT` times the average begins a scene.
+/// A picture that differs from the one before by so many code values more than `CUT` times the
+/// average begins a scene.
 const CUT: f64 = 3.0;
 const CUT_LEAST: f64 = 10.0;
 
-/// What the quantizer is linear in: 1, the logarithms to base 2 of slope, curvature and change, the shares of samples
-/// without curvature and without change; and the logarithm to base 2 of bits per sample.
+/// What the quantizer is linear in: 1, the logarithms to base 2 of slope, curvature and change, the
+/// shares of samples without curvature and without change; and the logarithm to base 2 of bits per
+/// sample.
 const BY_RATE: ([f64; 6], f64) = (
     [21.6016, 1.7474, -0.9803, 0.2080, -15.3906, -8.9312],
     -4.0747,
 );
-/// The mean quantizer of blocks is likely the first and so much of what slices say: encoders take off what pays in later
-/// pictures. `sr-rate` fits it, too.
+/// The mean quantizer of blocks is likely the first and so much of what slices say: encoders take
+/// off what pays in later pictures. `sr-rate` fits it, too.
 const BLOCKS: (f64, f64) = (3.63, 0.83);
-/// Pictures with mean quantizers up to the first are left as they are, those from the second on are repaired in full: fine
-/// quantizers leave nothing that a network could tell from the original. One that is told those of blocks can tell more.
+/// Pictures with mean quantizers up to the first are left as they are, those from the second on are
+/// repaired in full: fine quantizers leave nothing that a network could tell from the original. One
+/// that is told those of blocks can tell more.
 const FADE: (f64, f64) = (23.5, 28.5);
 const FADE_TOLD: (f64, f64) = (20.0, 28.0);
 
@@ -78,7 +81,8 @@ impl Codec {
         }
     }
 
-    /// How far below the likely quantizer of H.264 that one lies which leaves as much as this does with the same bits.
+    /// How far below the likely quantizer of H.264 that one lies which leaves as much as this does
+    /// with the same bits.
     fn lead(self) -> f64 {
         match self {
             Self::H264 => 0.0,
@@ -108,8 +112,8 @@ pub struct Rating {
     pub need: f32,
 }
 
-/// What of a picture says how many bits it takes: mean sizes of slope, curvature and change, shares of samples without
-/// curvature and without change.
+/// What of a picture says how many bits it takes: mean sizes of slope, curvature and change, shares
+/// of samples without curvature and without change.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Seen([f64; 5]);
 
@@ -128,8 +132,8 @@ fn dot(a: [f64; 6], b: [f64; 6]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// How much of a repair pictures with such a mean quantizer need: in steps, so that a held picture is not repaired anew for
-/// each.
+/// How much of a repair pictures with such a mean quantizer need: in steps, so that a held picture
+/// is not repaired anew for each.
 fn need(quantizer: f64, fade: (f64, f64)) -> f32 {
     let need = ((quantizer - fade.0) / (fade.1 - fade.0)).clamp(0.0, 1.0);
     ((need * NEEDS).round() / NEEDS) as f32
@@ -152,8 +156,8 @@ impl Rater {
         *self = Self::default();
     }
 
-    /// Looks at the next picture, and returns what is likely of it. Of the first picture of a scene a bit rate tells
-    /// nothing, and of very small ones only their blocks do.
+    /// Looks at the next picture, and returns what is likely of it. Of the first picture of a scene
+    /// a bit rate tells nothing, and of very small ones only their blocks do.
     ///
     /// `rated`: for a network that is told of it.
     pub fn rate(
@@ -260,8 +264,8 @@ fn luma(picture: &Planes<'_>, y: usize, values: &mut [f32], out: &mut [i16]) {
     }
 }
 
-/// Adds up sizes of differences to the right and below, of the Laplacian and of the change, then how many of the last
-/// two are zero.
+/// Adds up sizes of differences to the right and below, of the Laplacian and of the change, then
+/// how many of the last two are zero.
 #[inline(always)]
 fn compare_body(above: &[i16], here: &[i16], below: &[i16], before: &[i16], sums: &mut [u32; 5]) {
     let inner = 1..here.len() - 1;
@@ -282,7 +286,15 @@ fn compare_body(above: &[i16], here: &[i16], below: &[i16], before: &[i16], sums
         sums[4] += u32::from(change == 0);
     }
 }
-with_avx2! { fn compare(above: &[i16], here: &[i16], below: &[i16], before: &[i16], sums: &mut [u32; 5]) = compare_body }
+with_avx2! {
+    fn compare(
+        above: &[i16],
+        here: &[i16],
+        below: &[i16],
+        before: &[i16],
+        sums: &mut [u32; 5],
+    ) = compare_body
+}
 
 #[cfg(test)]
 mod tests {

@@ -4,8 +4,8 @@
 use super::layout::Sample;
 use nnv_cpu::simd::with_avx2;
 
-/// Adding this to a value within 0..=65535 rounds it to the nearest integer (half to even) and leaves that in the low
-/// bits: unlike a saturating cast, a single instruction.
+/// Adding this to a value within 0..=65535 rounds it to the nearest integer (half to even) and
+/// leaves that in the low bits: unlike a saturating cast, a single instruction.
 const ROUND: f32 = (1 << 23) as f32;
 
 #[inline(always)]
@@ -14,7 +14,8 @@ fn rounded(value: f32, max: f32) -> u32 {
     (value.max(0.0).min(max) + ROUND).to_bits()
 }
 
-/// Reads the samples of one component: the first lies at the start of `row`, the others `step` bytes on each.
+/// Reads the samples of one component: the first lies at the start of `row`, the others `step`
+/// bytes on each.
 pub(super) fn load(sample: Sample, step: usize, row: &[u8], out: &mut [f32]) {
     match (sample, step) {
         (Sample::Eight, 1) => load_bytes(row, out),
@@ -111,7 +112,8 @@ with_avx2! { fn interleave2(parts: &[f32], out: &mut [f32]) = interleave_body::<
 with_avx2! { fn interleave3(parts: &[f32], out: &mut [f32]) = interleave_body::<3> }
 with_avx2! { fn interleave4(parts: &[f32], out: &mut [f32]) = interleave_body::<4> }
 
-/// Takes turns between `scale` parts of equal length, which lie one after the other. `out` may end before they do.
+/// Takes turns between `scale` parts of equal length, which lie one after the other. `out` may end
+/// before they do.
 pub(super) fn interleave(scale: usize, parts: &[f32], out: &mut [f32]) {
     match scale {
         2 => interleave2(parts, out),
@@ -152,8 +154,8 @@ with_avx2! {
     pub(super) fn blend(row: &mut [f32], values: &[f32], unit: Unit, strength: f32) = blend_body
 }
 
-/// Moves a row of RGB towards what a network gave for luma: all three by the same amount, so that differences of
-/// colour stay as they are.
+/// Moves a row of RGB towards what a network gave for luma: all three by the same amount, so that
+/// differences of colour stay as they are.
 #[inline(always)]
 fn blend_rgb_body(rgb: [&mut [f32]; 3], values: &[f32], unit: Unit, strength: f32) {
     let [r, g, b] = rgb;
@@ -166,11 +168,13 @@ fn blend_rgb_body(rgb: [&mut [f32]; 3], values: &[f32], unit: Unit, strength: f3
     }
 }
 with_avx2! {
-    pub(super) fn blend_rgb(rgb: [&mut [f32]; 3], values: &[f32], unit: Unit, strength: f32) = blend_rgb_body
+    pub(super) fn blend_rgb(rgb: [&mut [f32]; 3], values: &[f32], unit: Unit, strength: f32)
+        = blend_rgb_body
 }
 
-/// Luma of RGB with the weights of BT.601: those of the pictures that networks are trained and measured on, whatever the
-/// primaries. The weights only say where detail goes, colours do not depend on them.
+/// Luma of RGB with the weights of BT.601: those of the pictures that networks are trained and
+/// measured on, whatever the primaries. The weights only say where detail goes, colours do not
+/// depend on them.
 #[inline(always)]
 pub(super) fn luma(r: f32, g: f32, b: f32) -> f32 {
     0.299 * r + 0.587 * g + 0.114 * b

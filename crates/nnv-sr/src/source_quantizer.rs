@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use nnv_h264::BlockQuantizers;
 
-/// With what quantizer a picture that is to be repaired was coded, as far as is known, in the steps of H.264.
+/// With what quantizer a picture that is to be repaired was coded, as far as is known, in the steps
+/// of H.264.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum SourceQuantizer {
     /// Nobody knows.

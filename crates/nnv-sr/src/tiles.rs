@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MPL-2.0
 //! How a picture is cut where it is too large for memory.
 
-/// Smallest tile along an axis, however little memory there is: below, nearly all work would be in the overlap.
+/// Smallest tile along an axis, however little memory there is: below, nearly all work would be in
+/// the overlap.
 const MIN_SIDE: usize = 32;
 
-/// Tiles of one size that cover a picture. The last ones of a row or column begin earlier instead of being smaller: all
-/// runs have one shape, which providers prepare for once, and what is computed twice is the same both times.
+/// Tiles of one size that cover a picture. The last ones of a row or column begin earlier instead
+/// of being smaller: all runs have one shape, which providers prepare for once, and what is
+/// computed twice is the same both times.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Tiles {
     /// Size of each, without the border.
@@ -16,8 +18,9 @@ pub(super) struct Tiles {
 }
 
 impl Tiles {
-    /// The same for a network that folds squares of `fold` samples: places and sides of tiles are multiples of it, so
-    /// that the cut decides nothing, and the last ones may reach beyond the picture. `fold` divides `radius`.
+    /// The same for a network that folds squares of `fold` samples: places and sides of tiles are
+    /// multiples of it, so that the cut decides nothing, and the last ones may reach beyond the
+    /// picture. `fold` divides `radius`.
     pub(super) fn folded(
         (width, height): (usize, usize),
         radius: usize,
@@ -35,8 +38,8 @@ impl Tiles {
         }
     }
 
-    /// Covers `width` × `height` samples with tiles that have, with a border of `radius`, at most `limit` samples, and
-    /// with as little work as possible.
+    /// Covers `width` × `height` samples with tiles that have, with a border of `radius`, at most
+    /// `limit` samples, and with as little work as possible.
     fn new(width: usize, height: usize, radius: usize, limit: usize) -> Self {
         let border = 2 * radius;
         // For each number of columns, the least number of rows that fits.

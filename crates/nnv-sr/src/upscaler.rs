@@ -16,8 +16,8 @@ use nnv_nn::{Cancel, NnError, SrNetwork};
 
 use super::source_quantizer::{SURE, SourceQuantizer};
 
-/// Memory that a run of a network may take, as estimated from its bundle. 1920×1080 goes through a network of 32 channels
-/// in two tiles.
+/// Memory that a run of a network may take, as estimated from its bundle. 1920×1080 goes through a
+/// network of 32 channels in two tiles.
 const MEMORY: usize = 512 << 20;
 
 /// Largest result that is kept for pictures that repeat.
@@ -43,8 +43,9 @@ pub struct Job<'a> {
     pub output: PlanesMut<'a>,
     /// How much of the plain kernel's result the network replaces, 0 to 1. At 0 it does not run.
     pub strength: f32,
-    /// With what quantizer the picture was coded, for networks that make use of it; of blocks of another picture's size
-    /// only their mean is taken. A result that is there for an equal picture is used whatever that was coded with.
+    /// With what quantizer the picture was coded, for networks that make use of it; of blocks of
+    /// another picture's size only their mean is taken. A result that is there for an equal picture
+    /// is used whatever that was coded with.
     pub quantizer: SourceQuantizer,
     /// There is no time for the network. A result that is still there is used nevertheless.
     pub late: bool,
@@ -119,8 +120,8 @@ pub struct Upscaler {
 }
 
 impl Upscaler {
-    /// For pictures of the layout `input`; `threads` (for everything but the network) is 0 for as many as there are
-    /// processors.
+    /// For pictures of the layout `input`; `threads` (for everything but the network) is 0 for as
+    /// many as there are processors.
     ///
     /// # Errors
     /// [`SrError::Layout`] when there is no such picture.
@@ -128,8 +129,8 @@ impl Upscaler {
         Self::with_memory(input, network, threads, MEMORY)
     }
 
-    /// The same, with another limit in bytes for what a run of the network takes. It counts as an estimate and is not
-    /// kept for tiles of 32×32 samples.
+    /// The same, with another limit in bytes for what a run of the network takes. It counts as an
+    /// estimate and is not kept for tiles of 32×32 samples.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -189,8 +190,8 @@ impl Upscaler {
     /// Scales pictures, those that differ together. Order matters only for what is remembered.
     ///
     /// # Errors
-    /// [`SrError::Layout`] for pictures of another layout; [`NnError::Cancelled`], [`NnError::Run`]. Outputs hold
-    /// anything then.
+    /// [`SrError::Layout`] for pictures of another layout; [`NnError::Cancelled`],
+    /// [`NnError::Run`]. Outputs hold anything then.
     pub fn run(&mut self, jobs: &mut [Job<'_>], cancel: &Cancel) -> Result<Outcome, SrError> {
         for job in jobs.iter_mut() {
             self.plain.check(&job.input, &job.output)?;
@@ -204,7 +205,8 @@ impl Upscaler {
             .iter_mut()
             .zip(&plan)
             .flat_map(|(job, plan)| {
-                // The first plane, luma or all of RGB, is there already, but for the plain kernel's pictures.
+                // The first plane, luma or all of RGB, is there already, but for the plain kernel's
+                // pictures.
                 let first = usize::from(*plan != Plan::Plain);
                 let planes = first..self.plain.input().planes();
                 self.plain.tasks(&job.input, &mut job.output, planes)
@@ -311,7 +313,8 @@ impl Upscaler {
         Ok(time)
     }
 
-    /// What the network hears of the quantizers of a tile of each picture: of its samples, where those of blocks are known.
+    /// What the network hears of the quantizers of a tile of each picture: of its samples, where
+    /// those of blocks are known.
     fn told(
         &self,
         jobs: &[&mut Job<'_>],
@@ -403,7 +406,8 @@ impl Upscaler {
             rows::load(shape.sample, shape.step(), source, inside);
         }
         rows::to_network(inside, self.plain.unit());
-        // What lies beyond a border mirrors what lies before it, which a tile there holds, or all of the picture.
+        // What lies beyond a border mirrors what lies before it, which a tile there holds, or all
+        // of the picture.
         for at in (0..start).chain(end..row.len()) {
             let column = mirrored(left + at as isize, layout.width());
             row[at] = row[(column as isize - left) as usize];

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Super-resolution without GStreamer, with the bundles that `scripts/make-sr-fixtures.py` makes: what they must give is
-//! known in closed form.
+//! Super-resolution without GStreamer, with the bundles that `scripts/make-sr-fixtures.py` makes:
+//! what they must give is known in closed form.
 //!
 //! Needs ONNX Runtime (see `scripts/test.sh`).
 
@@ -202,8 +202,8 @@ fn repetition_is_exact_in_every_format_and_range() {
             assert_eq!(got.planes[1..], kernel.planes[1..], "{layout:?}");
             continue;
         }
-        // Luma is that of the repeated picture, differences of colour are those of the plain kernel. Where nothing is
-        // clipped, the rounding of three numbers remains.
+        // Luma is that of the repeated picture, differences of colour are those of the plain
+        // kernel. Where nothing is clipped, the rounding of three numbers remains.
         let channels = |picture: &Picture, layout| [0, 1, 2].map(|c| picture.codes(layout, c));
         let source = channels(&input, layout).map(repeated);
         let (got, kernel) = (channels(&got, to), channels(&kernel, to));
@@ -282,7 +282,8 @@ fn sharpening_is_exact_up_to_the_edges() {
     }
 }
 
-/// Whoever mirrors a picture by hand, as far as the network sees, and crops the result gets what the element gives.
+/// Whoever mirrors a picture by hand, as far as the network sees, and crops the result gets what
+/// the element gives.
 #[test]
 fn pictures_are_mirrored_beyond_their_border() {
     for (name, scale) in [("sr-random", 2), ("sr-folded", 1)] {
@@ -386,7 +387,8 @@ fn tiles_join_without_a_seam() {
     }
 }
 
-/// Not only after rounding: what the network itself gives for a tile is what it gives for the whole picture.
+/// Not only after rounding: what the network itself gives for a tile is what it gives for the whole
+/// picture.
 #[test]
 fn a_tile_of_the_network_is_a_part_of_the_whole() {
     let network = network("sr-random", 2);
@@ -410,7 +412,8 @@ fn a_tile_of_the_network_is_a_part_of_the_whole() {
         let b = &part.picture(0)[y * 2 * tw..][inside];
         assert_eq!(a, b, "row {y}");
     }
-    // Closer to the border than the radius, they do differ: the radius is not larger than it must be by much.
+    // Closer to the border than the radius, they do differ: the radius is not larger than it must
+    // be by much.
     let corner = |p: &[f32], stride: usize, x: usize, y: usize| p[y * stride + x];
     assert_ne!(
         corner(whole.picture(0), 2 * w, 2 * left, 2 * top),
@@ -539,7 +542,8 @@ fn equal_pictures_are_computed_once() {
         ],
     );
     use Done::{Enhanced, Plain, Reused};
-    // Another strength is another result; a late picture is scaled plainly only where there is no result.
+    // Another strength is another result; a late picture is scaled plainly only where there is no
+    // result.
     assert_eq!(
         done,
         [Enhanced, Reused, Reused, Enhanced, Plain, Enhanced, Reused]
@@ -641,7 +645,8 @@ fn networks_hear_the_quantizer_of_each_picture() {
                 // A half rounds to even.
                 assert!(
                     got == wanted || picture == 1 && got == wanted - 1,
-                    "picture {picture}, sample {i}: {got} for {wanted}, {memory} bytes, {turns} turns"
+                    "picture {picture}, sample {i}: {got} for {wanted}, {memory} bytes, {turns} \
+                     turns"
                 );
             }
         }

@@ -29,8 +29,9 @@ pub trait ModelProvider: Send {
     /// The model `name`, whose hash must begin with `hash`.
     ///
     /// # Errors
-    /// What is wrong and what to do, preferably as [`CodecError::Model`](crate::error::CodecError::Model). The
-    /// decoder checks the hash of the model it gets, too.
+    /// What is wrong and what to do, preferably as
+    /// [`CodecError::Model`](crate::error::CodecError::Model). The decoder checks the hash of the
+    /// model it gets, too.
     fn model(&mut self, name: &str, hash: &BundleHash) -> Result<Arc<Model>>;
 }
 
@@ -49,7 +50,8 @@ pub enum Decoded {
     Dropped {
         /// Of the access unit.
         id: u64,
-        /// The stream is damaged here and concealment is switched off, or there is nothing to conceal with.
+        /// The stream is damaged here and concealment is switched off, or there is nothing to
+        /// conceal with.
         damaged: bool,
         /// Why, where that is worth a warning.
         warning: Option<String>,
@@ -163,7 +165,8 @@ struct Opened<'a> {
     times: StageTimes,
 }
 
-/// Tensors of one size that are used again: fresh memory would cost more than what is written to it.
+/// Tensors of one size that are used again: fresh memory would cost more than what is written to
+/// it.
 #[derive(Default)]
 struct Tensors(Mutex<Vec<Vec<i16>>>);
 
@@ -198,7 +201,8 @@ pub struct Decoder {
     references: References<Reference>,
     reorder: Reorder<Shown>,
     pending: Vec<Pending>,
-    /// Number of the group of pictures whose key frame was decoded; `None` before the first key frame.
+    /// Number of the group of pictures whose key frame was decoded; `None` before the first key
+    /// frame.
     gop: Option<u8>,
     /// Presentation time in ns of the last key frame, from the stream.
     key_pts: Option<i64>,
@@ -274,8 +278,8 @@ impl Decoder {
         &self.stats
     }
 
-    /// Takes the unit of one sequence header (the caps' `streamheader`) ahead of the first frame, so that the model is
-    /// loaded and [`info`](Self::info) known.
+    /// Takes the unit of one sequence header (the caps' `streamheader`) ahead of the first frame,
+    /// so that the model is loaded and [`info`](Self::info) known.
     ///
     /// # Errors
     /// As [`send`](Self::send), and [`CodecError::Bitstream`] for anything but a sequence header.
@@ -290,11 +294,12 @@ impl Decoder {
 
     /// Takes one access unit and decodes what can be decoded.
     ///
-    /// Exactly one [`Decoded`] with this `id` comes out, sooner or later, unless this returns an error.
+    /// Exactly one [`Decoded`] with this `id` comes out, sooner or later, unless this returns an
+    /// error.
     ///
     /// # Errors
-    /// No or a wrong model, a failing network, a stream of a later version, cancellation. Damage is no error: see
-    /// [`Decoded`].
+    /// No or a wrong model, a failing network, a stream of a later version, cancellation. Damage is
+    /// no error: see [`Decoded`].
     pub fn send(&mut self, data: &[u8], id: u64) -> Result<()> {
         let unit = match AccessUnit::parse(data) {
             Ok(unit) => unit,
@@ -406,7 +411,8 @@ impl Decoder {
         Ok(())
     }
 
-    /// Drops everything that waits, as for a seek; decoding goes on at the next key frame. Clears a cancellation.
+    /// Drops everything that waits, as for a seek; decoding goes on at the next key frame. Clears a
+    /// cancellation.
     pub fn reset(&mut self) {
         self.output.clear();
         self.pending.clear();
@@ -429,7 +435,8 @@ impl Decoder {
     fn batch(&self) -> usize {
         let most = (self.config.batch_size as usize).clamp(1, nn::MAX_BATCH);
         match &self.sequence {
-            // A processor gains little from a batch, which takes 75 bytes of memory per sample and frame.
+            // A processor gains little from a batch, which takes 75 bytes of memory per sample and
+            // frame.
             Some(s) if s.model.active_provider() == nn::Provider::Cpu => {
                 let pixels = s.header.width as usize * s.header.height as usize;
                 most.min(CPU_BATCH_PIXELS / pixels).max(1)
@@ -440,8 +447,8 @@ impl Decoder {
 
     /// How many key frames to wait for.
     ///
-    /// Only where every frame is one: elsewhere the frames between them would have to be held, too, and the viewer would wait
-    /// for whole groups of pictures.
+    /// Only where every frame is one: elsewhere the frames between them would have to be held, too,
+    /// and the viewer would wait for whole groups of pictures.
     fn key_batch(&self) -> usize {
         match &self.sequence {
             Some(s) if !self.config.live && s.header.gop.key_interval == 1 => self.batch(),
@@ -520,7 +527,8 @@ impl Decoder {
         }
         let warning = format!("{error}");
         if !self.joined || self.depth() > 0 {
-            // Where frames are reordered nobody knows the place of this one: its neighbours close the gap.
+            // Where frames are reordered nobody knows the place of this one: its neighbours close
+            // the gap.
             self.drop_frame(id, true, Some(warning));
             return Ok(());
         }
@@ -643,10 +651,12 @@ impl Decoder {
                         .checksum
                         .is_some_and(|expected| expected != reference.picture.checksum());
                     if wrong {
-                        // Shown as it is, but nothing is predicted from it: errors would pile up to noise.
+                        // Shown as it is, but nothing is predicted from it: errors would pile up to
+                        // noise.
                         shown.concealed = true;
                         shown.warning = Some(format!(
-                            "frame {} is not what the encoder saw (its checksum differs): this machine's networks are \
+                            "frame {} is not what the encoder saw (its checksum differs): this \
+                             machine's networks are \
                              not exact, or the stream was damaged before its check sums were made",
                             header.poc
                         ));
@@ -693,7 +703,8 @@ impl Decoder {
                 Err(Trouble::Lost(poc)) => {
                     self.reported = true;
                     outcomes.push(Some(Err(format!(
-                        "frame {}: its reference {poc} was lost; pictures are concealed up to the next key frame",
+                        "frame {}: its reference {poc} was lost; pictures are concealed up to \
+                         the next key frame",
                         frames[i].header.poc
                     ))));
                 }
@@ -894,7 +905,8 @@ fn decode_opened(
         })
         .collect();
     clock.lap(&mut times.quantise);
-    // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away afterwards.
+    // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away
+    // afterwards.
     let nothing = if decoded.iter().any(Result::is_err) {
         vec![0; grid.y_len()]
     } else {

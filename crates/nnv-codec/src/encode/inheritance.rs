@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Quantizers by content: how much of a frame's quality later frames inherit decides how far apart their quantizers lie.
+//! Quantizers by content: how much of a frame's quality later frames inherit decides how far apart
+//! their quantizers lie.
 //!
-//! Where inter frames cost a thirtieth of a key frame, what a good reference shows stays for many frames, and those between
-//! may be coded coarsely. Where they cost a fifth, motion and noise are coded afresh each time, and a better reference is wasted.
-//! The macroblock tree of x264 estimates that before coding; here it is read off the sizes of coded frames.
+//! Where inter frames cost a thirtieth of a key frame, what a good reference shows stays for many
+//! frames, and those between may be coded coarsely. Where they cost a fifth, motion and noise are
+//! coded afresh each time, and a better reference is wasted. The macroblock tree of x264 estimates
+//! that before coding; here it is read off the sizes of coded frames.
 
 use nnv_bitstream::FrameType;
 
@@ -15,7 +17,8 @@ const LEAST: u32 = 4;
 const WINDOW: u32 = 8;
 /// The least that is left of an offset.
 const LEAST_SCALE: f64 = 0.6;
-/// Octaves between the sizes of key and inter frames, at equal quantizers, from which on offsets are taken as they are.
+/// Octaves between the sizes of key and inter frames, at equal quantizers, from which on offsets
+/// are taken as they are.
 const INHERITED: f64 = 2.2;
 
 /// Sizes of the frames since the last key frame, as logarithms to base 2 at quantizer 0.
@@ -46,7 +49,8 @@ impl Inheritance {
         }
     }
 
-    /// An inter frame's `offset`, scaled by what its content inherits: by `strength` less for each octave that is missing.
+    /// An inter frame's `offset`, scaled by what its content inherits: by `strength` less for each
+    /// octave that is missing.
     pub(super) fn scaled(&self, offset: i8, strength: f32) -> i8 {
         if self.frames < LEAST {
             return offset;

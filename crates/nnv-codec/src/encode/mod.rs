@@ -3,9 +3,12 @@
 //!
 //! ```no_run
 //! use nnv_codec::{config::EncoderConfig, encode::{Encoder, InputFrame}};
-//! # use {nnv_bitstream::StreamInfo, nnv_codec::error::CodecError, nnv_format::picture::Picture, nnv_nn::Model};
+//! # use nnv_bitstream::StreamInfo;
+//! # use {nnv_codec::error::CodecError, nnv_format::picture::Picture, nnv_nn::Model};
 //! # use std::sync::Arc;
-//! # fn encode(model: Arc<Model>, info: StreamInfo, pictures: Vec<Arc<Picture>>) -> Result<(), CodecError> {
+//! # fn encode(
+//! #     model: Arc<Model>, info: StreamInfo, pictures: Vec<Arc<Picture>>,
+//! # ) -> Result<(), CodecError> {
 //! let mut encoder = Encoder::new(model, EncoderConfig::new(info))?;
 //! for (id, picture) in pictures.into_iter().enumerate() {
 //!     encoder.send(InputFrame::new(picture, id as u64))?;
@@ -125,8 +128,8 @@ impl Encoder {
     /// An encoder for a validated configuration. Loads the model's encoder networks.
     ///
     /// # Errors
-    /// [`CodecError::Config`] for a bad configuration, [`CodecError::Nn`] when the networks cannot be loaded,
-    /// [`CodecError::Bitstream`] when the model's name cannot be written.
+    /// [`CodecError::Config`] for a bad configuration, [`CodecError::Nn`] when the networks cannot
+    /// be loaded, [`CodecError::Bitstream`] when the model's name cannot be written.
     pub fn new(model: Arc<Model>, config: EncoderConfig) -> Result<Self> {
         config.validate()?;
         model.prepare_encoder()?;
@@ -266,7 +269,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Changes the greatest bit rate (bit/s) from the next frame on; only variable bit rate has one.
+    /// Changes the greatest bit rate (bit/s) from the next frame on; only variable bit rate has
+    /// one.
     ///
     /// # Errors
     /// [`CodecError::Config`] for a rate out of range or below the mean.
@@ -283,8 +287,9 @@ impl Encoder {
     /// Takes the next picture in order of presentation and codes what can be coded.
     ///
     /// # Errors
-    /// [`CodecError::Size`] for a picture of another size, [`CodecError::Finished`] after [`finish`](Self::finish),
-    /// [`CodecError::Nn`] when a network fails, [`CodecError::Cancelled`].
+    /// [`CodecError::Size`] for a picture of another size, [`CodecError::Finished`] after
+    /// [`finish`](Self::finish), [`CodecError::Nn`] when a network fails,
+    /// [`CodecError::Cancelled`].
     pub fn send(&mut self, frame: InputFrame) -> Result<()> {
         if self.finished {
             return Err(CodecError::Finished);
@@ -401,7 +406,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// Filters frames along the motion of those that wait around them, as strongly as their level wants it.
+    /// Filters frames along the motion of those that wait around them, as strongly as their level
+    /// wants it.
     fn filter_noise(
         &mut self,
         part: &[PlannedFrame],
@@ -532,7 +538,8 @@ impl Encoder {
             .collect())
     }
 
-    /// Networks and entropy coding of key frames, with maps of quantizers where the tune wants them.
+    /// Networks and entropy coding of key frames, with maps of quantizers where the tune wants
+    /// them.
     fn run_keys(
         &mut self,
         pictures: &[&Picture],
@@ -852,7 +859,8 @@ impl Encoder {
     }
 }
 
-/// Independent streams of `y` in inter frames: enough for decoders with many cores, few enough not to cost rate.
+/// Independent streams of `y` in inter frames: enough for decoders with many cores, few enough not
+/// to cost rate.
 fn inter_streams(grid: Grid) -> u8 {
     let streams: usize = match grid.h16() * grid.w16() {
         0..600 => 1,
@@ -863,8 +871,8 @@ fn inter_streams(grid: Grid) -> u8 {
     streams.min(grid.h16()) as u8
 }
 
-/// Independent streams of `y` in key frames. Each learns its probabilities anew, and key frames are few, or whole ones
-/// are decoded side by side.
+/// Independent streams of `y` in key frames. Each learns its probabilities anew, and key frames are
+/// few, or whole ones are decoded side by side.
 fn key_streams(grid: Grid) -> u8 {
     inter_streams(grid).div_ceil(2)
 }

@@ -154,7 +154,8 @@ impl Pass<'_> {
         Ok(Arc::new(picture))
     }
 
-    /// Networks and entropy coding of a batch; the same for both kinds of frames. `measure`: asks for bits by place.
+    /// Networks and entropy coding of a batch; the same for both kinds of frames. `measure`: asks
+    /// for bits by place.
     pub fn run(
         &self,
         batch: &Batch<'_>,
@@ -218,7 +219,8 @@ impl Pass<'_> {
         let mut quantised = parallel::map(threads, n, |i| round(i, &latents(i), None));
         clock.lap(&mut times.quantise);
         if batch.kind() == NetworkSet::Key {
-            // The second half's means depend on the symbols of the first, as they were chosen in the end.
+            // The second half's means depend on the symbols of the first, as they were chosen in
+            // the end.
             let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
             let refinement = batch.refine(&prior, &r, self.cancel)?;
             clock.lap(&mut times.analyse);
@@ -228,9 +230,9 @@ impl Pass<'_> {
             });
             clock.lap(&mut times.quantise);
         } else if self.config.speed == SpeedPreset::Slow && with_map.iter().all(Option::is_none) {
-            // What the decoded picture lacks, as the analysis sees it, is asked for once more: the synthesis' refinement
-            // has given some of it already, and has taken some away. (Latents of key frames are not comparable: their
-            // means differ with the hyper-latent.)
+            // What the decoded picture lacks, as the analysis sees it, is asked for once more: the
+            // synthesis' refinement has given some of it already, and has taken some away. (Latents
+            // of key frames are not comparable: their means differ with the hyper-latent.)
             let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
             let decoded = batch.synthesise(&prior, &r, self.cancel)?;
             clock.lap(&mut times.synth);

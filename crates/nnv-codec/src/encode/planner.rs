@@ -22,7 +22,8 @@ pub struct FrameFacts {
     pub scene_cut: bool,
     /// The frame is identical to the one before it.
     pub repeat: bool,
-    /// How much of the frame motion cannot explain from the one before: 0 nothing, 1 and above all of it.
+    /// How much of the frame motion cannot explain from the one before: 0 nothing, 1 and above all
+    /// of it.
     pub novelty: f32,
 }
 
@@ -137,8 +138,9 @@ pub struct GopPlanner {
 }
 
 impl GopPlanner {
-    /// A planner for mini-GOPs of `bframes + 1` frames (at most 8), whose anchors wait for `lookahead` frames more, and a key
-    /// frame at least every `key_int_max` frames (0: only where asked for). Where every frame is a key frame, up to `key_batch` form a group.
+    /// A planner for mini-GOPs of `bframes + 1` frames (at most 8), whose anchors wait for
+    /// `lookahead` frames more, and a key frame at least every `key_int_max` frames (0: only where
+    /// asked for). Where every frame is a key frame, up to `key_batch` form a group.
     pub fn new(
         bframes: u8,
         lookahead: u8,
@@ -187,7 +189,8 @@ impl GopPlanner {
         self.next_index += 1;
         self.flushed = false;
         let due = self.key_int_max != 0 && self.distance >= self.key_int_max;
-        // A repeated frame needs no key frame unless one was asked for: showing it again costs nothing.
+        // A repeated frame needs no key frame unless one was asked for: showing it again costs
+        // nothing.
         let key =
             self.distance == 0 || facts.force_key || due || (facts.scene_cut && !facts.repeat);
         if key {
@@ -210,7 +213,8 @@ impl GopPlanner {
             repeat: facts.repeat,
         });
         self.change += facts.novelty;
-        // An anchor far from the last one in content predicts its B frames badly, and is predicted badly itself.
+        // An anchor far from the last one in content predicts its B frames badly, and is predicted
+        // badly itself.
         let full = self.pending.len() > usize::from(self.bframes);
         if full || self.change > self.tuning.mini_gop_change {
             self.close_mini_gop();
@@ -240,8 +244,8 @@ impl GopPlanner {
 
     /// The next group in coding order.
     ///
-    /// Key frames and anchors wait for the frames that are looked at before they are coded, unless a key frame or
-    /// [`flush`](Self::flush) comes first.
+    /// Key frames and anchors wait for the frames that are looked at before they are coded, unless
+    /// a key frame or [`flush`](Self::flush) comes first.
     pub fn next_group(&mut self) -> Option<Group> {
         let front = &self.ready.front()?[0];
         let looks_ahead = front.kind != FrameType::Repeat && front.level == 0;
@@ -289,7 +293,8 @@ impl GopPlanner {
         }]);
     }
 
-    /// Plans the pending frames as one mini-GOP: the last one is its anchor, the others halve the gaps.
+    /// Plans the pending frames as one mini-GOP: the last one is its anchor, the others halve the
+    /// gaps.
     fn close_mini_gop(&mut self) {
         if self.pending.is_empty() {
             return;
@@ -306,7 +311,8 @@ impl GopPlanner {
             let poc = poc_of(end);
             let (anchor, mut released) = self.plan_anchor(pending[end].index, poc);
             groups.push(vec![anchor]);
-            // (first, one past the last) positions in `coded`, with the references before and after.
+            // (first, one past the last) positions in `coded`, with the references before and
+            // after.
             let mut gaps = vec![(0, coded.len() - 1, past, poc)];
             let mut level = 1u8;
             while gaps.iter().any(|g| g.0 < g.1) {
@@ -359,7 +365,8 @@ impl GopPlanner {
         self.ready.extend(groups);
     }
 
-    /// The anchor of a mini-GOP, or the next frame in low-delay order, and the references that end with the mini-GOP.
+    /// The anchor of a mini-GOP, or the next frame in low-delay order, and the references that end
+    /// with the mini-GOP.
     fn plan_anchor(&mut self, index: u64, poc: u32) -> (PlannedFrame, SmallVec<[u32; 7]>) {
         let (last, long) = (self.last, self.long);
         // Whether the last frame is worth keeping as long-term reference.
@@ -408,7 +415,8 @@ mod tests {
         }
     }
 
-    /// Plans `facts` and follows the plan as a decoder would, checking everything a decoder relies on.
+    /// Plans `facts` and follows the plan as a decoder would, checking everything a decoder relies
+    /// on.
     fn follow(bframes: u8, key_int_max: u32, batch: usize, facts: &[FrameFacts]) -> Vec<Group> {
         let mut planner = GopPlanner::new(bframes, 0, key_int_max, batch, Tuning::default());
         let mut groups = Vec::new();
@@ -440,7 +448,8 @@ mod tests {
                     .iter()
                     .all(|f| f.level == first.level && f.kind == first.kind)
             );
-            // References are read before any frame of the group is kept: the group's frames are independent.
+            // References are read before any frame of the group is kept: the group's frames are
+            // independent.
             for f in group.iter().filter(|f| f.kind == FrameType::Inter) {
                 let ref0 = f.ref0.unwrap();
                 assert!(refs.get(ref0).is_some() && ref0 < f.poc);
@@ -636,7 +645,8 @@ mod tests {
             [4, 2, 1],
             "anchor 4 has waited for frame 6"
         );
-        // What is behind the next key frame is not looked at, so nothing waits for it; the key frame itself waits.
+        // What is behind the next key frame is not looked at, so nothing waits for it; the key
+        // frame itself waits.
         assert_eq!(push(&mut p, true), [6, 5]);
         assert_eq!(p.key_ahead(), Some(7));
         p.flush();

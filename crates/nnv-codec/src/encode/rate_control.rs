@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Rate control: turns a bit rate into quantizers.
 //!
-//! Each [`FrameClass`] has a model `ln(bits) = a - slope * quantizer` that learns from coded frames. A base quantizer
-//! is solved from the models such that the mean frame meets its share of the rate, corrected by what was spent too
-//! much or too little over a window. A leaky bucket (the decoder's buffer) bounds single frames. Fractions of
-//! the base quantizer are diffused over frames.
+//! Each [`FrameClass`] has a model `ln(bits) = a - slope * quantizer` that learns from coded
+//! frames. A base quantizer is solved from the models such that the mean frame meets its share of
+//! the rate, corrected by what was spent too much or too little over a window. A leaky bucket (the
+//! decoder's buffer) bounds single frames. Fractions of the base quantizer are diffused over
+//! frames.
 
 use super::planner::FrameClass;
 use super::step::nominal_step;
@@ -15,7 +16,8 @@ use std::collections::HashMap;
 
 /// Seconds over which a mean rate makes up for its errors.
 const WINDOW: f64 = 1.3;
-/// Slope of `ln(bits)` per quantizer before anything is known: bits fall with the step to the power 1.05.
+/// Slope of `ln(bits)` per quantizer before anything is known: bits fall with the step to the power
+/// 1.05.
 const SLOPE: f64 = 0.061;
 const SLOPES: std::ops::RangeInclusive<f64> = 0.03..=0.12;
 /// Weight of a new observation in the models.
@@ -79,8 +81,9 @@ pub fn guess_key_bits(picture: &Picture, quantizer: f64) -> f64 {
     (per_sample * (w * h) as f64).max(1000.0)
 }
 
-/// Chooses quantizers. Ask [`quantizer`](Self::quantizer) for each frame in coding order, report the size of
-/// each with [`update`](Self::update); the reports of a batch may come after all its questions.
+/// Chooses quantizers. Ask [`quantizer`](Self::quantizer) for each frame in coding order, report
+/// the size of each with [`update`](Self::update); the reports of a batch may come after all its
+/// questions.
 #[derive(Debug, Clone)]
 pub struct RateController {
     mode: RateControl,
@@ -160,7 +163,8 @@ impl RateController {
         self.mode == RateControl::Cq
     }
 
-    /// Changes the mean (or constant) rate, in bit/s, from the next frame on. No effect with constant quality.
+    /// Changes the mean (or constant) rate, in bit/s, from the next frame on. No effect with
+    /// constant quality.
     pub fn set_bitrate(&mut self, rate: u64) {
         match &mut self.mode {
             RateControl::Cq => return,
@@ -209,7 +213,8 @@ impl RateController {
 
     /// Tells what the next key frame would cost at a quantizer, guessed from its content.
     ///
-    /// Before any was coded that is all there is; afterwards what counts is how the guess has changed since the last one.
+    /// Before any was coded that is all there is; afterwards what counts is how the guess has
+    /// changed since the last one.
     pub fn hint_key(&mut self, quantizer: f64, bits: f64) {
         let ln = bits.max(64.0).ln();
         let guess = ln + self.slope * quantizer;
@@ -287,7 +292,8 @@ impl RateController {
         (mean.max(1.0).ln() - share.max(1.0).ln()) / self.slope
     }
 
-    /// The quantizer of the next frame. `offset` is added to the base, `seconds` is how long the frame is shown.
+    /// The quantizer of the next frame. `offset` is added to the base, `seconds` is how long the
+    /// frame is shown.
     pub fn quantizer(&mut self, class: FrameClass, offset: i8, seconds: f64) -> u8 {
         let offset = f64::from(offset);
         let (low, high) = (f64::from(self.min), f64::from(self.max.max(self.min)));
@@ -303,12 +309,14 @@ impl RateController {
             RateControl::Vbr { bitrate, .. } | RateControl::Cbr { bitrate, .. } => bitrate as f64,
         };
         let seconds = if seconds > 0.0 { seconds } else { 1.0 / 30.0 };
-        // Inner levels of a mini-GOP follow its anchor: the anchor's cost alone says nothing about the mean.
+        // Inner levels of a mini-GOP follow its anchor: the anchor's cost alone says nothing about
+        // the mean.
         let inner = matches!(class, FrameClass::Inter(1..));
         if !inner || self.decisions == 0 {
             let key_alone = class == FrameClass::Key && self.key_share != Some(1.0);
             let solved = if key_alone && self.mix.is_empty() {
-                // Nothing is known of the frames to come: the key frame may cost what many of them will.
+                // Nothing is known of the frames to come: the key frame may cost what many of them
+                // will.
                 let gain = (INTER_GAIN / self.slope).min(30.0);
                 self.solve(rate, seconds, (class, 0.0)) - gain
             } else {
@@ -381,7 +389,8 @@ impl RateController {
                 })
                 .or_insert(Model { a, last: (q, ln) });
         }
-        // A hint is replaced, not averaged, by the first real frame of its class; rare key frames stay out of the mix.
+        // A hint is replaced, not averaged, by the first real frame of its class; rare key frames
+        // stay out of the mix.
         if class != FrameClass::Key || self.key_share == Some(1.0) {
             for (w, _) in self.mix.values_mut() {
                 *w *= 1.0 - 1.0 / MIX;
@@ -403,7 +412,8 @@ impl RateController {
         }
     }
 
-    /// State of the decoder's buffer as a share of its size (may be negative after an underflow), where one is kept.
+    /// State of the decoder's buffer as a share of its size (may be negative after an underflow),
+    /// where one is kept.
     pub fn buffer_fullness(&self) -> Option<f64> {
         self.bucket.map(|b| b.fullness / b.size)
     }
@@ -547,7 +557,8 @@ mod tests {
                         let bframes = if key_int == 1 { 0 } else { bframes };
                         let c = config(mode, bframes, key_int);
                         let mut rc = RateController::new(&c);
-                        // A rate that the quantizers' range reaches whatever the slope: in its middle.
+                        // A rate that the quantizers' range reaches whatever the slope: in its
+                        // middle.
                         let mean = if key_int == 1 { 1.0 } else { 0.2 };
                         let complexity = bitrate as f64 / 30.0 / mean * (slope * 30.0).exp();
                         let r = run(&mut rc, &c, &mut source(slope, complexity), 240);
@@ -573,7 +584,8 @@ mod tests {
             };
             let c = config(mode, bframes, 60);
             let mut rc = RateController::new(&c);
-            // The encoder guesses the first key frame's size from its content, here a third too small.
+            // The encoder guesses the first key frame's size from its content, here a third too
+            // small.
             rc.hint_key(30.0, 0.7 * 1.2e6 * (-0.06f64 * 30.0).exp());
             let r = run(&mut rc, &c, &mut source(0.06, 1.2e6), 600);
             let got = r.bits as f64 / 20.0;

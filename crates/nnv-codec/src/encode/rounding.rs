@@ -12,12 +12,13 @@ use std::cmp::Ordering;
 pub enum Rounding<'a> {
     /// A dead zone: symbols round up from this fraction on.
     DeadZone(f32),
-    /// Weighs the error against the bits in the state of the entropy coder; a bit is worth this squared error, in
-    /// squared steps.
+    /// Weighs the error against the bits in the state of the entropy coder; a bit is worth this
+    /// squared error, in squared steps.
     RateDistortion(&'a SymbolCosts, f32),
 }
 
-/// Turns the normalised latent `y` into symbols; zero where `scale_idx` is 0. Both are `[384, height, width]`.
+/// Turns the normalised latent `y` into symbols; zero where `scale_idx` is 0. Both are `[384,
+/// height, width]`.
 ///
 /// `fixed`: symbols that stay as they are where the sum of row and column is even.
 pub fn quantise(
@@ -121,11 +122,12 @@ pub fn bits_by_place(
     bits
 }
 
-/// Makes the sign of the first symbol other than zero, of each place and [`HIDING_CHANNELS`], what the parity of the magnitudes
-/// says where the entropy coder does not write it: of all changes of a symbol by one that do it, the cheapest is made.
+/// Makes the sign of the first symbol other than zero, of each place and [`HIDING_CHANNELS`], what
+/// the parity of the magnitudes says where the entropy coder does not write it: of all changes of a
+/// symbol by one that do it, the cheapest is made.
 ///
-/// This is sign data hiding (Clare, Henry and Jung, JCTVC-G271) over channels instead of coefficients. `order`: the
-/// channels in the order of coding.
+/// This is sign data hiding (Clare, Henry and Jung, JCTVC-G271) over channels instead of
+/// coefficients. `order`: the channels in the order of coding.
 pub fn hide_signs(
     symbols: &mut [i16],
     y: &[f32],
@@ -158,8 +160,8 @@ pub fn hide_signs(
     }
 }
 
-/// Changes one symbol at position `p` by one such that the first one other than zero has the sign that the new parity says,
-/// or the new sum of magnitudes hides none. It has the wrong one before.
+/// Changes one symbol at position `p` by one such that the first one other than zero has the sign
+/// that the new parity says, or the new sum of magnitudes hides none. It has the wrong one before.
 #[allow(clippy::too_many_arguments)]
 fn change_parity(
     symbols: &mut [i16],
@@ -223,13 +225,15 @@ fn change_parity(
             }
         }
     }
-    // There is always one: the first symbol can become larger, or smaller where it is the largest there is.
+    // There is always one: the first symbol can become larger, or smaller where it is the largest
+    // there is.
     if best.0.is_finite() {
         symbols[best.1] = best.2 as i16;
     }
 }
 
-/// Normalised latents with a change of their means taken off: `y - delta · 64 / step`. All are `[384, positions]`.
+/// Normalised latents with a change of their means taken off: `y - delta · 64 / step`. All are
+/// `[384, positions]`.
 pub fn refined(y: &[f32], delta: &[i16], steps: &Quantisation<'_>) -> Vec<f32> {
     let positions = (y.len() / LATENT_CHANNELS).max(1);
     let planes = y

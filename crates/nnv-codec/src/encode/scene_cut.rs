@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Scene cuts: where a new picture has so little to do with the last one that a key frame serves best.
+//! Scene cuts: where a new picture has so little to do with the last one that a key frame serves
+//! best.
 
 use crate::config::Tuning;
 use nnv_format::picture::Plane;
@@ -9,15 +10,17 @@ const SCENE_CUT_FADE: f32 = 24.0;
 /// No scene cut nearer than this to the last key frame.
 const SCENE_CUT_DISTANCE: u32 = 2;
 
-/// Detects scene cuts by comparing how well blocks are predicted from the last picture and from their own mean.
+/// Detects scene cuts by comparing how well blocks are predicted from the last picture and from
+/// their own mean.
 #[derive(Debug, Default)]
 pub struct SceneCut {
     last: Option<Plane>,
 }
 
 impl SceneCut {
-    /// Takes the next picture's luma at a quarter of the size and returns the cost ratio of prediction from the last
-    /// picture against prediction from within: near 0 for a still scene, near or above 1 at a cut. `None` for the first.
+    /// Takes the next picture's luma at a quarter of the size and returns the cost ratio of
+    /// prediction from the last picture against prediction from within: near 0 for a still scene,
+    /// near or above 1 at a cut. `None` for the first.
     pub fn measure(&mut self, quarter: &Plane) -> Option<f32> {
         let small = quarter.half();
         let ratio = self

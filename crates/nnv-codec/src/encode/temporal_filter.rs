@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Temporal filter of the encoder: frames that others are predicted from are averaged with what moves along their neighbours
-//! before they are coded. Noise goes, and with it the bits it takes in this frame and in those that refer to it.
+//! Temporal filter of the encoder: frames that others are predicted from are averaged with what
+//! moves along their neighbours before they are coded. Noise goes, and with it the bits it takes in
+//! this frame and in those that refer to it.
 //!
-//! Motion-compensated temporal filtering as in the test model of VVC (JVET-O0549). Here weights follow from what coding loses
-//! anyway, and from how much of the difference is noise: what all neighbours lack is, what each lacks in its own way is an
-//! error of motion.
+//! Motion-compensated temporal filtering as in the test model of VVC (JVET-O0549). Here weights
+//! follow from what coding loses anyway, and from how much of the difference is noise: what all
+//! neighbours lack is, what each lacks in its own way is an error of motion.
 
 use super::motion::{SearchParams, search};
 use super::step::nominal_distortion;
@@ -21,7 +22,8 @@ pub const REACH: u8 = 4;
 const CELL: usize = 8;
 /// Weight of a neighbour for each frame of distance beyond the first.
 const FAR: f32 = 0.8;
-/// Squared difference of a single sample, in units of the error that halves a cell's weight, that costs it most of its weight.
+/// Squared difference of a single sample, in units of the error that halves a cell's weight, that
+/// costs it most of its weight.
 const SINGLE: f32 = 64.0;
 
 /// Another frame, and how many frames lie between.
@@ -39,8 +41,8 @@ struct Moved {
 
 /// `picture` averaged with its `neighbours`.
 ///
-/// `strength`: error of the motion, in units of the squared error that coding makes at `quantizer`, that halves the weight of
-/// a cell.
+/// `strength`: error of the motion, in units of the squared error that coding makes at `quantizer`,
+/// that halves the weight of a cell.
 ///
 /// # Errors
 /// [`MotionError::Size`] where a neighbour has another size.
@@ -102,7 +104,8 @@ fn filter_plane(plane: &Plane, moved: &[(&Plane, &[f32])], side: usize, fall: &[
     for (cy, y0) in (0..plane.height()).step_by(side).enumerate() {
         for (cx, x0) in (0..plane.width()).step_by(side).enumerate() {
             let weights = moved.iter().map(|(_, weights)| weights[cy * columns + cx]);
-            // By sample: weighted sum of the differences, the same with the weights of single samples, and the sum of these.
+            // By sample: weighted sum of the differences, the same with the weights of single
+            // samples, and the sum of these.
             let mut sums = [(0.0f32, 0.0f32, 1.0f32); CELL * CELL];
             let (mut total, mut squares, mut error, mut least) = (0.0, 0.0, 0.0, f32::MAX);
             for ((other, _), weight) in moved.iter().zip(weights) {
@@ -140,9 +143,10 @@ fn filter_plane(plane: &Plane, moved: &[(&Plane, &[f32])], side: usize, fall: &[
 
 /// How much of what the mean of the neighbours would change is noise of the picture's own, 0 to 1.
 ///
-/// With noise of variance s in each picture and an error of motion of variance m, differences from `alike` neighbours n have the
-/// mean square `error` = 2 s + m, their mean has the mean square `mean` = s (1 + 1/n) + m/n. That gives s, which no
-/// neighbour can come nearer to the picture than (`least`); the best share of the mean is s / (s + m/n).
+/// With noise of variance s in each picture and an error of motion of variance m, differences from
+/// `alike` neighbours n have the mean square `error` = 2 s + m, their mean has the mean square
+/// `mean` = s (1 + 1/n) + m/n. That gives s, which no neighbour can come nearer to the picture than
+/// (`least`); the best share of the mean is s / (s + m/n).
 fn noise_share(error: f32, mean: f32, least: f32, alike: f32) -> f32 {
     let own = (alike * mean - error) / (alike - 1.0).max(0.1);
     let own = own.clamp(0.0, least);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! One stream of the latent `y`: quiet places are passed over in groups, the others coded with mixed contexts.
+//! One stream of the latent `y`: quiet places are passed over in groups, the others coded with
+//! mixed contexts.
 
 use super::golomb::UIntModel;
 use super::mix::{Counter, Mixer};
@@ -27,8 +28,8 @@ const CHANNEL_RANGES: usize = 32;
 const CO_SETS: usize = CHANNEL_RANGES + CO_CLASSES * NEAR_COARSE;
 const MODELS: usize = 4;
 
-/// Symbols with scale indices below this are mostly zero and share flags: where the reference frame shows which ones are
-/// not, and where nothing does.
+/// Symbols with scale indices below this are mostly zero and share flags: where the reference frame
+/// shows which ones are not, and where nothing does.
 const LOW: [u8; 2] = [12, 10];
 /// Symbols with scale indices from here on count in what was found and promised.
 const COUNTED: u8 = 8;
@@ -39,7 +40,8 @@ const HISTORY_CLASSES: usize = 6;
 const BESIDE_CLASSES: usize = 3;
 /// Classes of a part's share in what is left of its whole.
 const SHARE_CLASSES: usize = 16;
-/// Classes of a run in its group: shares while nothing was found, sums (one class per octave) afterwards.
+/// Classes of a run in its group: shares while nothing was found, sums (one class per octave)
+/// afterwards.
 const RUN_CLASSES: usize = SHARE_CLASSES + SUM_CLASSES / 2;
 
 type Bins = [Counter; BINS];
@@ -95,7 +97,8 @@ fn near_class(sum: u32) -> usize {
     usize::from(NEAR_CLASS[(sum as usize).min(63)])
 }
 
-/// Class of the magnitudes (at most 15) to the left, above, above to the left and above to the right.
+/// Class of the magnitudes (at most 15) to the left, above, above to the left and above to the
+/// right.
 #[inline(always)]
 pub fn near(left: u32, above: u32, above_left: u32, above_right: u32) -> usize {
     near_class(2 * (left + above) + above_left + above_right)
@@ -136,7 +139,8 @@ pub(super) struct BandState {
     pub(super) scale: Vec<Bins>,
     /// Model B: scale class and magnitudes of the neighbours in the channel.
     pub(super) near: Vec<Bins>,
-    /// Model C: scale class, channel group, and how the channels coded so far at this place compare with their scales.
+    /// Model C: scale class, channel group, and how the channels coded so far at this place compare
+    /// with their scales.
     ratio: Vec<Bins>,
     /// Model D: scale class, magnitude at the same place in the reference frame, coarse neighbours.
     co: Vec<Bins>,
@@ -148,7 +152,8 @@ pub(super) struct BandState {
     run: [Vec<Counter>; MODELS],
     /// Before and after one was found in the group.
     run_mixers: [Mixer<MODELS>; 2],
-    /// The same for "it is this one", while none has been found, by its share in the sum of what is left.
+    /// The same for "it is this one", while none has been found, by its share in the sum of what is
+    /// left.
     first: [Vec<Counter>; MODELS],
     first_mixer: Mixer<MODELS>,
     escape: Vec<UIntModel<0>>,
@@ -166,8 +171,8 @@ const WEIGHTS: [i16; MODELS] = [6000, 6000, 6000, 3000];
 /// Weights are kept per bin, the last for all further ones.
 const MIX_SETS: usize = 4;
 
-/// Weights of low symbols in the sums, about 2 * 1.5^k: the chance that a symbol is not zero grows so from index to index, on
-/// key frames a little slower, on inter frames a little faster.
+/// Weights of low symbols in the sums, about 2 * 1.5^k: the chance that a symbol is not zero grows
+/// so from index to index, on key frames a little slower, on inter frames a little faster.
 const WEIGHT: [u8; 16] = [0, 3, 4, 6, 10, 15, 22, 34, 51, 76, 115, 172, 0, 0, 0, 0];
 
 #[inline(always)]
@@ -289,7 +294,8 @@ fn flag<C: BinaryCoder>(
     )
 }
 
-/// Where the magnitudes (at most 15) of a band lie in memory: planes with a border of zeros above and on both sides.
+/// Where the magnitudes (at most 15) of a band lie in memory: planes with a border of zeros above
+/// and on both sides.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
     /// Of the whole latent.
@@ -329,7 +335,8 @@ impl Layout {
 pub(super) trait Symbols {
     /// The symbol at this place of the latent, 0 in a decoder.
     fn get(&self, at: usize) -> i32;
-    /// A symbol other than zero was coded at this place of the latent; returns what it can be found again by.
+    /// A symbol other than zero was coded at this place of the latent; returns what it can be found
+    /// again by.
     fn put(&mut self, at: usize, channel: u16, value: i16) -> usize;
     /// Whether a symbol is negative, for an encoder to write.
     fn is_negative(&self, handle: usize) -> bool;
@@ -405,7 +412,8 @@ struct Place {
     found: bool,
 }
 
-/// The first symbol other than zero that [`HIDING_CHANNELS`] have at one place. Its sign comes last.
+/// The first symbol other than zero that [`HIDING_CHANNELS`] have at one place. Its sign comes
+/// last.
 #[derive(Clone, Copy, Default)]
 struct First {
     /// By which it is found again.
@@ -414,8 +422,8 @@ struct First {
     sum: u32,
 }
 
-/// Scale indices of a run, and in the high bits of further bytes which of its symbols are coded for themselves and which
-/// are low.
+/// Scale indices of a run, and in the high bits of further bytes which of its symbols are coded for
+/// themselves and which are low.
 #[derive(Clone, Copy)]
 struct Run {
     scales: u64,
@@ -454,8 +462,8 @@ struct Band<'a, C, S> {
     sound: bool,
 }
 
-/// Codes one band; returns whether all symbols are within their limits. `magnitudes` (all zero before) receives what the
-/// next frame takes as its `reference`.
+/// Codes one band; returns whether all symbols are within their limits. `magnitudes` (all zero
+/// before) receives what the next frame takes as its `reference`.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
     state: &mut BandState,
@@ -483,7 +491,8 @@ pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
         not_low: u64::from(128 - LOW[usize::from(reference.is_none())]) * ONES,
         sound: true,
     };
-    // For each run of places: whether there was something in it, in the last eight groups that asked.
+    // For each run of places: whether there was something in it, in the last eight groups that
+    // asked.
     let mut history = vec![0u8; places];
     let mut group = vec![Place::default(); places];
     for (g, channels) in tables.order().chunks(GROUP).enumerate() {
@@ -606,7 +615,8 @@ impl<C: BinaryCoder, S: Symbols> Band<'_, C, S> {
         }
     }
 
-    /// The signs that were left out: hidden in the parity of the magnitudes at their places, or coded where those are small.
+    /// The signs that were left out: hidden in the parity of the magnitudes at their places, or
+    /// coded where those are small.
     fn last_signs(&mut self) {
         for first in &mut self.firsts {
             let sum = std::mem::take(&mut first.sum);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Coverage of an ink layer: small integers by place, coded with contexts of up to 17 neighbours.
 //!
-//! Type repeats itself: the same stem, the same letter. Eight models of contexts from four neighbours to seventeen are mixed, the
-//! largest of which find a letter again that stood elsewhere (context mixing after M. Mahoney's PAQ, as JBIG2 coders with large
-//! templates do for two levels).
+//! Type repeats itself: the same stem, the same letter. Eight models of contexts from four
+//! neighbours to seventeen are mixed, the largest of which find a letter again that stood elsewhere
+//! (context mixing after M. Mahoney's PAQ, as JBIG2 coders with large templates do for two levels).
 
 use super::EntropyError;
 use super::mix::{Counter, Mixer};
@@ -75,7 +75,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// The decisions that tell a value: `decide` is asked with a node and the answer for `value`, and says what holds.
+    /// The decisions that tell a value: `decide` is asked with a node and the answer for `value`,
+    /// and says what holds.
     ///
     /// Zero or not; full or not; else the value less one, the highest bit first.
     #[inline(always)]

@@ -3,14 +3,16 @@
 
 use super::range::{BinaryCoder, Prob};
 
-/// Longest prefix: values up to about 2^20, far above any motion vector of a 16384-sample picture in quarter samples.
+/// Longest prefix: values up to about 2^20, far above any motion vector of a 16384-sample picture
+/// in quarter samples.
 const MAX_PREFIX: usize = 20;
 
 /// Exp-Golomb code of order `K` with adaptive prefix bits.
 ///
-/// A value `v` is coded as the unary number `e` of bits that `v / 2^K + 1` has below its leading one (each unary bit
-/// with its own probability), then those bits: the highest with a probability of its own per `e`, the rest and the
-/// `K` low bits as they are. Values above [`UIntModel::MAX`] cannot be coded.
+/// A value `v` is coded as the unary number `e` of bits that `v / 2^K + 1` has below its leading
+/// one (each unary bit with its own probability), then those bits: the highest with a probability
+/// of its own per `e`, the rest and the `K` low bits as they are. Values above [`UIntModel::MAX`]
+/// cannot be coded.
 #[derive(Clone, Debug)]
 pub struct UIntModel<const K: u32> {
     prefix: [Prob; MAX_PREFIX],
@@ -30,7 +32,8 @@ impl<const K: u32> UIntModel<K> {
     /// The largest value that can be coded.
     pub const MAX: u32 = ((2 << MAX_PREFIX) - 2) << K | ((1 << K) - 1);
 
-    /// Codes `value` (a decoder ignores it) and returns what was coded. Larger values are clamped to [`Self::MAX`].
+    /// Codes `value` (a decoder ignores it) and returns what was coded. Larger values are clamped
+    /// to [`Self::MAX`].
     #[inline]
     pub fn code<C: BinaryCoder>(&mut self, coder: &mut C, value: u32) -> u32 {
         let value = value.min(Self::MAX);
@@ -58,7 +61,8 @@ impl<const K: u32> UIntModel<K> {
     }
 }
 
-/// Signed integers: whether zero, the sign (adaptive), then the magnitude less one as [`UIntModel`].
+/// Signed integers: whether zero, the sign (adaptive), then the magnitude less one as
+/// [`UIntModel`].
 #[derive(Clone, Debug, Default)]
 pub struct SIntModel<const K: u32> {
     nonzero: Prob,

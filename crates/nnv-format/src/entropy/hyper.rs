@@ -62,7 +62,8 @@ impl HyperState {
         }
     }
 
-    /// Codes `z`. An encoder passes the symbols; a decoder passes zeros and finds the symbols there afterwards.
+    /// Codes `z`. An encoder passes the symbols; a decoder passes zeros and finds the symbols there
+    /// afterwards.
     ///
     /// Returns false when what was decoded cannot have been encoded.
     pub(super) fn code<C: BinaryCoder>(

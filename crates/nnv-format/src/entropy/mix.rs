@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Mixing of adaptive probabilities in the logistic domain, by integer tables.
 //!
-//! `stretch(p) = ln(p / (1 - p))` is kept in 1/256 units. The mixture is `squash(sum of weight * stretch)`; after each bit
-//! every weight moves along `error * stretch`, so the models that predict best come to count most.
+//! `stretch(p) = ln(p / (1 - p))` is kept in 1/256 units. The mixture is `squash(sum of weight *
+//! stretch)`; after each bit every weight moves along `error * stretch`, so the models that predict
+//! best come to count most.
 
 use super::range::{BinaryCoder, MIN_P};
 
-/// 65536 / (1 + exp(-x)) for x = -11 to 11 in steps of 1/8: constants, so that no machine has to compute an exponential.
+/// 65536 / (1 + exp(-x)) for x = -11 to 11 in steps of 1/8: constants, so that no machine has to
+/// compute an exponential.
 const SQUASH: [u16; 177] = [
     1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 4, 4, 5, 6, 6, 7, 8, 9, 10, 12, 13, 15, 17, 19, 22, 25, 28, 32,
     36, 41, 47, 53, 60, 68, 77, 87, 98, 111, 126, 143, 162, 184, 208, 236, 267, 302, 342, 387, 439,
@@ -40,7 +42,8 @@ const fn interpolate(x: i32) -> i32 {
     a + (((b - a) * f + 16) >> 5)
 }
 
-/// Log-odds (1/256 units, within +-2047) of the probability (i + 0.5)/4096: the inverse of [`interpolate`].
+/// Log-odds (1/256 units, within +-2047) of the probability (i + 0.5)/4096: the inverse of
+/// [`interpolate`].
 const STRETCH: [i16; 4096] = {
     let mut t = [0i16; 4096];
     let mut i = 0;
@@ -55,7 +58,8 @@ const STRETCH: [i16; 4096] = {
     t
 };
 
-/// An adaptive probability with a count: the mean of what was seen, until `limit` bits; then a moving average.
+/// An adaptive probability with a count: the mean of what was seen, until `limit` bits; then a
+/// moving average.
 ///
 /// 22 bits of probability of a one, 10 bits of count.
 #[derive(Clone, Copy, Debug)]
@@ -197,8 +201,8 @@ impl<const N: usize> Mixer<N> {
 impl Mixer<4> {
     /// [`code`](Self::code) of four models: the same result, in words of four.
     ///
-    /// Written with SSE2, which every x86-64 processor has: the compiler alone works model by model, and this is where
-    /// the decoder spends its time.
+    /// Written with SSE2, which every x86-64 processor has: the compiler alone works model by
+    /// model, and this is where the decoder spends its time.
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
     pub(super) fn code4<C: BinaryCoder>(
@@ -243,7 +247,8 @@ impl Mixer<4> {
             let [ra, rb, rc, rd] = [a.rate(), b.rate(), c.rate(), d.rate()].map(i32::from);
             let target = _mm_set1_epi32(if bit { 32767 } else { 0 });
             let error = _mm_sub_epi32(target, _mm_srli_epi32::<17>(all));
-            // Errors are sign-extended over both halves of a word; the rates' upper halves are zero.
+            // Errors are sign-extended over both halves of a word; the rates' upper halves are
+            // zero.
             let step = _mm_madd_epi16(error, _mm_setr_epi32(ra, rb, rc, rd));
             let count = _mm_set1_epi32(COUNT as i32);
             let step = _mm_andnot_si128(count, _mm_add_epi32(step, step));

@@ -6,7 +6,8 @@
 //! * [`symbols`]: the latents `y` and `z` with their adaptive, mixed contexts;
 //! * [`CoverageModel`]: the coverage of ink layers.
 //!
-//! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter alike.
+//! Syntax is written once, as a function of [`BinaryCoder`], for encoder, decoder and bit counter
+//! alike.
 
 mod band;
 mod coverage;
@@ -27,7 +28,8 @@ pub use symbols::{LatentShape, SparseSymbols, Symbol, SymbolContexts, SymbolCost
 pub enum EntropyError {
     /// The decoder needed more data than there is.
     #[error(
-        "entropy-coded data ends early: {read} bytes needed, {len} there; the stream is cut or damaged"
+        "entropy-coded data ends early: {read} bytes needed, {len} there; the stream is cut or \
+         damaged"
     )]
     Truncated {
         /// Bytes that decoding consumed.

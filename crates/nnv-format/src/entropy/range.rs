@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The binary range coder: 32-bit range, byte-wise renormalisation, 16-bit probabilities, integers only.
+//! The binary range coder: 32-bit range, byte-wise renormalisation, 16-bit probabilities, integers
+//! only.
 //!
-//! One bit splits the range `r` at `bound = (r >> 16) * (65536 - p1)`; a zero takes the lower part, a one the upper.
-//! So a stream of nothing but zeros has the code value 0, and since zero bytes at the end are not written (a decoder
-//! reads zeros past the end of its data) it may take no byte at all.
+//! One bit splits the range `r` at `bound = (r >> 16) * (65536 - p1)`; a zero takes the lower part,
+//! a one the upper. So a stream of nothing but zeros has the code value 0, and since zero bytes at
+//! the end are not written (a decoder reads zeros past the end of its data) it may take no byte at
+//! all.
 
 use super::EntropyError;
 
@@ -101,9 +103,11 @@ impl Default for Prob {
     }
 }
 
-/// What encoder, decoder and bit counter share: syntax is written once, as a function of this trait.
+/// What encoder, decoder and bit counter share: syntax is written once, as a function of this
+/// trait.
 ///
-/// An encoder writes the value it is given and returns it; a decoder ignores the value and returns what it read.
+/// An encoder writes the value it is given and returns it; a decoder ignores the value and returns
+/// what it read.
 pub trait BinaryCoder {
     /// A bit that is one with probability `p1`/65536 (0 counts as 1).
     fn bit_with(&mut self, p1: u16, bit: bool) -> bool;
@@ -199,15 +203,16 @@ impl Encoder {
 
     /// Ends the stream and returns its bytes.
     pub fn finish(mut self) -> Vec<u8> {
-        // The value within [low, low + range) with the most trailing zeros; its zero bytes are then left off.
+        // The value within [low, low + range) with the most trailing zeros; its zero bytes are then
+        // left off.
         let top = self.low + u64::from(self.range) - 1;
         let mut zeros = 31;
         while zeros > 0 && round_up(self.low, zeros) > top {
             zeros -= 1;
         }
         self.low = round_up(self.low, zeros);
-        // Bytes that renormalisation has moved out are kept even when zero, so that a decoder can tell a cut
-        // stream from a whole one; only the four of the last window can go.
+        // Bytes that renormalisation has moved out are kept even when zero, so that a decoder can
+        // tell a cut stream from a whole one; only the four of the last window can go.
         let moved = self.out.len() + self.pending + usize::from(!self.first);
         for _ in 0..=LOOK_AHEAD {
             self.shift_low();
@@ -256,7 +261,8 @@ impl BinaryCoder for Encoder {
 
 /// Reads bits. Total: any data decodes to something, without panic.
 ///
-/// Reads past the end yield zeros; [`Decoder::finish`] tells whether the data was as long as it had to be.
+/// Reads past the end yield zeros; [`Decoder::finish`] tells whether the data was as long as it had
+/// to be.
 #[derive(Clone, Debug)]
 pub struct Decoder<'a> {
     data: &'a [u8],
@@ -309,7 +315,8 @@ impl<'a> Decoder<'a> {
     /// Ends the reading.
     ///
     /// # Errors
-    /// [`EntropyError::Truncated`] when more was read than there is, [`EntropyError::TrailingData`] when bytes are left.
+    /// [`EntropyError::Truncated`] when more was read than there is, [`EntropyError::TrailingData`]
+    /// when bytes are left.
     pub fn finish(self) -> Result<(), EntropyError> {
         if self.overrun() {
             Err(EntropyError::Truncated {
@@ -362,7 +369,8 @@ impl BinaryCoder for Decoder<'_> {
             let take = left.min(16);
             left -= take;
             self.range >>= take;
-            // Damaged data can lie beyond the last part (the remainder of the division): it is clamped into it.
+            // Damaged data can lie beyond the last part (the remainder of the division): it is
+            // clamped into it.
             let bits = (self.value / self.range).min((1 << take) - 1);
             self.value -= bits * self.range;
             result = result << take | bits;
@@ -423,7 +431,8 @@ const COST: [u16; 512] = {
     t
 };
 
-/// The cost in 1/256 bit of coding `bit` when a one has probability `p1`/65536 (an estimate to about 1 %).
+/// The cost in 1/256 bit of coding `bit` when a one has probability `p1`/65536 (an estimate to
+/// about 1 %).
 #[inline(always)]
 pub fn bit_cost(p1: u16, bit: bool) -> u32 {
     let p = if bit {
@@ -490,7 +499,8 @@ mod tests {
 
     #[test]
     fn carries_run_through_long_runs_of_ff() {
-        // Zeros with a tiny probability of one keep low just under a byte boundary for long; then ones.
+        // Zeros with a tiny probability of one keep low just under a byte boundary for long; then
+        // ones.
         for split in 0..200 {
             let mut enc = Encoder::new();
             for i in 0..400 {

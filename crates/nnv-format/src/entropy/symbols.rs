@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Coding of the latent `y`: adaptive tables per scale index, mixed with what the neighbourhood says.
+//! Coding of the latent `y`: adaptive tables per scale index, mixed with what the neighbourhood
+//! says.
 
 use std::sync::Arc;
 
@@ -28,7 +29,8 @@ pub struct SymbolTables {
 }
 
 impl SymbolTables {
-    /// Takes the arrays of `tables.bin`: `y_prob` [64][15], `z_prob` [hyper channels][15], `y_order` [channels].
+    /// Takes the arrays of `tables.bin`: `y_prob` [64][15], `z_prob` [hyper channels][15],
+    /// `y_order` [channels].
     ///
     /// # Errors
     /// [`EntropyError::Tables`] when a size does not fit or `y_order` is no permutation.
@@ -131,10 +133,12 @@ impl LatentShape {
     }
 }
 
-/// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to its successors.
+/// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to
+/// its successors.
 ///
-/// One frame is coded by [`encode_z`](Self::encode_z), then [`encode_y`](Self::encode_y) (or the decoding pair), on a
-/// clone of the state that its reference left; the clone is then kept with the new frame.
+/// One frame is coded by [`encode_z`](Self::encode_z), then [`encode_y`](Self::encode_y) (or the
+/// decoding pair), on a clone of the state that its reference left; the clone is then kept with the
+/// new frame.
 ///
 /// State that comes from a damaged frame must not be used: start again at the next key frame.
 #[derive(Clone, Debug)]
@@ -152,8 +156,9 @@ pub struct SymbolContexts {
 impl SymbolContexts {
     /// The state before the first frame of its kind: that of the tables.
     ///
-    /// `height` and `width`: size of `y`, that is the padded picture's over 16. `streams`: number of independent
-    /// streams of `y`; it is cut into that many bands of rows (some without rows where there are few).
+    /// `height` and `width`: size of `y`, that is the padded picture's over 16. `streams`: number
+    /// of independent streams of `y`; it is cut into that many bands of rows (some without rows
+    /// where there are few).
     ///
     /// # Errors
     /// [`EntropyError::Shape`] when the size is zero or `streams` not within 1 to 8.
@@ -277,15 +282,17 @@ impl SymbolContexts {
         Ok(z)
     }
 
-    /// Writes the latent: one byte string per stream. Symbols where `scale_idx` is 0 are not looked at.
+    /// Writes the latent: one byte string per stream. Symbols where `scale_idx` is 0 are not looked
+    /// at.
     ///
-    /// Of each place and [`HIDING_CHANNELS`](super::HIDING_CHANNELS) in the order of coding, the sign of the first symbol
-    /// other than zero is not written where the magnitudes sum up to [`HIDING_SUM`](super::HIDING_SUM) or more: it must be
-    /// negative where that sum is odd.
+    /// Of each place and [`HIDING_CHANNELS`](super::HIDING_CHANNELS) in the order of coding, the
+    /// sign of the first symbol other than zero is not written where the magnitudes sum up to
+    /// [`HIDING_SUM`](super::HIDING_SUM) or more: it must be negative where that sum is odd.
     ///
     /// # Errors
-    /// [`EntropyError::Shape`] when a length does not fit; [`EntropyError::SymbolRange`] when a symbol's magnitude is
-    /// above 2047; [`EntropyError::Parity`] when a sign does not fit its place's magnitudes.
+    /// [`EntropyError::Shape`] when a length does not fit; [`EntropyError::SymbolRange`] when a
+    /// symbol's magnitude is above 2047; [`EntropyError::Parity`] when a sign does not fit its
+    /// place's magnitudes.
     pub fn encode_y(
         &mut self,
         scale_idx: &[u8],
@@ -332,8 +339,8 @@ impl SymbolContexts {
     /// Reads the latent from its streams.
     ///
     /// # Errors
-    /// [`EntropyError::Shape`] when a length or the number of streams does not fit, others when the data is cut or
-    /// damaged; the state is then spoilt.
+    /// [`EntropyError::Shape`] when a length or the number of streams does not fit, others when the
+    /// data is cut or damaged; the state is then spoilt.
     pub fn decode_y(
         &mut self,
         streams: &[&[u8]],
@@ -467,13 +474,14 @@ impl SparseSymbols {
     }
 }
 
-/// Cost of coding magnitudes (with their signs) per scale index and class of the neighbours, in 1/256 bit.
+/// Cost of coding magnitudes (with their signs) per scale index and class of the neighbours, in
+/// 1/256 bit.
 #[derive(Clone, Debug)]
 pub struct SymbolCosts(Vec<[u16; BINS + 1]>);
 
 impl SymbolCosts {
-    /// Cost of a symbol of this magnitude at scale index `k`, with neighbours of this class; 0 at index 0, where nothing
-    /// is coded.
+    /// Cost of a symbol of this magnitude at scale index `k`, with neighbours of this class; 0 at
+    /// index 0, where nothing is coded.
     #[inline]
     pub fn cost(&self, k: u8, near: usize, magnitude: u32) -> u32 {
         let row = &self.0[(usize::from(k) & (SCALES - 1)) * NEAR_CLASSES + near];
@@ -516,7 +524,8 @@ mod tests {
         }
     }
 
-    /// Gives symbols the signs that are not coded; channels come in the reverse order. Returns how many those are.
+    /// Gives symbols the signs that are not coded; channels come in the reverse order. Returns how
+    /// many those are.
     fn fit_signs(shape: LatentShape, k: &[u8], s: &mut [i16]) -> u32 {
         let mut hidden = 0;
         let (positions, channels) = (shape.height * shape.width, shape.channels);
@@ -567,7 +576,8 @@ mod tests {
     }
 
     fn frame(rng: &mut Rng, shape: LatentShape, mismatch: f64, skip: u32) -> (Vec<u8>, Vec<i16>) {
-        // Scales vary smoothly over the picture; the truth deviates from what is signalled by a field of its own.
+        // Scales vary smoothly over the picture; the truth deviates from what is signalled by a
+        // field of its own.
         let phase = rng.unit() * 6.0;
         let (k, mut s): (Vec<u8>, Vec<i16>) = (0..shape.len())
             .map(|i| {

@@ -2,8 +2,8 @@
 //! Coding of motion fields (normative): written once for encoder, decoder and bit counter.
 //!
 //! A flag per 64×64 region says that every block in it is its likeliest candidate, so still or
-//! evenly moving content costs next to nothing. Other blocks merge with a candidate, carry vectors of
-//! their own, or split into four cells that do either.
+//! evenly moving content costs next to nothing. Other blocks merge with a candidate, carry vectors
+//! of their own, or split into four cells that do either.
 
 use super::candidates::{MAX_CANDIDATES, Neighbourhood, Place};
 use super::field::{Leaf, Mode, MotionField, Mv, is_split};

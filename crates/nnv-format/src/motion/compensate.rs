@@ -244,8 +244,9 @@ fn predict_row_impl(field: &MotionField, refs: [&Picture; 2], row: &mut OutputRo
     }
 }
 
-/// Mixes what the leaves of the upper, lower, left and right neighbour predict into the N×N cell at (`x`, `y`), along their
-/// common edges: overlapped block motion compensation (Orchard and Sullivan 1994). `p` begins with row `top` of the plane.
+/// Mixes what the leaves of the upper, lower, left and right neighbour predict into the N×N cell at
+/// (`x`, `y`), along their common edges: overlapped block motion compensation (Orchard and Sullivan
+/// 1994). `p` begins with row `top` of the plane.
 #[inline(always)]
 fn overlap<const N: usize, const LUMA: bool>(
     near: &[Option<Leaf>; 4],

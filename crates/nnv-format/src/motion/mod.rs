@@ -17,7 +17,8 @@ pub use field::{Leaf, Mode, MotionField, Mv};
 pub enum MotionError {
     /// Pictures or fields of one call differ in size.
     #[error(
-        "{what} is {got_width}x{got_height}, but the motion field is for {width}x{height} (padded sizes): \
+        "{what} is {got_width}x{got_height}, but the motion field is for {width}x{height} \
+         (padded sizes): \
          references must have the size of the picture that they predict"
     )]
     Size {

@@ -266,7 +266,8 @@ fn register(
             }
             let providers = [
                 tensorrt.build().error_on_failure(),
-                // What TensorRT does not take runs on CUDA where possible, else every such node copies to the host.
+                // What TensorRT does not take runs on CUDA where possible, else every such node
+                // copies to the host.
                 #[cfg(feature = "cuda")]
                 cuda(options.device_id),
             ];
@@ -284,7 +285,8 @@ fn register(
     }
 }
 
-/// CUDA with TF32 off and one fixed convolution algorithm, an implicit matrix product: exact whatever the sizes.
+/// CUDA with TF32 off and one fixed convolution algorithm, an implicit matrix product: exact
+/// whatever the sizes.
 #[cfg(feature = "cuda")]
 fn cuda(device_id: i32) -> ort::ep::ExecutionProviderDispatch {
     use ort::ep;

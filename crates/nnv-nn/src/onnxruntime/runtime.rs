@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Finding and loading ONNX Runtime, once per process.
 //!
-//! `ort` panics in any call made before a library was loaded, and looks for relative paths beside the executable
-//! (`gst-launch-1.0`), not beside the plugin. So the library is probed here, by absolute path, and nothing of `ort`
-//! is touched before [`ort::init_from`] has succeeded.
+//! `ort` panics in any call made before a library was loaded, and looks for relative paths beside
+//! the executable (`gst-launch-1.0`), not beside the plugin. So the library is probed here, by
+//! absolute path, and nothing of `ort` is touched before [`ort::init_from`] has succeeded.
 
 use std::ffi::{CStr, OsString};
 use std::path::{Path, PathBuf};
@@ -23,12 +23,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Loads ONNX Runtime at the first call and returns the same result, success or failure, ever after.
+    /// Loads ONNX Runtime at the first call and returns the same result, success or failure, ever
+    /// after.
     ///
-    /// Searched, in order: `NNV_ORT_LIBRARY`, then `ORT_DYLIB_PATH` (a file or a folder; when set, nothing else is
-    /// tried); the folder of the plugin and its sub-folder `nnv`; `LD_LIBRARY_PATH`; the usual library folders.
-    /// In folders, `libonnxruntime.so` is preferred over `libonnxruntime.so.1.2.3`, as Python wheels name it, and
-    /// higher versions over lower ones.
+    /// Searched, in order: `NNV_ORT_LIBRARY`, then `ORT_DYLIB_PATH` (a file or a folder; when set,
+    /// nothing else is tried); the folder of the plugin and its sub-folder `nnv`;
+    /// `LD_LIBRARY_PATH`; the usual library folders. In folders, `libonnxruntime.so` is preferred
+    /// over `libonnxruntime.so.1.2.3`, as Python wheels name it, and higher versions over lower
+    /// ones.
     ///
     /// # Errors
     /// [`NnError::Runtime`] with what was tried and what to do.
@@ -52,13 +54,14 @@ impl Runtime {
     }
 }
 
-/// Receives ONNX Runtime's messages of level warning and above: severity (`true` for errors) and text.
+/// Receives ONNX Runtime's messages of level warning and above: severity (`true` for errors) and
+/// text.
 pub type LogSink = fn(error: bool, message: &str);
 
 static LOG_SINK: OnceLock<LogSink> = OnceLock::new();
 
-/// Sets where ONNX Runtime's own messages go; without it they are dropped (failures are returned as errors anyway).
-/// The first call in a process wins.
+/// Sets where ONNX Runtime's own messages go; without it they are dropped (failures are returned as
+/// errors anyway). The first call in a process wins.
 pub fn set_log_sink(sink: LogSink) {
     let _ = LOG_SINK.set(sink);
 }
@@ -75,7 +78,8 @@ const LIBRARY_STEM: &str = if cfg!(target_os = "macos") {
 fn search_places() -> Vec<PathBuf> {
     for variable in ["NNV_ORT_LIBRARY", "ORT_DYLIB_PATH"] {
         if let Some(value) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
-            // An explicit choice that does not work must be an error, not a silent use of another library.
+            // An explicit choice that does not work must be an error, not a silent use of another
+            // library.
             return vec![absolute(PathBuf::from(value))];
         }
     }
@@ -128,7 +132,8 @@ fn own_folder() -> Option<PathBuf> {
         CStr::from_ptr(name)
     };
     let path = absolute(PathBuf::from(std::ffi::OsStr::from_bytes(name.to_bytes())));
-    // A plugin may be a link into a build folder; the library beside the link is what the user meant.
+    // A plugin may be a link into a build folder; the library beside the link is what the user
+    // meant.
     path.parent().map(Path::to_path_buf)
 }
 
@@ -203,7 +208,8 @@ fn load() -> Result<Runtime> {
     Err(NnError::Runtime { what, searched })
 }
 
-/// Checks that a file is a usable ONNX Runtime, so that `ort` cannot panic on it, and returns its version.
+/// Checks that a file is a usable ONNX Runtime, so that `ort` cannot panic on it, and returns its
+/// version.
 fn probe(path: &Path) -> Result<String, String> {
     if !path.exists() {
         return Err("the file does not exist".into());
@@ -211,7 +217,8 @@ fn probe(path: &Path) -> Result<String, String> {
     // SAFETY: loading runs the initialisers of a library that the user or the system chose.
     let library = unsafe { libloading::Library::new(path) }
         .map_err(|e| format!("it cannot be loaded ({e})"))?;
-    // SAFETY: the symbol has this signature in every release of ONNX Runtime; pointers are checked before use.
+    // SAFETY: the symbol has this signature in every release of ONNX Runtime; pointers are checked
+    // before use.
     let version = unsafe {
         let get_base = library
             .get::<unsafe extern "C" fn() -> *const ort::sys::OrtApiBase>(b"OrtGetApiBase\0")
@@ -237,7 +244,8 @@ fn probe(path: &Path) -> Result<String, String> {
             ort::MINOR_VERSION
         ));
     }
-    // `ort` opens the same file next; unloading and loading it again in between would only run its destructors.
+    // `ort` opens the same file next; unloading and loading it again in between would only run its
+    // destructors.
     std::mem::forget(library);
     Ok(version)
 }
@@ -266,7 +274,8 @@ fn start(path: &Path) -> Result<Environment, String> {
 
 /// Registers one arena for the scratch memory of all sessions, which ask for it by
 /// `with_env_allocators`. Networks of a frame run one after the other, so they can use the same
-/// memory: measured at 1280×720 with encoder, 97 MiB instead of 262 for the process, at the same speed.
+/// memory: measured at 1280×720 with encoder, 97 MiB instead of 262 for the process, at the same
+/// speed.
 fn share_scratch_memory(environment: &Environment) -> ort::Result<()> {
     use ort::AsPointer;
     use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
@@ -279,8 +288,8 @@ fn share_scratch_memory(environment: &Environment) -> ort::Result<()> {
     )?;
     let api = ort::api();
     let mut config = std::ptr::null_mut();
-    // SAFETY: the environment and `info` outlive the calls; the configuration is copied by the second
-    // call and released once; the arena belongs to the environment.
+    // SAFETY: the environment and `info` outlive the calls; the configuration is copied by the
+    // second call and released once; the arena belongs to the environment.
     unsafe {
         // Unlimited, growing by powers of two, default chunk sizes.
         ort::Error::result_from_status((api.CreateArenaCfg)(0, 0, -1, -1, &mut config))?;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The choice of ink: which pictures are coded as paper with ink on it.
 //!
-//! Four steps, each of which returns what it found: [`find`] looks for ink, [`prune`] drops what the networks code well as
-//! it is, [`code`] writes the layers that stay, [`choose`] takes the better of both codings. `None` stands for a picture
-//! without ink throughout.
+//! Four steps, each of which returns what it found: [`find`] looks for ink, [`prune`] drops what
+//! the networks code well as it is, [`code`] writes the layers that stay, [`choose`] takes the
+//! better of both codings. `None` stands for a picture without ink throughout.
 
 mod separate;
 
@@ -37,14 +37,15 @@ pub(super) struct Inked {
 }
 
 impl Inked {
-    /// The picture to search motion for: under paper nothing has to be predicted, so its motion shall cost nothing.
+    /// The picture to search motion for: under paper nothing has to be predicted, so its motion
+    /// shall cost nothing.
     pub fn searched(&self, source: &Picture, reference: &Picture) -> Picture {
         self.separation.still(source, reference)
     }
 }
 
-/// What may be ink in a picture; `prediction`: of an inter frame. `worth`: squared error of 10-bit samples that a bit is
-/// worth.
+/// What may be ink in a picture; `prediction`: of an inter frame. `worth`: squared error of 10-bit
+/// samples that a bit is worth.
 pub(super) fn find(
     source: &Picture,
     prediction: Option<Arc<Picture>>,
@@ -114,7 +115,8 @@ pub(super) fn code(
     layers.into_iter().collect()
 }
 
-/// Puts the ink on what was coded `under` it, and returns that in place of `coded` where it is better.
+/// Puts the ink on what was coded `under` it, and returns that in place of `coded` where it is
+/// better.
 pub(super) fn choose(
     layers: Vec<Option<Inked>>,
     sources: &[&Picture],

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Finding ink: which cells show one colour on a plain ground, and which of them are worth coding so.
+//! Finding ink: which cells show one colour on a plain ground, and which of them are worth coding
+//! so.
 
 use nnv_format::entropy::{BitCounter, CoveragePlane, EntropyError, MAX_FULL};
 use nnv_format::ink::{CELL, Cells, Ink, InkLayer, MAX_INKS, difference};
@@ -12,7 +13,8 @@ const CONTRAST: i32 = 96;
 const PAPER: f32 = 0.35;
 /// Samples that differ by at most this from the paper are paper.
 const PAPER_NOISE: i32 = 24;
-/// Inks are rounded to multiples of this (8-bit samples), and those no farther apart than [`ALIKE_INKS`] are one.
+/// Inks are rounded to multiples of this (8-bit samples), and those no farther apart than
+/// [`ALIKE_INKS`] are one.
 const INK_STEP: i32 = 8;
 const ALIKE_INKS: u8 = 12;
 const ALIKE_PAPERS: u8 = 1;
@@ -22,8 +24,8 @@ const LEAST_CELLS: [usize; 2] = [400, 1000];
 const LEAST_BITS: f32 = 12.0;
 /// Bits of a cell's side information, about.
 const CELL_BITS: f32 = 4.0;
-/// Least gain of a layer, in bits and as part of the bits without it: smaller ones are not sure, and to code a frame once more
-/// takes its time.
+/// Least gain of a layer, in bits and as part of the bits without it: smaller ones are not sure,
+/// and to code a frame once more takes its time.
 const LEAST_GAIN: (f32, f32) = (1500.0, 0.15);
 /// What of a place's bits goes away with its ink: the paper under it still costs some.
 const SAVED: f32 = 0.9;
@@ -107,8 +109,8 @@ fn covered(sample: u16, paper: i32, ink: i32) -> f32 {
 }
 
 impl Separation {
-    /// Takes a picture apart; `None` where there is hardly any ink. Where a `prediction` is near enough none is looked for.
-    /// `worth`: squared error (of 10-bit samples) that a bit is worth.
+    /// Takes a picture apart; `None` where there is hardly any ink. Where a `prediction` is near
+    /// enough none is looked for. `worth`: squared error (of 10-bit samples) that a bit is worth.
     pub fn find(picture: &Picture, prediction: Option<&Picture>, worth: f32) -> Option<Self> {
         let luma = picture.luma();
         let mut cells = Cells::new(luma.width(), luma.height());
@@ -218,8 +220,8 @@ impl Separation {
         }
     }
 
-    /// Drops what costs more than the networks' way of coding: `coded` is the picture as they code it, with `bits` by place
-    /// of 16×16 luma samples. False where too little stays.
+    /// Drops what costs more than the networks' way of coding: `coded` is the picture as they code
+    /// it, with `bits` by place of 16×16 luma samples. False where too little stays.
     pub fn prune(
         &mut self,
         picture: &Picture,
@@ -289,7 +291,8 @@ impl Separation {
         Ok(bits)
     }
 
-    /// The picture with a reference's samples where paper takes the place of the prediction: no motion suits them best.
+    /// The picture with a reference's samples where paper takes the place of the prediction: no
+    /// motion suits them best.
     pub fn still(&self, picture: &Picture, reference: &Picture) -> Picture {
         let mut out = picture.clone();
         for (column, row, _) in self.cells.papered() {
@@ -305,7 +308,8 @@ impl Separation {
         out
     }
 
-    /// Chooses the coverage by error and rate: the layer, as written, and the picture without it, which the networks are to code.
+    /// Chooses the coverage by error and rate: the layer, as written, and the picture without it,
+    /// which the networks are to code.
     ///
     /// # Errors
     /// None that a valid separation could cause.
@@ -350,7 +354,8 @@ impl Separation {
     }
 }
 
-/// The contrast of a cell's ink, given its own extreme: the ink of a thin stroke shows best where the stroke is thickest.
+/// The contrast of a cell's ink, given its own extreme: the ink of a thin stroke shows best where
+/// the stroke is thickest.
 fn strongest(ground: &[Option<Ground>], width: usize, (x, y): (usize, usize), own: i32) -> i32 {
     let height = ground.len() / width;
     let rows = y.saturating_sub(1)..(y + 2).min(height);
@@ -362,8 +367,9 @@ fn strongest(ground: &[Option<Ground>], width: usize, (x, y): (usize, usize), ow
         .fold(own, |far, e| if e.abs() > far.abs() { e } else { far })
 }
 
-/// Chooses the papers: under ink, and for cells that are to be `flat` and are. Cells get their numbers, and `paper` the colours as
-/// they will be coded; `wanted` loses the inks that find no paper.
+/// Chooses the papers: under ink, and for cells that are to be `flat` and are. Cells get their
+/// numbers, and `paper` the colours as they will be coded; `wanted` loses the inks that find no
+/// paper.
 fn choose_papers(
     picture: &Picture,
     flat: impl Fn(usize) -> bool,
@@ -401,7 +407,8 @@ struct Sight {
     coarse: [u8; 32],
 }
 
-/// The paper of each cell of those asked for that has something else in sight, and the extremes of its samples.
+/// The paper of each cell of those asked for that has something else in sight, and the extremes of
+/// its samples.
 fn grounds(picture: &Picture, asked: &[bool], width: usize, height: usize) -> Vec<Option<Ground>> {
     let luma = picture.luma();
     let sights: Vec<Sight> = (0..width * height)
@@ -436,7 +443,8 @@ fn grounds(picture: &Picture, asked: &[bool], width: usize, height: usize) -> Ve
                 *sum += u16::from(n);
             }
         }
-        // Nothing of enough contrast in sight, or no paper: that spares the exact count, whose window lies within two steps.
+        // Nothing of enough contrast in sight, or no paper: that spares the exact count, whose
+        // window lies within two steps.
         let all: u16 = coarse.iter().sum();
         let most = coarse.windows(2).map(|w| w[0] + w[1]).max();
         if i32::from(high - low) < CONTRAST || f32::from(most?) <= PAPER * f32::from(all) {
@@ -455,7 +463,8 @@ fn grounds(picture: &Picture, asked: &[bool], width: usize, height: usize) -> Ve
     (0..width * height).map(ground).collect()
 }
 
-/// Chroma of paper and ink around a cell (10 bit): the mean of what is all paper, and the least squared error for the rest.
+/// Chroma of paper and ink around a cell (10 bit): the mean of what is all paper, and the least
+/// squared error for the rest.
 fn chroma(
     picture: &Picture,
     (x, y): (usize, usize),
@@ -488,7 +497,8 @@ fn chroma(
             return None;
         }
         let mean: f32 = sum / n;
-        // Half a sample of full coverage keeps thin type, of which nothing certain is known, the colour of its paper.
+        // Half a sample of full coverage keeps thin type, of which nothing certain is known, the
+        // colour of its paper.
         let (mut up, mut down) = (0.0, 0.5);
         for &(x, y, part) in &parts {
             up += part * (sample(x, y) - mean);
@@ -566,7 +576,8 @@ fn palette(wanted: &[Option<Ink>], alike: u8) -> (Vec<Ink>, HashMap<Ink, u8>) {
     (inks, nearest)
 }
 
-/// Levels of coverage that pay: each more costs the edges' samples a part of a bit and quarters their error.
+/// Levels of coverage that pay: each more costs the edges' samples a part of a bit and quarters
+/// their error.
 fn levels(cells: &Cells, inks: &[Ink], paper: &[[u16; 3]], worth: f32) -> u8 {
     let mut contrasts: Vec<i32> = (cells.ink.iter().zip(paper))
         .filter(|(ink, _)| **ink > 0)
@@ -579,7 +590,8 @@ fn levels(cells: &Cells, inks: &[Ink], paper: &[[u16; 3]], worth: f32) -> u8 {
     }
     let middle = contrasts.len() / 2;
     let (_, &mut median, _) = contrasts.select_nth_unstable(middle);
-    // The error of n levels is contrast^2 / (12 n^2), their rate about log2(n): d error = worth * d rate.
+    // The error of n levels is contrast^2 / (12 n^2), their rate about log2(n): d error = worth * d
+    // rate.
     let best = median as f32 * (std::f32::consts::LN_2 / (6.0 * worth.max(0.01))).sqrt();
     (best.round() as u32).clamp(2, MAX_FULL.into()) as u8
 }

@@ -938,12 +938,14 @@ mod tests {
             let current = warped(160, 96, |x, y| (x + dx, y + dy));
             for effort in [SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow] {
                 let (still, found, bits) = gain(&current, &reference, effort);
-                // What enters at the border cannot be predicted, so the mean stays below a perfect match.
+                // What enters at the border cannot be predicted, so the mean stays below a perfect
+                // match.
                 assert!(
                     found > still + 6.0,
                     "{dx},{dy} {effort:?}: {still:.1} dB still, {found:.1} dB with motion"
                 );
-                // Blocks that show what the reference lacks have no one vector; small shifts have few.
+                // Blocks that show what the reference lacks have no one vector; small shifts have
+                // few.
                 assert!(
                     bits < 1200.0 || dx < -10.0,
                     "{dx},{dy} {effort:?}: {bits:.0} bits"
