@@ -55,7 +55,7 @@ def rgb_to_planes(rgb: np.ndarray):
 
 
 def read_picture(file, max_side: int = MAX_STILL_SIDE):
-    """Planes of a picture file (path or binary file object), scaled down to `max_side` if larger."""
+    """Planes of a picture (path or binary file object), scaled down to `max_side` if larger."""
     with Image.open(file) as image:
         image = image.convert("RGB")
     w, h = image.size
@@ -73,7 +73,8 @@ def read_video(path, max_frames: int = MAX_VIDEO_FRAMES, max_short_side: int = M
     try:
         import av
     except ImportError as error:
-        raise RuntimeError(f"{path}: reading videos needs PyAV (pip install av), or use packs") from error
+        raise RuntimeError(
+            f"{path}: reading videos needs PyAV (pip install av), or use packs") from error
     frames = []
     with av.open(str(path), metadata_errors="replace") as container:
         stream = container.streams.video[0]
@@ -139,7 +140,10 @@ class Store:
 
 
 class StoreWriter:
-    """Appends clips to `<path>.bin`; `close` writes `<path>.json` last, so a half-written store is never opened."""
+    """Appends clips to `<path>.bin`.
+
+    `close` writes `<path>.json` last, so a half-written store is never opened.
+    """
 
     def __init__(self, path: Path):
         self.path, self.clips, self.offset = Path(path), [], 0
@@ -196,10 +200,14 @@ def group_of(name: str) -> str:
 
 
 def list_source(source: Path):
-    """(pictures, videos, packs) below a folder, sorted; `<source>/train` alone when it exists (never test data)."""
+    """(pictures, videos, packs) below a folder, sorted.
+
+    `<source>/train` alone when it exists, never test data.
+    """
     source = Path(source)
     if not source.is_dir():
-        raise FileNotFoundError(f"{source}: not a folder. Set NNV_DATA (or --data) to a folder of pictures, videos or packs")
+        raise FileNotFoundError(f"{source}: not a folder. Set NNV_DATA (or --data) to a folder of "
+                                "pictures, videos or packs")
     root = source / "train" if (source / "train").is_dir() else source
     pictures, videos, packs = [], [], []
     for path in sorted(root.rglob("*")):
@@ -224,7 +232,8 @@ def open_store(source=None, cache=None, log=print) -> Store:
     source = source or os.environ.get("NNV_DATA")
     cache = cache or os.environ.get("NNV_CACHE")
     if not source or not cache:
-        raise RuntimeError("training data: give a source folder (NNV_DATA) and a cache folder (NNV_CACHE)")
+        raise RuntimeError("training data: give a source folder (NNV_DATA) and a cache folder "
+                           "(NNV_CACHE)")
     pictures, videos, packs = list_source(source)
     key = hashlib.sha256(f"v{STORE_VERSION}".encode())
     for path in pictures + videos + packs:
@@ -232,7 +241,8 @@ def open_store(source=None, cache=None, log=print) -> Store:
         key.update(f"{path.relative_to(source)}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
     path = Path(cache) / f"store-{key.hexdigest()[:16]}"
     if not path.with_suffix(".json").exists():
-        log(f"decoding {len(pictures)} pictures, {len(videos)} videos, {len(packs)} packs into {path}.bin")
+        log(f"decoding {len(pictures)} pictures, {len(videos)} videos, {len(packs)} packs "
+            f"into {path}.bin")
         writer = StoreWriter(path)
         for file in pictures:
             _add(writer, file, lambda f: [read_picture(f)], log)
@@ -278,21 +288,22 @@ class GroupSampler:
 
 
 def resize_plane(plane: np.ndarray, h: int, w: int, box=None) -> np.ndarray:
-    """Antialiased resize of a u8 plane (or of its `box`, in source pixels: left, top, right, bottom)."""
+    """Antialiased resize of a u8 plane, or of its `box` (in its pixels: left, top, right, bottom)."""
     return np.asarray(Image.fromarray(plane).resize((w, h), Image.BICUBIC, box=box))
 
 
 def crop_plane(plane: np.ndarray, top: int, left: int, h: int, w: int) -> np.ndarray:
-    """Crop of a plane [...,H,W]; where the plane is smaller, its edge is repeated, as the codec pads."""
+    """Crop of a plane [...,H,W]; beyond the plane its edge is repeated, as the codec pads."""
     part = plane[..., top : top + h, left : left + w]
     missing = (h - part.shape[-2], w - part.shape[-1])
     if any(missing):
-        part = np.pad(part, [(0, 0)] * (plane.ndim - 2) + [(0, missing[0]), (0, missing[1])], "edge")
+        sides = [(0, 0)] * (plane.ndim - 2) + [(0, missing[0]), (0, missing[1])]
+        part = np.pad(part, sides, "edge")
     return part
 
 
 def pick_window(rng, h: int, w: int, size: int, min_scale: float, p_scale: float):
-    """Random window (top, left, side) to be resized to `size`: side == size means unscaled. All even."""
+    """Random window (top, left, side), all even, to be resized to `size` (unscaled where equal)."""
     side = size
     smallest = max(min_scale, size / min(h, w))
     if smallest < 1.0 and rng.random() < p_scale:
@@ -310,7 +321,9 @@ def cut(planes, window, size: int):
     for index, plane in enumerate(planes):
         k = 1 if index == 0 else 2
         part = crop_plane(plane, top // k, left // k, side // k, side // k)
-        out.append(part if side == size else resize_plane(np.ascontiguousarray(part), size // k, size // k))
+        if side != size:
+            part = resize_plane(np.ascontiguousarray(part), size // k, size // k)
+        out.append(part)
     return out
 
 
@@ -327,7 +340,7 @@ class Orientation:
 
 
 def tone_tables(rng, amount: float = 1.0):
-    """Random look-up tables for luma (gamma, contrast, brightness) and both chromas (saturation, tint)."""
+    """Random tables for luma (gamma, contrast, brightness) and both chromas (saturation, tint)."""
     x = np.arange(256, dtype=np.float32)
     gamma = 2.0 ** rng.normal(0, 0.35 * amount)
     gain = 2.0 ** rng.normal(0, 0.2 * amount)
@@ -341,20 +354,25 @@ def tone_tables(rng, amount: float = 1.0):
 
 
 def grey(rng, planes):
-    """The same without colour, as medical, infrared and old material is: even chroma, or its usual traces of one level."""
+    """The same without colour, as medical, infrared and old material is.
+
+    Even chroma, or its usual traces of one level.
+    """
     out = [planes[0]]
     kind = rng.random()
     for p in planes[1:]:
         if kind < 0.6:
             out.append(np.full_like(p, 128 if kind < 0.45 else int(rng.integers(125, 132))))
-        else:  # nearly grey: rounded down to a level or two, with coloured marks left where the picture had strong ones
+        else:
+            # Nearly grey: rounded down to a level or two. Strong colour stays, as marks do.
             d = p.astype(np.int16) - 128
-            out.append((128 - (kind < 0.8) * (np.abs(d) > 3) + np.where(np.abs(d) > 24, d, 0)).clip(0, 255).astype(np.uint8))
+            trace, marks = (kind < 0.8) * (np.abs(d) > 3), np.where(np.abs(d) > 24, d, 0)
+            out.append((128 - trace + marks).clip(0, 255).astype(np.uint8))
     return out
 
 
 def to_tensors(samples: list):
-    """[(y, u, v), ...] of equal shapes -> three u8 tensors with a batch axis in front and a channel axis of 1."""
+    """[(y, u, v), ...] of equal shapes -> three u8 tensors with axes of batch and channel (1)."""
     return tuple(torch.from_numpy(np.stack(planes)).unsqueeze(-3) for planes in zip(*samples))
 
 
@@ -393,9 +411,9 @@ class StillCrops(Crops):
     drawn screen content (see synth.py); for the other shares see `Crops`.
     """
 
-    def __init__(self, store: Store, batch: int, size: int = 256, seed: int = 0, p_scale: float = 0.5, p_tone: float = 0.25,
-                 screens: float = 0.0, p_grey: float = 0.0, p_coded: float = 0.0,
-                 favour: float = 0.0):
+    def __init__(self, store: Store, batch: int, size: int = 256, seed: int = 0,
+                 p_scale: float = 0.5, p_tone: float = 0.25, screens: float = 0.0,
+                 p_grey: float = 0.0, p_coded: float = 0.0, favour: float = 0.0):
         if size % 16:
             raise ValueError(f"crop size {size} is not a multiple of 16")
         self.store, self.batch, self.size = store, batch, size
@@ -420,7 +438,8 @@ class StillCrops(Crops):
         clip = self.sampler.draw(rng)
         frame = 0 if rng.random() < 0.5 else clip["frames"] // 2
         planes = [p[frame] for p in self.store.planes(clip)]
-        planes = cut(planes, pick_window(rng, clip["h"], clip["w"], self.size, 0.4, self.p_scale), self.size)
+        window = pick_window(rng, clip["h"], clip["w"], self.size, 0.4, self.p_scale)
+        planes = cut(planes, window, self.size)
         turn = Orientation(rng)
         planes = [turn(p) for p in planes]
         if rng.random() < self.p_tone:
@@ -429,7 +448,10 @@ class StillCrops(Crops):
 
 
 class Prefetch:
-    """Runs an endless iterator in a background thread, `depth` batches ahead. Use as iterator; call `close` at the end."""
+    """Runs an endless iterator in a background thread, `depth` batches ahead.
+
+    Use as iterator; call `close` at the end.
+    """
 
     def __init__(self, iterator, depth: int = 4):
         self.iterator, self.queue, self.stop = iterator, queue.Queue(depth), threading.Event()
@@ -442,8 +464,8 @@ class Prefetch:
                 if not self._put(item):
                     return
             self._put(StopIteration())
-        except Exception as error:  # handed to the reader: a dead thread must not look like slow data
-            self._put(error)
+        except Exception as error:
+            self._put(error)  # to the reader: a dead thread must not look like slow data
 
     def _put(self, item):
         while not self.stop.is_set():
@@ -531,10 +553,14 @@ class Sequences(Crops):
 
 
 def quiet_order(rng, order):
-    """Frame order with repeats: all frozen, every frame twice (as when a film is shown at twice its rate), or a random half."""
+    """Frame order with repeats.
+
+    All frozen, every frame twice (a film shown at twice its rate), or a random half.
+    """
     kind = rng.random()
     if kind < 0.4:
         return order[:1].repeat(len(order))
     if kind < 0.7:
         return order[(np.arange(len(order)) + int(rng.integers(2))) // 2]
-    return order[np.maximum.accumulate(np.where(rng.random(len(order)) < 0.5, 0, np.arange(len(order))))]
+    fresh = np.where(rng.random(len(order)) < 0.5, 0, np.arange(len(order)))
+    return order[np.maximum.accumulate(fresh)]

@@ -5,7 +5,8 @@ computes it in PyTorch for training; the exporter's back end emits the same oper
 What is exact in one is exact in the other, because there is no second definition.
 
 Numbers: a *quantised* tensor holds integers times ``2**-k``: ``u8`` 0..255 (this is also the
-ReLU), ``s8`` -128..127. A *wide* tensor holds integers times ``2**-k`` that float32 carries exactly.
+ReLU), ``s8`` -128..127. A *wide* tensor holds integers times ``2**-k`` that float32 carries
+exactly.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _dense(x):
 class _ClampRound(torch.autograd.Function):
     """Clamp to [lo, hi] and, when ``scale`` is not zero, round to multiples of 1/scale.
 
-    The gradient passes inside the range. With ``leak`` it also passes outside when it leads back in.
+    The gradient passes inside the range. With ``leak`` also outside, when it leads back in.
     """
 
     @staticmethod
@@ -71,7 +72,7 @@ def round_ste(x):
 
 
 def pow2_scale(weight: torch.Tensor, levels: int = WEIGHT_MAX) -> torch.Tensor:
-    """Smallest power of two per output channel that brings ``weight`` within ±levels. Shape [O,1,1,1]."""
+    """Smallest powers of two, [O,1,1,1], that bring each channel of ``weight`` within ±levels."""
     peak = weight.detach().abs().amax(dim=(1, 2, 3), keepdim=True).float().clamp_min(2.0**-20)
     exponent = torch.ceil(torch.log2(peak / levels) - 1e-6)
     return torch.exp2(exponent)
@@ -80,13 +81,13 @@ def pow2_scale(weight: torch.Tensor, levels: int = WEIGHT_MAX) -> torch.Tensor:
 class Conv(nn.Conv2d):
     """A convolution of the normative path: 1×1, or depthwise 3×3 with zero padding.
 
-    ``planes=2`` keeps weights as the sum of two 7-bit planes, the second 2**-6 finer than the first.
+    ``planes=2`` keeps weights as the sum of two 7-bit planes, the second 2**-6 finer.
     """
 
-    def __init__(self, cin, cout, kernel=1, depthwise=False, stride=1, bias=True, planes=1, zero=False, gain=1.0):
-        super().__init__(
-            cin, cout, kernel, stride=stride, padding=kernel // 2, groups=cin if depthwise else 1, bias=bias
-        )
+    def __init__(self, cin, cout, kernel=1, depthwise=False, stride=1, bias=True, planes=1,
+                 zero=False, gain=1.0):
+        super().__init__(cin, cout, kernel, stride=stride, padding=kernel // 2,
+                         groups=cin if depthwise else 1, bias=bias)
         self.planes = planes
         fan_in = self.weight[0].numel()
         if zero:
@@ -114,7 +115,7 @@ class Conv(nn.Conv2d):
 
 
 class TorchOps:
-    """PyTorch back end. ``quant=False``: ranges only (clamps); ``quant=True``: rounding as deployed.
+    """PyTorch back end. ``quant=False``: ranges only (clamps); ``quant=True``: as deployed.
 
     ``amp`` is the autocast dtype of quantised convolutions, or None for float32.
     """

@@ -33,7 +33,8 @@ def arguments(p: argparse.ArgumentParser):
     p.add_argument("--steps", type=int, default=10**9, help="stop at this step")
     p.add_argument("--minutes", type=float, default=1e9, help="stop after this time")
     p.add_argument("--lr", type=float, default=1e-3)
-    p.add_argument("--cooldown", type=int, default=0, help="linear decay to zero over this many steps from here, then stop")
+    p.add_argument("--cooldown", type=int, default=0,
+                   help="linear decay to zero over this many steps from here, then stop")
     p.add_argument("--quant", action="store_true", help="quantisation-aware: round as deployed")
     p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
     p.add_argument("--seed", type=int, default=0)
@@ -44,7 +45,8 @@ def arguments(p: argparse.ArgumentParser):
                    help="share of the crops that went through another codec first (see precode)")
     p.add_argument("--favour", type=float, default=0.5,
                    help="crops neither smooth, dark nor grey are drawn anew with this probability")
-    p.add_argument("--tune", choices=["psnr", "visual"], default="psnr", help="visual: MS-SSIM instead of most of luma's squared error")
+    p.add_argument("--tune", choices=["psnr", "visual"], default="psnr",
+                   help="visual: MS-SSIM instead of most of luma's squared error")
     p.add_argument("--width", type=int, default=96)
     p.add_argument("--blocks", type=int, default=6)
     p.add_argument("--compile", action="store_true", help="torch.compile (GPU)")
@@ -52,19 +54,22 @@ def arguments(p: argparse.ArgumentParser):
 
 def key_arguments(p):
     arguments(p)
-    p.add_argument("--means-blocks", type=int, default=2, help="blocks of the context network of the second means")
+    p.add_argument("--means-blocks", type=int, default=2,
+                   help="blocks of the context network of the second means")
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum made orthogonal by Newton-Schulz iterations, for matrices (1×1 convolutions); Adam for the rest.
+    """Momentum made orthogonal by Newton-Schulz iterations, for matrices (1×1 convolutions).
 
-    Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with the scale of arXiv:2502.16982: an update has 0.2 of Adam's
-    RMS, so that both share their learning rates. Groups with ``matrix=True`` go the first way.
-    A group's ``decay`` draws its parameters to zero by that share of the learning rate in each step (decoupled, as in AdamW).
+    Adam for the rest. Jordan et al. 2024 (kellerjordan.github.io/posts/muon), with the scale of
+    arXiv:2502.16982: an update has 0.2 of Adam's RMS, so that both share their learning rates.
+    Groups with ``matrix=True`` go the first way. A group's ``decay`` draws its parameters to zero
+    by that share of the learning rate in each step (decoupled, as in AdamW).
     """
 
     def __init__(self, groups, lr, betas=(0.9, 0.99), momentum=0.95):
-        super().__init__(groups, dict(lr=lr, betas=betas, momentum=momentum, matrix=False, eps=1e-8, decay=0.0))
+        defaults = dict(lr=lr, betas=betas, momentum=momentum, matrix=False, eps=1e-8, decay=0.0)
+        super().__init__(groups, defaults)
 
     def __setstate__(self, state):
         super().__setstate__(state)
@@ -98,10 +103,12 @@ class Muon(torch.optim.Optimizer):
                     m = self.state[p]["m"]
                     m.lerp_(p.grad, 1 - group["momentum"])
                     g = p.grad.lerp(m, group["momentum"]).flatten(1)
-                    p.add_(self.orthogonal(g).view_as(p), alpha=-group["lr"] * 0.2 * max(g.shape) ** 0.5)
+                    rate = group["lr"] * 0.2 * max(g.shape) ** 0.5
+                    p.add_(self.orthogonal(g).view_as(p), alpha=-rate)
             elif live:
                 b1, b2 = group["betas"]
-                grads, m, v = [p.grad for p in live], [self.state[p]["m"] for p in live], [self.state[p]["v"] for p in live]
+                grads = [p.grad for p in live]
+                m, v = ([self.state[p][name] for p in live] for name in "mv")
                 torch._foreach_lerp_(m, grads, 1 - b1)
                 torch._foreach_mul_(v, b2)
                 torch._foreach_addcmul_(v, grads, grads, 1 - b2)
@@ -128,7 +135,8 @@ class Run:
         self.out = Path(args.out)
         self.out.mkdir(parents=True, exist_ok=True)
         self.cool_from = None
-        self.cold_from = 0  # where the optimiser began without a past: the learning rate rises from there
+        # Where the optimiser began without a past: the learning rate rises from there.
+        self.cold_from = 0
         self.sums, self.count = {}, 0
         self.start = time.time()
         self.evaluation = (0.0, 0.0)  # when the last one ended, and how long it took
@@ -148,7 +156,9 @@ class Run:
         self.ema.load_state_dict(c["ema"])
         # What another optimiser kept is of no use, and its groups would bring that optimiser back.
         kept = c.get("opt")
-        kept = kept if kept and [g["matrix"] for g in kept["param_groups"]] == [g["matrix"] for g in self.opt.param_groups] else None
+        ways = lambda groups: [g["matrix"] for g in groups]
+        if kept and ways(kept["param_groups"]) != ways(self.opt.param_groups):
+            kept = None
         if kept:
             self.opt.load_state_dict(kept)
             for group, rate in zip(self.opt.param_groups, self.base):
@@ -163,8 +173,9 @@ class Run:
         return {"cfg": self.net.cfg.dict(), "inter": self.net.inter}
 
     def save(self, name="last.pt", small=False):
-        c = {"ema": self.ema.state_dict(), "net": self.net.state_dict(), "opt": self.opt.state_dict(),
-             "step": self.step, "seconds": self.seconds + time.time() - self.start,
+        c = {"ema": self.ema.state_dict(), "net": self.net.state_dict(),
+             "opt": self.opt.state_dict(), "step": self.step,
+             "seconds": self.seconds + time.time() - self.start,
              "log_args": {k: str(v) for k, v in vars(self.args).items()}} | self.description()
         if small:
             c["opt"], c["net"] = None, c["ema"]
@@ -193,7 +204,8 @@ class Run:
                 g["lr"] = b * f
             self.opt.step()
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), list(self.net.parameters()), 1 - self.kept())
+            mean, now = (list(net.parameters()) for net in (self.ema, self.net))
+            torch._foreach_lerp_(mean, now, 1 - self.kept())
         self.step += 1
         return norm
 
@@ -204,7 +216,8 @@ class Run:
         if self.step % every == 0:
             mean = {k: v / self.count for k, v in self.sums.items()}
             t = time.time() - self.start
-            print(f"step {self.step:6d}  {t:7.0f}s  " + "  ".join(f"{k} {v:.4f}" for k, v in mean.items()), flush=True)
+            told = "  ".join(f"{k} {v:.4f}" for k, v in mean.items())
+            print(f"step {self.step:6d}  {t:7.0f}s  {told}", flush=True)
             self.sums, self.count = {}, 0
 
     def due(self):
@@ -237,19 +250,23 @@ class Run:
             raise SystemExit(0)
         if self.step >= self.args.steps or time.time() - self.start > self.args.minutes * 60:
             return True
-        return bool(self.args.cooldown and self.cool_from is not None and self.step >= self.cool_from + self.args.cooldown)
+        cooling = self.args.cooldown and self.cool_from is not None
+        return bool(cooling and self.step >= self.cool_from + self.args.cooldown)
 
 
 def parameter_groups(net, lr):
     """The linear transform and the steps move slowly: they start near their optimum."""
-    slow = [p for n, p in net.named_parameters() if n.startswith("transform.") or n.startswith("log_step")]
-    vectors = [p for n, p in net.named_parameters() if n.endswith("knots") and not n.startswith("log_step")]
+    named = list(net.named_parameters())
+    slow = [p for n, p in named if n.startswith(("transform.", "log_step"))]
+    vectors = [p for n, p in named if n.endswith("knots") and not n.startswith("log_step")]
     scalars = [net.ratio_gain, net.z_log_scale]
     ids = {id(p) for p in slow + vectors + scalars}
-    matrices = [p for p in net.parameters() if id(p) not in ids and p.dim() == 4 and min(p.shape[:2]) > 1]
+    matrices = [p for _, p in named
+                if id(p) not in ids and p.dim() == 4 and min(p.shape[:2]) > 1]
     ids |= {id(p) for p in matrices}
     rest = [p for p in net.parameters() if id(p) not in ids]
-    return [{"params": matrices, "lr": lr, "matrix": True}, {"params": rest, "lr": lr}, {"params": slow, "lr": lr * 0.2}, {"params": vectors, "lr": lr * 2},
+    return [{"params": matrices, "lr": lr, "matrix": True}, {"params": rest, "lr": lr},
+            {"params": slow, "lr": lr * 0.2}, {"params": vectors, "lr": lr * 2},
             {"params": scalars, "lr": lr * 3}]
 
 
@@ -331,7 +348,13 @@ def held_by_kind(make, held_set, count):
     return {kind: to_tensors(samples) for kind, samples in sets.items()}
 
 
-# Shares of drawn screens and of crops without colour in training: natural pictures alone left such material at twice the rate of others.
+def fresh_seed(args):
+    """A run that goes on must not see the same crops again."""
+    return args.seed + int(time.time()) % 100000
+
+
+# Shares of drawn screens and of crops without colour in training: natural pictures alone left such
+# material at twice the rate of others.
 SCREENS, GREY = 0.12, 0.05
 
 
@@ -349,11 +372,12 @@ def key_main(args):
     held |= {kind: [centred(*b, args.device)] for kind, b in by_kind.items()}
     evaluation = lambda net: evaluate_key(net, held, args)
     run = Run(args, net, parameter_groups(net, args.lr))
-    batches = Prefetch(StillCrops(train_set, args.batch, args.size, seed=args.seed + int(time.time()) % 100000,
+    batches = Prefetch(StillCrops(train_set, args.batch, args.size, seed=fresh_seed(args),
                                   screens=SCREENS, p_grey=GREY, p_coded=args.coded,
                                   favour=args.favour))
     if not run.resume():
-        net.init_statistics(statistics(net.transform, (centred(*next(batches), args.device) for _ in range(8))))
+        some = (centred(*next(batches), args.device) for _ in range(8))
+        net.init_statistics(statistics(net.transform, some))
         run.ema.load_state_dict(net.state_dict())
     run.evaluate(evaluation)
     ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
@@ -369,7 +393,8 @@ def key_main(args):
         rate = (by + bz) / pixels
         loss = ((rate + lam * dist) / lam.sqrt()).mean()
         norm = run.update(loss)
-        run.log(loss=loss, bpp=rate.mean(), bpz=bz.mean() / pixels, dist=(lam * dist).mean(), norm=norm)
+        run.log(loss=loss, bpp=rate.mean(), bpz=bz.mean() / pixels, dist=(lam * dist).mean(),
+                norm=norm)
         if run.step % args.save_every == 0:
             run.save()
         if run.due():
@@ -406,8 +431,10 @@ def inter_arguments(p):
     arguments(p)
     p.add_argument("--key", required=True, help="checkpoint of the key-frame networks")
     p.add_argument("--frames", type=int, default=3, help="frames of a training clip: 3, 5 or 9")
-    p.add_argument("--low-delay", type=float, default=0.5, help="share of clips coded in low-delay order")
-    p.add_argument("--synthetic", type=float, default=0.4, help="share of clips with motion synthesised from stills")
+    p.add_argument("--low-delay", type=float, default=0.5,
+                   help="share of clips coded in low-delay order")
+    p.add_argument("--synthetic", type=float, default=0.4,
+                   help="share of clips with motion synthesised from stills")
 
 
 def load_net(path, device, which="ema"):
@@ -445,15 +472,16 @@ class Planes:
 def predict(cur, ref0, ref1, q, motion):
     """Motion-compensated prediction of ``cur``: packed p (centred) and d. ``q``: quantizers [B]."""
     lam = motion.lambda_of_step(M.base_step(q.float()))
-    p, d, *_ = motion.predict(cur.planes, ref0.planes, None if ref1 is ref0 else ref1.planes, lam=lam)
+    second = None if ref1 is ref0 else ref1.planes
+    p, d, *_ = motion.predict(cur.planes, ref0.planes, second, lam=lam)
     return M.pack(*(t - 128.0 for t in p)), M.pack(*d)
 
 
 def code_clip(net, key, ops, free, x, q, order, motion, jitter=None, visual=False):
     """Codes a clip in the closed loop.
 
-    x: list of packed frames. Returns a list of (frame, q, bits [B], distortion [B]) of the inter frames,
-    and the key frame's (bits, distortion).
+    x: list of packed frames. Returns a list of (frame, q, bits [B], distortion [B], bits of z [B],
+    squared errors [B,3]) of the inter frames, and the key frame's (bits, distortion).
     """
     h16, w16 = x[0].shape[2] // 2, x[0].shape[3] // 2
     mask = M.checkerboard(h16, w16, x[0].device)
@@ -508,7 +536,8 @@ def evaluate_inter(net, key, held, args, motion):
 
 def frames_of(batch, device):
     y, u, v = batch
-    return [centred(y[:, t], u[:, t], v[:, t], device).to(memory_format=torch.channels_last) for t in range(y.shape[1])]
+    frames = (centred(y[:, t], u[:, t], v[:, t], device) for t in range(y.shape[1]))
+    return [x.to(memory_format=torch.channels_last) for x in frames]
 
 
 def inter_main(args):
@@ -516,7 +545,8 @@ def inter_main(args):
     from .data import Prefetch, Sequences
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
-    key = load_net(args.key, args.device).requires_grad_(False).to(memory_format=torch.channels_last)
+    key = load_net(args.key, args.device).requires_grad_(False)
+    key = key.to(memory_format=torch.channels_last)
     cfg = M.Config(width=args.width, blocks=args.blocks)
     net = M.FrameCodec(cfg, inter=True).to(args.device).to(memory_format=torch.channels_last)
     train_set, held_set = split(args)
@@ -527,9 +557,9 @@ def inter_main(args):
     held |= {kind: [frames_of(b, args.device)] for kind, b in by_kind.items()}
     evaluation = lambda net: evaluate_inter(net, key, held, args, motion)
     run = Run(args, net, parameter_groups(net, args.lr))
-    batches = Prefetch(Sequences(train_set, args.batch, args.frames, args.size, seed=args.seed + int(time.time()) % 100000,
-                                 synthetic=args.synthetic, p_grey=GREY, p_coded=args.coded,
-                                 favour=args.favour), 2)
+    batches = Prefetch(Sequences(train_set, args.batch, args.frames, args.size,
+                                 seed=fresh_seed(args), synthetic=args.synthetic, p_grey=GREY,
+                                 p_coded=args.coded, favour=args.favour), 2)
     ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
     if not run.resume():
         init_from_key(net, key)
@@ -537,7 +567,8 @@ def inter_main(args):
         for _ in range(6):
             x = frames_of(next(batches), args.device)
             a, b = Planes(x[0]), Planes(x[1])
-            residuals.append(x[1] - predict(b, a, a, torch.full((x[0].shape[0],), 24, device=args.device), motion)[0])
+            q = torch.full((x[0].shape[0],), 24, device=args.device)
+            residuals.append(x[1] - predict(b, a, a, q, motion)[0])
         net.init_statistics(statistics(net.transform, residuals))
         run.ema.load_state_dict(net.state_dict())
     run.evaluate(evaluation)

@@ -50,7 +50,7 @@ def test_latent_bits(both):
 
     def run():
         torch.manual_seed(3)  # the noise of the value's gradient
-        v, i, gain = value.clone().requires_grad_(), index.clone().requires_grad_(), torch.tensor(3.0, requires_grad=True)
+        v, i, gain = (t.clone().requires_grad_() for t in (value, index, torch.tensor(3.0)))
         bits = M.latent_bits(value.round(), v, i, gain)
         (bits * weight).sum().backward()
         return bits.detach(), v.grad, i.grad, gain.grad
