@@ -26,6 +26,20 @@ fn specs(element: &str) -> Vec<glib::ParamSpec> {
         .collect()
 }
 
+fn factory(name: &str) -> gst::ElementFactory {
+    gst::ElementFactory::find(name).unwrap()
+}
+
+/// Caps of a pad's template.
+fn template(name: &str, pad: &str) -> gst::Caps {
+    factory(name)
+        .static_pad_templates()
+        .iter()
+        .find(|t| t.name_template() == pad)
+        .unwrap()
+        .caps()
+}
+
 #[test]
 fn every_property_is_there_and_explained() {
     init();
@@ -154,7 +168,6 @@ fn properties_keep_what_is_set() {
 #[test]
 fn ranks_and_templates_fit_together() {
     init();
-    let factory = |name| gst::ElementFactory::find(name).unwrap();
     for name in ["nnvenc", "nnvdec", "nnvparse"] {
         assert_eq!(factory(name).rank(), gst::Rank::PRIMARY, "{name}");
     }
@@ -162,14 +175,6 @@ fn ranks_and_templates_fit_together() {
     for name in ["nnsr", "nnqp"] {
         assert_eq!(factory(name).rank(), gst::Rank::NONE, "{name}");
     }
-    let template = |name, pad| {
-        factory(name)
-            .static_pad_templates()
-            .iter()
-            .find(|t| t.name_template() == pad)
-            .unwrap()
-            .caps()
-    };
     let parsed: gst::Caps = "video/x-nnv, stream-format=byte-stream, alignment=au, parsed=true"
         .parse()
         .unwrap();
@@ -398,4 +403,56 @@ fn presets_and_raw_info_are_usable() {
     let names = preset.property_names();
     assert!(names.iter().any(|n| n == "quantizer"), "{names:?}");
     assert!(i420(64, 48).to_caps().is_ok());
+}
+
+/// One truth for sizes: what the format allows, what caps offer, what an encoder takes, what a
+/// decoder takes unless told otherwise, and what README says.
+#[test]
+fn sizes_in_caps_readme_encoder_and_decoder_agree() {
+    use nnv_bitstream::limits::{MAX_SAMPLES, MAX_SIDE};
+    use nnv_bitstream::{SequenceHeader, StreamInfo};
+    use nnv_codec::config::DecoderConfig;
+
+    init();
+    let raw = template("nnvenc", "sink");
+    let fits = |side: u32| {
+        let caps = format!("video/x-raw, format=I420, width={side}, height={side}, framerate=0/1");
+        caps.parse::<gst::Caps>().unwrap().is_subset(&raw)
+    };
+    assert!(fits(1) && fits(MAX_SIDE) && !fits(MAX_SIDE + 1));
+    assert_eq!(DecoderConfig::default().max_pixels, MAX_SAMPLES);
+    let square = MAX_SAMPLES.isqrt() as u32;
+    for (width, height, codes) in [
+        (1, 1, true),
+        (MAX_SIDE, 1, true),
+        (MAX_SIDE, square * square / MAX_SIDE, true),
+        (square, square, true),
+        (square + 1, square, false),
+        (MAX_SIDE + 1, 1, false),
+    ] {
+        let size = format!("{width}x{height}");
+        assert_eq!(
+            StreamInfo::new(width, height, 8).validate().is_ok(),
+            codes,
+            "{size}"
+        );
+        // What an encoder takes, every header can say.
+        let header = SequenceHeader::new("realtime", [0; 8], width, height, 8).to_payload();
+        assert!(header.is_ok() || !codes, "{size}");
+    }
+    let readme = include_str!("../../README.md");
+    let said = format!("1×1 to {MAX_SIDE} samples a side, at most {square}×{square} in all");
+    assert!(readme.contains(&said), "README does not say: {said}");
+}
+
+/// `batch-size` offers what one run of a network can take, and the encoder heeds all of it.
+#[test]
+fn batch_sizes_are_those_of_the_networks() {
+    init();
+    for element in ["nnvenc", "nnsr"] {
+        let element = gst::ElementFactory::make(element).build().unwrap();
+        let spec = element.find_property("batch-size").unwrap();
+        let spec = spec.downcast::<glib::ParamSpecUInt>().unwrap();
+        assert_eq!(spec.maximum() as usize, nnv_nn::MAX_BATCH);
+    }
 }
