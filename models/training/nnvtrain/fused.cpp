@@ -1,5 +1,7 @@
-// Fused element-wise operators of training on CPUs (fused.py): what PyTorch does in dozens of passes over memory in one or two.
+// Fused operators of training on CPUs (fused.py): what PyTorch does in dozens of passes over memory,
+// in one or two.
 #include <torch/extension.h>
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -90,9 +92,11 @@ at::Tensor clamp_back(const at::Tensor& grad, const at::Tensor& x, double lo, do
     return y;
 }
 
-// All tensors float32, channels-last contiguous [B,C,H,W]. Returns bits [B] and the derivatives of each symbol's bits by value and by
-// index, and by gain [B] (sums of index derivative times ratio). See model.latent_bits for the definition.
-std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& value, const at::Tensor& index, const at::Tensor& noise, double gain_,
+// All tensors float32, channels-last contiguous [B,C,H,W]. Returns bits [B] and the derivatives of
+// each symbol's bits by value and by index, and by gain [B] (sums of index derivative times ratio).
+// See model.latent_bits for the definition.
+std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& value,
+                                    const at::Tensor& index, const at::Tensor& noise, double gain_,
                                     double scale_min, double per_octave, double top_) {
     const int64_t batch = sym.size(0), c = sym.size(1), h = sym.size(2), w = sym.size(3);
     auto bits = at::zeros({batch}, sym.options().dtype(at::kDouble));
@@ -161,7 +165,112 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
     return {bits.to(at::kFloat), d_value, d_index, by_gain.to(at::kFloat)};
 }
 
+namespace {
+
+// A cell's prediction reads a window of `size` = block + taps - 1 samples a side, edges repeated.
+struct Window {
+    int64_t block, taps, size, h, w;
+    std::vector<int64_t> rows, cols;
+    const float *fx, *fy;
+
+    Window(int64_t block, int64_t taps, int64_t h, int64_t w)
+        : block(block), taps(taps), size(block + taps - 1), h(h), w(w), rows(size), cols(size) {}
+
+    // `place`: picture, top and left of the cell; `mv`: x and y with `shift` fractional bits.
+    void at(const int64_t* place, const int64_t* mv, const float* table, int64_t shift) {
+        const int64_t mask = (int64_t(1) << shift) - 1, before = taps / 2 - 1;
+        const int64_t top = place[1] + (mv[1] >> shift) - before;
+        const int64_t left = place[2] + (mv[0] >> shift) - before;
+        for (int64_t i = 0; i < size; i++) {
+            rows[i] = std::clamp<int64_t>(top + i, 0, h - 1) * w;
+            cols[i] = std::clamp<int64_t>(left + i, 0, w - 1);
+        }
+        fx = table + (mv[0] & mask) * taps;
+        fy = table + (mv[1] & mask) * taps;
+    }
+};
+
+template <int B, int T>
+void cells_loop(const float* ref, float* out, const int64_t* place, const int64_t* mv,
+                const float* taps, int64_t k, int64_t c, int64_t h, int64_t w, int64_t shift) {
+    constexpr int S = B + T - 1;
+    Window win(B, T, h, w);
+    float given[S][S], across[S][B];
+    for (int64_t i = 0; i < k; i++, place += 3, mv += 2) {
+        win.at(place, mv, taps, shift);
+        for (int64_t channel = 0; channel < c; channel++, out += B * B) {
+            const float* plane = ref + (place[0] * c + channel) * h * w;
+            for (int y = 0; y < S; y++)
+                for (int x = 0; x < S; x++) given[y][x] = plane[win.rows[y] + win.cols[x]];
+            for (int y = 0; y < S; y++)
+                for (int x = 0; x < B; x++) {
+                    float sum = 0;
+                    for (int t = 0; t < T; t++) sum += win.fx[t] * given[y][x + t];
+                    across[y][x] = sum;
+                }
+            for (int y = 0; y < B; y++)
+                for (int x = 0; x < B; x++) {
+                    float sum = 0;
+                    for (int t = 0; t < T; t++) sum += win.fy[t] * across[y + t][x];
+                    out[y * B + x] = sum;
+                }
+        }
+    }
+}
+
+template <int B, int T>
+void cells_back_loop(const float* grad, float* to, const int64_t* place, const int64_t* mv,
+                     const float* taps, int64_t k, int64_t c, int64_t h, int64_t w, int64_t shift) {
+    constexpr int S = B + T - 1;
+    Window win(B, T, h, w);
+    float given[S][S], across[S][B];
+    for (int64_t i = 0; i < k; i++, place += 3, mv += 2) {
+        win.at(place, mv, taps, shift);
+        for (int64_t channel = 0; channel < c; channel++, grad += B * B) {
+            float* plane = to + (place[0] * c + channel) * h * w;
+            std::memset(given, 0, sizeof given);
+            std::memset(across, 0, sizeof across);
+            for (int y = 0; y < B; y++)
+                for (int t = 0; t < T; t++)
+                    for (int x = 0; x < B; x++) across[y + t][x] += win.fy[t] * grad[y * B + x];
+            for (int y = 0; y < S; y++)
+                for (int t = 0; t < T; t++)
+                    for (int x = 0; x < B; x++) given[y][x + t] += win.fx[t] * across[y][x];
+            for (int y = 0; y < S; y++)
+                for (int x = 0; x < S; x++) plane[win.rows[y] + win.cols[x]] += given[y][x];
+        }
+    }
+}
+
+}  // namespace
+
+// Motion-compensated cells [K,C,block,block] of ref [B,C,H,W], see motion._cells. `place` [K,3],
+// `mv` [K,2]; `taps` [phases,8] with blocks of 8 (luma) or [phases,4] with blocks of 4 (chroma).
+at::Tensor cells(const at::Tensor& ref, const at::Tensor& place, const at::Tensor& mv,
+                 const at::Tensor& taps, int64_t shift) {
+    const int64_t k = place.size(0), c = ref.size(1), h = ref.size(2), w = ref.size(3);
+    const int64_t block = taps.size(1);
+    TORCH_CHECK(block == 8 || block == 4, "eight taps for luma or four for chroma");
+    auto out = at::empty({k, c, block, block}, ref.options());
+    (block == 8 ? cells_loop<8, 8> : cells_loop<4, 4>)(
+        ref.data_ptr<float>(), out.data_ptr<float>(), place.data_ptr<int64_t>(),
+        mv.data_ptr<int64_t>(), taps.data_ptr<float>(), k, c, h, w, shift);
+    return out;
+}
+
+at::Tensor cells_back(const at::Tensor& grad, std::vector<int64_t> shape, const at::Tensor& place,
+                      const at::Tensor& mv, const at::Tensor& taps, int64_t shift) {
+    const int64_t k = place.size(0), block = taps.size(1);
+    auto to = at::zeros(shape, grad.options());
+    (block == 8 ? cells_back_loop<8, 8> : cells_back_loop<4, 4>)(
+        grad.data_ptr<float>(), to.data_ptr<float>(), place.data_ptr<int64_t>(),
+        mv.data_ptr<int64_t>(), taps.data_ptr<float>(), k, shape[1], shape[2], shape[3], shift);
+    return to;
+}
+
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, m) {
+    m.def("cells", &cells);
+    m.def("cells_back", &cells_back);
     m.def("clamp_round", &clamp_round);
     m.def("clamp_back", &clamp_back);
     m.def("latent_bits", &latent_bits);

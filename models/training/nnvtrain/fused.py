@@ -1,7 +1,8 @@
-"""Fused element-wise operators for training on CPUs, compiled at first use.
+"""Fused operators for training on CPUs, compiled at first use.
 
-Clamps, roundings and the rate are two thirds of a step's time in PyTorch's one-pass-per-operator form. The
-compiled forms (``fused.cpp``; wants a C++ compiler and ninja) compute the same; without them training is slower, not different. ``NNV_FUSED=0`` turns them off.
+Clamps, roundings, the rate and motion compensation are two thirds of a step's time in PyTorch's
+one-pass-per-operator form. The compiled forms (``fused.cpp``; wants a C++ compiler and ninja)
+compute the same; without them training is slower, not different. ``NNV_FUSED=0`` turns them off.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ def compiled():
     try:
         from torch.utils.cpp_extension import load
         return load("nnvtrain_fused", [str(Path(__file__).with_name("fused.cpp"))],
-                    extra_cflags=["-O3", "-march=native", "-ffast-math", "-fopenmp-simd"], extra_ldflags=["-lmvec", "-lm"])
+                    extra_cflags=["-O3", "-march=native", "-ffast-math", "-fopenmp-simd"],
+                    extra_ldflags=["-lmvec", "-lm"])
     except Exception as error:  # any failure of the tool chain: go on without
-        print(f"fused operators not available, training is slower: {str(error).splitlines()[0]}", file=sys.stderr, flush=True)
+        print(f"fused operators not available, training is slower: {str(error).splitlines()[0]}",
+              file=sys.stderr, flush=True)
         return None
 
 

@@ -14,6 +14,8 @@ import functools
 import torch
 import torch.nn.functional as F
 
+from .fused import usable
+
 LUMA_TAPS = (
     (0, 0, 0, 64, 0, 0, 0, 0),
     (-1, 4, -10, 58, 17, -5, 1, 0),
@@ -67,9 +69,43 @@ def _corners(h: int, w: int, block: int, device):
     return y.repeat_interleave(len(x))[None], x.repeat(len(y))[None]
 
 
+class _Cells(torch.autograd.Function):
+    """:func:`_cells` in one pass (fused.cpp)."""
+
+    @staticmethod
+    def forward(ctx, fused, ref, place, mv, taps, shift):
+        ctx.save_for_backward(place, mv, taps)
+        ctx.rest = fused, ref.shape, shift
+        return fused.cells(ref.contiguous(), place, mv, taps, shift)
+
+    @staticmethod
+    def backward(ctx, g):
+        fused, shape, shift = ctx.rest
+        return None, fused.cells_back(g.contiguous(), shape, *ctx.saved_tensors, shift), *[None] * 4
+
+
+@functools.lru_cache(maxsize=None)
+def _taps_table(taps):
+    return torch.tensor(taps, dtype=torch.float32) / 64
+
+
+def _fused_cells(fused, ref, picture, cell, mv, block, taps, shift):
+    per_row = ref.shape[-1] // block
+    place = torch.stack([picture, cell // per_row * block, cell % per_row * block], 1)
+    return _Cells.apply(fused, ref, place, mv.contiguous(), _taps_table(taps), shift)
+
+
 def _interpolate(ref, mv, block, taps, shift):
     """Prediction [B,C,H,W] from ref with one vector per block; a vector has `shift` fractional bits."""
     b, c, h, w = ref.shape
+    fused = ref.dtype == torch.float32 and usable(ref)
+    if fused:
+        n = (h // block) * (w // block)
+        picture, cell = torch.arange(b).repeat_interleave(n), torch.arange(n).repeat(b)
+        each = mv.to(torch.int64).flatten(2).transpose(1, 2).flatten(0, 1)
+        out = _fused_cells(fused, ref, picture, cell, each, block, taps, shift)
+        out = out.view(b, h // block, w // block, c, block, block)
+        return out.permute(0, 3, 1, 4, 2, 5).reshape(b, c, h, w)
     mv = mv.to(torch.int64).flatten(2)
     whole, phase = mv >> shift, mv & ((1 << shift) - 1)
     top, left = _corners(h, w, block, ref.device)
@@ -461,6 +497,9 @@ def _strip(side, block, weights, device, dtype):
 def _cells(ref, picture, cell, mv, block, taps, shift):
     """Predictions [K,C,block,block] of cells from ref [B,C,H,W]: `picture`, `cell` (raster) [K], vectors mv [K,2]."""
     b, c, h, w = ref.shape
+    fused = ref.dtype == torch.float32 and usable(ref)
+    if fused:
+        return _fused_cells(fused, ref, picture, cell, mv, block, taps, shift)
     whole, phase = mv >> shift, mv & ((1 << shift) - 1)
     before, size = len(taps[0]) // 2 - 1, block + len(taps[0]) - 1
     steps = torch.arange(size, device=ref.device)

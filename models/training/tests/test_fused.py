@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nnvtrain import fused, model as M, ops
+from nnvtrain import fused, model as M, motion, ops
 
 
 @pytest.fixture
@@ -14,7 +14,7 @@ def both(monkeypatch):
 
     def run(function):
         out = [function()]
-        for module in (M, ops):
+        for module in (M, motion, ops):
             monkeypatch.setattr(module, "usable", lambda *_: None)
         return out + [function()]
 
@@ -71,3 +71,23 @@ def test_pointwise_convolution_stays_in_its_layout():
     g = torch.randn_like(y)
     for a, b in zip(*(torch.autograd.grad(t, (x, layer.weight), g) for t in (y, wanted))):
         assert torch.allclose(a, b, atol=1e-4)
+
+
+@pytest.mark.parametrize("taps,block,shift", [(motion.LUMA_TAPS, 8, 2), (motion.CHROMA_TAPS, 4, 3)])
+def test_cells(both, taps, block, shift):
+    torch.manual_seed(5)
+    ref = torch.rand(2, 2, 4 * block, 5 * block) * 255
+    mv = torch.randint(-80, 81, (2, 2, 4, 5))  # some windows lie outside the picture
+    picture, cell = torch.tensor([1, 0, 1]), torch.tensor([19, 0, 7])
+    some = torch.randint(-80, 81, (3, 2))
+    g, h = torch.randn_like(ref), torch.randn(3, 2, block, block)
+
+    def run():
+        leaf = ref.clone().requires_grad_()
+        whole = motion._interpolate(leaf, mv, block, taps, shift)
+        few = motion._cells(leaf, picture, cell, some, block, taps, shift)
+        ((whole * g).sum() + (few * h).sum()).backward()
+        return whole.detach(), few.detach(), leaf.grad
+
+    for a, b in zip(*both(run)):
+        assert (a - b).abs().max() < 1e-3
