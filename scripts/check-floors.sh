@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Proves which crate may know what (ARCHITECTURE.md): GStreamer belongs to the plugin, `ort` to nnv-nn.
+# Proves which crate may know what (ARCHITECTURE.md): GStreamer belongs to the plugin, `ort` to
+# nnv-nn.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 failed=0

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Do all set-up, build the plugin, and show the codec at work: encode a video with gst-launch-1.0, decode it through decodebin's own
-# choice of elements, print a table, and write a picture of original and decoded side by side.
+# Do all set-up, build the plugin, and show the codec at work: encode a video with gst-launch-1.0,
+# decode it through decodebin's own choice of elements, print a table, and write a picture of
+# original and decoded side by side.
 #
-#   scripts/demo.sh [FILE]     FILE: any video GStreamer can decode; default: the clip that ships with the project
+#   scripts/demo.sh [FILE]     FILE: any video GStreamer can decode; default: the clip that ships
+#   with the project
 #
-# Environment:
-#   NNV_DEMO_QUANTIZER  0..63, lower is better and larger (default 28)
-#   NNV_DEMO_BFRAMES    0 (low delay) .. 7 (hierarchical B, default)
-#   NNV_DEMO_FRAMES     frames of FILE to code (default 250; a few more may pass before the pipeline stops)
-#   NNV_DEMO_OPTIONS    more properties for nnvenc, e.g. "execution-provider=cuda tune=psnr"
+# Environment: NNV_DEMO_QUANTIZER  0..63, lower is better and larger (default 28) NNV_DEMO_BFRAMES
+# 0 (low delay) .. 7 (hierarchical B, default) NNV_DEMO_FRAMES     frames of FILE to code (default
+# 250; a few more may pass before the pipeline stops) NNV_DEMO_OPTIONS    more properties for
+# nnvenc, e.g. "execution-provider=cuda tune=psnr"
 set -euo pipefail
 
 caller=$PWD
@@ -52,7 +53,8 @@ pipeline=(
   ! nnvenc "quantizer=$quantizer" "bframes=$bframes" "${more[@]}" ! filesink "location=$stream"
 )
 say "encoding (about $frames frames, or all where there are fewer): gst-launch-1.0 -v ${pipeline[*]}"
-# The properties that -v prints go to the log; what a person wants to see is progress, warnings and errors.
+# The properties that -v prints go to the log; what a person wants to see is progress, warnings and
+# errors.
 if ! gst-launch-1.0 -v "${pipeline[@]}" 2>&1 | tee "$log" | grep --line-buffered -iE '^progress|warning|error|additional debug' >&2; then
   true # grep found nothing to show
 fi

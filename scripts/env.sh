@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Source me (bash or zsh): puts the built plugin and its ONNX Runtime on the path of every GStreamer command in this shell.
-#   source scripts/env.sh && gst-inspect-1.0 nnvenc
-# A value of NNV_ORT_LIBRARY that you set yourself stays.
+# Source me (bash or zsh): puts the built plugin and its ONNX Runtime on the path of every GStreamer
+# command in this shell. source scripts/env.sh && gst-inspect-1.0 nnvenc A value of NNV_ORT_LIBRARY
+# that you set yourself stays.
 
 if [ -n "${ZSH_VERSION:-}" ]; then
   eval '_nnv_file=${(%):-%x}'
@@ -12,8 +12,8 @@ _nnv_root=$(cd "$(dirname "$_nnv_file")/.." && pwd)
 _nnv_target=${CARGO_TARGET_DIR:-$_nnv_root/target}
 case $_nnv_target in /*) ;; *) _nnv_target=$_nnv_root/$_nnv_target ;; esac
 
-# GStreamer scans plugin folders with all their subfolders, and cargo's output folder is full of libraries that are no
-# plugins: so the plugin is linked into a folder of its own.
+# GStreamer scans plugin folders with all their subfolders, and cargo's output folder is full of
+# libraries that are no plugins: so the plugin is linked into a folder of its own.
 _nnv_plugins=$_nnv_root/.deps/gstreamer-1.0
 mkdir -p "$_nnv_plugins"
 ln -sfn "$_nnv_target/release/libgstnnv.so" "$_nnv_plugins/libgstnnv.so"

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Make tests/conformance anew: needed where the shipped bundle or the bitstream changes, and only there.
+# Make tests/conformance anew: needed where the shipped bundle or the bitstream changes, and only
+# there.
 #
 #   scripts/make-conformance.sh
 #
-# Needs what scripts/test.sh sets up; ONNX Runtime is found as in any other command (see scripts/env.sh).
+# Needs what scripts/test.sh sets up; ONNX Runtime is found as in any other command (see
+# scripts/env.sh).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [ -z "${NNV_ORT_LIBRARY:-}" ] && [ -f scripts/env.sh ]; then

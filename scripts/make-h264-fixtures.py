@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MPL-2.0
-"""Writes tests/fixtures/h264: small synthetic streams by x264, and the quantizers of their macroblocks as FFmpeg's decoder tells them.
+"""Writes tests/fixtures/h264: small synthetic streams by x264, and the quantizers of their
+macroblocks
+as FFmpeg's decoder tells them.
 
-Needs ffmpeg with libx264, numpy, and PyAV (`av`). Other versions of x264 make other streams; the tests know of these that they have 6x5 macroblocks
-(the first three: eight pictures, of which the first of two B pictures is a reference), and what `still` and `pcm` are for.
+Needs ffmpeg with libx264, numpy, and PyAV (`av`). Other versions of x264 make other streams; the
+tests know of these that they have 6x5 macroblocks (the first three: eight pictures, of which the
+first of two B pictures is a reference), and what `still` and `pcm` are for.
 """
 
 import subprocess
@@ -22,7 +25,11 @@ SLOW = "-preset slow -g 50 -bf 2 "
 # Name: source, format of samples, options.
 STREAMS = {
     "cabac": (FRACTAL, "yuv420p", SLOW + "-crf 20 -x264-params b-adapt=0"),
-    "cavlc": (FRACTAL, "yuv420p", SLOW + "-crf 22 -x264-params b-adapt=0:cabac=0:8x8dct=1:direct=temporal"),
+    "cavlc": (
+        FRACTAL,
+        "yuv420p",
+        SLOW + "-crf 22 -x264-params b-adapt=0:cabac=0:8x8dct=1:direct=temporal",
+    ),
     "slices": (FRACTAL, "yuv420p", SLOW + "-crf 30 -x264-params b-adapt=0:slices=3"),
     "cabac_422_10": (TEST, "yuv422p10le", SLOW + "-crf 36"),
     "cavlc_422": (TEST, "yuv422p", SLOW + "-crf 36 -x264-params cabac=0"),
@@ -36,7 +43,9 @@ STREAMS = {
 
 
 def ffmpeg(*arguments) -> None:
-    subprocess.run(["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-y", *map(str, arguments)], check=True, stdin=subprocess.DEVNULL
+    )
 
 
 def quantizers(path: Path, ten_bits: bool) -> bytes:
@@ -61,8 +70,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, ((source, frames), samples, options) in STREAMS.items():
             coded = Path(folder) / f"{name}.mkv"
-            ffmpeg("-f", "lavfi", "-i", source, "-frames:v", frames, "-an", "-c:v", "libx264", "-threads", 1, "-pix_fmt", samples, *options.split(), coded)
-            ffmpeg("-i", coded, "-c", "copy", "-bsf:v", "h264_mp4toannexb,filter_units=remove_types=6", "-f", "h264", OUT / f"{name}.h264")
+            ffmpeg(
+                "-f",
+                "lavfi",
+                "-i",
+                source,
+                "-frames:v",
+                frames,
+                "-an",
+                "-c:v",
+                "libx264",
+                "-threads",
+                1,
+                "-pix_fmt",
+                samples,
+                *options.split(),
+                coded,
+            )
+            ffmpeg(
+                "-i",
+                coded,
+                "-c",
+                "copy",
+                "-bsf:v",
+                "h264_mp4toannexb,filter_units=remove_types=6",
+                "-f",
+                "h264",
+                OUT / f"{name}.h264",
+            )
             # Macroblocks that change between frame and field are not read.
             if name != "mbaff":
                 (OUT / f"{name}.qp").write_bytes(quantizers(coded, samples.endswith("10le")))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Install what the project needs, and only what is missing: system packages (Debian 12 and 13, Ubuntu 24.04) and ONNX Runtime,
-# which goes into the project's own .deps folder. Safe to run again; a second run changes nothing and downloads nothing.
+# Install what the project needs, and only what is missing: system packages (Debian 12 and 13,
+# Ubuntu 24.04) and ONNX Runtime, which goes into the project's own .deps folder. Safe to run again;
+# a second run changes nothing and downloads nothing.
 #
 #   scripts/setup.sh [--test] [--bench] [--gpu]
 #     --test   also a second, older ONNX Runtime for the exactness tests, and a small Python environment with pytest
@@ -24,7 +25,7 @@ done
 say() { printf '\033[1msetup:\033[0m %s\n' "$*" >&2; }
 die() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 
-# --- system packages ------------------------------------------------------------------------------------------------------
+# --- system packages ------------------------------------------------------------------------------
 packages=(
   gcc libc6-dev pkg-config ca-certificates git python3
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
@@ -70,7 +71,7 @@ if pkg-config --exists gstreamer-1.0 && ! pkg-config --atleast-version=1.22 gstr
   die "GStreamer $(pkg-config --modversion gstreamer-1.0) is too old; 1.22 or newer is needed (Debian 12, Ubuntu 24.04 or newer)"
 fi
 
-# --- Rust -----------------------------------------------------------------------------------------------------------------
+# --- Rust -----------------------------------------------------------------------------------------
 if ! command -v cargo >/dev/null && [ -r "${CARGO_HOME:-$HOME/.cargo}/env" ]; then
   # shellcheck disable=SC1091
   . "${CARGO_HOME:-$HOME/.cargo}/env"
@@ -81,8 +82,8 @@ have=$(cd "$root" && rustc --version | awk '{print $2}')
 [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n1)" = "$wanted" ] ||
   die "Rust $have is too old, $wanted or newer is needed: run 'rustup update stable'"
 
-# --- ONNX Runtime ---------------------------------------------------------------------------------------------------------
-# The wheel from PyPI holds the plain shared library, which needs nothing of Python. It is picked by platform, not by the
+# --- ONNX Runtime ---------------------------------------------------------------------------------
+# The wheel from PyPI holds the plain shared library, which needs nothing of Python. It is picked by
 # Python that happens to be here, and pinned by hash.
 machine=$(uname -m)
 declare -A hashes=(
@@ -152,7 +153,7 @@ else
 fi
 if ((want_test)); then fetch_runtime onnxruntime 1.22.1 "$deps/onnxruntime/1.22.1"; fi
 
-# --- Python environment ---------------------------------------------------------------------------------------------------
+# --- Python environment ---------------------------------------------------------------------------
 if ((want_test || want_bench)); then
   venv=$deps/python
   if ! "$venv/bin/python" -c 'import numpy, onnx, onnxruntime, PIL, pytest' 2>/dev/null; then

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Do all set-up, then run every test. Goes through all parts even when one fails, and says at the end what failed.
+# Do all set-up, then run every test. Goes through all parts even when one fails, and says at the
+# end what failed.
 #
 #   scripts/test.sh
 #
-# Environment:
-#   NNV_SHARED        folder with data/test; default: `shared` beside the repository. Tests that want the clips say so and skip without it.
-#   NNV_TRAIN_TESTS=1 install PyTorch (several GB) into .deps/python and run the training package's tests too.
-#   NNV_PYTHON        a Python that has torch, onnx, onnxruntime and pytest, for the training package's tests.
+# Environment: NNV_SHARED        folder with data/test; default: `shared` beside the repository.
+# Tests that want the clips say so and skip without it. NNV_TRAIN_TESTS=1 install PyTorch (several
+# GB) into .deps/python and run the training package's tests too. NNV_PYTHON        a Python that
+# has torch, onnx, onnxruntime and pytest, for the training package's tests.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 root=$PWD
@@ -19,8 +20,8 @@ if ! command -v cargo >/dev/null; then . "${CARGO_HOME:-$HOME/.cargo}/env"; fi
 . scripts/env.sh 2>/dev/null
 # The exactness tests run the same bundle under a second, older runtime.
 export NNV_ORT_LIBRARY_ALT=$root/.deps/onnxruntime/1.22.1/libonnxruntime.so.1.22.1
-# The tests register the plugin they are built with; one installed or built earlier must not shadow it, and the registry
-# cache of the user must not be touched.
+# The tests register the plugin they are built with; one installed or built earlier must not shadow
+# it, and the registry cache of the user must not be touched.
 export GST_PLUGIN_PATH="" GST_REGISTRY=$root/.deps/test-registry.bin
 if [ -z "${NNV_SHARED:-}" ] && [ -d "$root/../shared/data" ]; then
   NNV_SHARED=$(cd "$root/../shared" && pwd)

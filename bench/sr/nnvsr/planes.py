@@ -24,11 +24,13 @@ def rounded(plane: np.ndarray, bits: int) -> np.ndarray:
     if bits == 8:
         return to_u8(plane)
     unit = 2 ** (bits - 8)
-    return (np.clip(np.rint(np.asarray(plane, np.float32) * unit), 0, 256 * unit - 1) / unit).astype(np.float32)
+    return (
+        np.clip(np.rint(np.asarray(plane, np.float32) * unit), 0, 256 * unit - 1) / unit
+    ).astype(np.float32)
 
 
 def read_luma(path: Path, bits: int = 8) -> np.ndarray:
-    """BT.601 limited-range luma of `bits` bits (`rounded`): of 8 as MATLAB's `rgb2ycbcr` gives it."""
+    """BT.601 limited-range luma of `bits` bits (`rounded`); with 8 as MATLAB's `rgb2ycbcr`."""
     return rounded(luma(read_rgb(path)), bits)
 
 
@@ -44,7 +46,9 @@ def luma(rgb: np.ndarray) -> np.ndarray:
 
 
 def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
-    """To samples of `bits` bits (`rounded`; 0: as the kernel gives them), antialiased where it shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`."""
+    """To samples of `bits` bits (`rounded`; 0: as the kernel gives them), antialiased where it
+    shrinks, borders mirrored. `bicubic` is Keys' cubic with a = -0.5: `imresize`.
+    """
     reach = 3 if kernel == "lanczos" else 2
     my, mx = (min(n, 1 + math.ceil(reach * max(1.0, n / m))) for n, m in zip(plane.shape, (h, w)))
     padded = np.pad(plane.astype(np.float32), ((my, my), (mx, mx)), "symmetric")
@@ -53,7 +57,9 @@ def resize(plane: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int
     return rounded(resized, bits) if bits else resized
 
 
-def resize_rgb(rgb: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8) -> np.ndarray:
+def resize_rgb(
+    rgb: np.ndarray, h: int, w: int, kernel: str = "bicubic", bits: int = 8
+) -> np.ndarray:
     """As `resize`, of [h,w,3]."""
     return np.stack([resize(rgb[..., c], h, w, kernel, bits) for c in range(3)], -1)
 
@@ -63,7 +69,7 @@ def shave(plane: np.ndarray, border: int) -> np.ndarray:
 
 
 def compare(wanted: np.ndarray, got: np.ndarray, border: int) -> tuple[float, float]:
-    """(PSNR, SSIM) of planes in units of 8-bit code values without `border` samples on each side."""
+    """(PSNR, SSIM) of planes in 8-bit code values without `border` samples on each side."""
     a, b = shave(wanted, border), shave(got, border)
     return psnr(float(np.mean((a.astype(np.float64) - b) ** 2))), ssim_pair(a, b)[0]
 

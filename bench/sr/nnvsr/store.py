@@ -9,7 +9,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture of `wanted_bits` shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by `method` to `wanted_bits` again. 24 bits: RGB, of which luma is compared."""
+    """A picture of `wanted_bits` shrunk by `scale` (bicubic, rounded to `bits`) and enlarged by
+    `method` to `wanted_bits` again. 24 bits: RGB, of which luma is compared.
+    """
 
     dataset: str
     picture: str
@@ -24,7 +26,9 @@ class Picture:
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip, coded (x264, `crf`) at 1/`scale` of its size and enlarged by `method`. `psnr` of the mean squared error of all frames."""
+    """A clip, coded (x264, `crf`) at 1/`scale` of its size and enlarged by `method`. `psnr` of the
+    mean squared error of all frames.
+    """
 
     clip: str
     frames: int
@@ -41,7 +45,9 @@ class Clip:
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds for a frame of `width` x `height` going in. `load`: other work on the machine (one minute's mean)."""
+    """Milliseconds for a frame of `width` x `height` going in. `load`: other work on the machine
+    (one minute's mean).
+    """
 
     method: str
     width: int
@@ -86,7 +92,12 @@ class Table:
                     try:
                         values = {c.name: _value(c.type, record[c.name]) for c in fields(row)}
                     except (KeyError, TypeError, ValueError) as error:
-                        raise SystemExit(f"{self.path}: a row cannot be read ({error!r}); delete the file or mend it") from error
+                        raise SystemExit(
+                            (
+                                f"{self.path}: a row cannot be read ({error!r}); delete the file "
+                                "or mend it"
+                            )
+                        ) from error
                     self._keep(row(**values))
 
     def _keep(self, row):
@@ -103,7 +114,10 @@ class Table:
             out = csv.DictWriter(f, [c.name for c in fields(self.row)], lineterminator="\n")
             if new:
                 out.writeheader()
-            values = {k: "" if v is None else round(v, 5) if isinstance(v, float) else v for k, v in asdict(row).items()}
+            values = {
+                k: "" if v is None else round(v, 5) if isinstance(v, float) else v
+                for k, v in asdict(row).items()
+            }
             out.writerow(values)
 
     def select(self, **wanted) -> list:
