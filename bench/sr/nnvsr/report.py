@@ -244,8 +244,10 @@ def small_table(table: Table, networks: list[Network]) -> list[str]:
         "gain, dB",
     ]
     note = (
-        "`videoscale method=lanczos ! nnvenc bframes=7` at half size, `nnvdec ! nnsr scale=2` (or `videoscale`) to show it, beside `nnvenc` at full size; its values at the same rate "
-        f"lie between measured points. Codec: {', '.join(sorted({r.codec for r in shown}))}. The small way with a network has the higher PSNR at {wins} points."
+        "`videoscale method=lanczos ! nnvenc bframes=7` at half size, `nnvdec ! nnsr scale=2` "
+        "(or `videoscale`) to show it, beside `nnvenc` at full size; its values at the same rate "
+        f"lie between measured points. Codec: {', '.join(sorted({r.codec for r in shown}))}. "
+        f"The small way with a network has the higher PSNR at {wins} points."
     )
     return ["### Code small, show large", "", note, "", *markdown_table(head, body), ""]
 
@@ -282,7 +284,10 @@ def speed_table(table: Table, networks: list[Network]) -> list[str]:
         "per core by CPU time",
         "load",
     ]
-    note = "Under a load above the number of cores the wall-clock columns measure the other work; processor time, which other work only lengthens, says what a free core can do at least."
+    note = (
+        "Under a load above the number of cores the wall-clock columns measure the other work; "
+        "processor time, which other work only lengthens, says what a free core can do at least."
+    )
     return ["### Speed", "", note, "", *markdown_table(head, body), ""] if body else []
 
 
@@ -400,7 +405,8 @@ def missed(tables: dict, networks: list[Network]) -> list[str]:
                 got = np.mean([r.psnr for r in rows]) if rows else None
                 if got is not None and got < wanted:
                     lines.append(
-                        f"- `{n.bundle}` x2, {dataset}, {kind_of(bits, wanted_bits)}: {got:.2f} dB, {wanted - got:.2f} below what is wanted."
+                        f"- `{n.bundle}` x2, {dataset}, {kind_of(bits, wanted_bits)}: "
+                        f"{got:.2f} dB, {wanted - got:.2f} below what is wanted."
                     )
     for n in networks:
         lines += clip_targets(tables["clips"], n)
@@ -415,9 +421,8 @@ def missed(tables: dict, networks: list[Network]) -> list[str]:
         n for n in networks if n.scale in (1, 2) and not tables["clips"].select(method=n.id)
     ]
     if unmeasured:
-        lines.append(
-            f"- Not measured on coded clips yet: {', '.join(f'`{n.bundle}` x{n.scale}' for n in unmeasured)}."
-        )
+        names = ", ".join(f"`{n.bundle}` x{n.scale}" for n in unmeasured)
+        lines.append(f"- Not measured on coded clips yet: {names}.")
     return ["### Not reached", "", *lines, ""] if lines else []
 
 

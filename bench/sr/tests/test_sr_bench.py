@@ -31,7 +31,9 @@ def write_bundle(folder, kind="sr"):
     folder.mkdir()
     (folder / "x2.onnx").write_bytes(content)
     (folder / "bundle.toml").write_text(
-        f'[bundle]\nformat = 1\nkind = "{kind}"\nname = "t"\n[[network]]\nscale = 2\nfile = "x2.onnx"\nsha256 = "{hashlib.sha256(content).hexdigest()}"\n'
+        f'[bundle]\nformat = 1\nkind = "{kind}"\nname = "t"\n'
+        '[[network]]\nscale = 2\nfile = "x2.onnx"\n'
+        f'sha256 = "{hashlib.sha256(content).hexdigest()}"\n'
         'radius = 3\nparameters = 0\nmacs_per_pixel = 0\nprecision = "float32"\n'
     )
     return folder
