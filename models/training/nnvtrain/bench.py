@@ -1,7 +1,7 @@
 """Speed of a bundle: ``python -m nnvtrain bench BUNDLE``.
 
-Prints the best time of whole runs and, in parentheses, the sum of each operator's best time, which other work on the
-machine disturbs less.
+Prints the best time of whole runs and, in parentheses, the sum of each operator's best time, which
+other work on the machine disturbs less.
 """
 
 from __future__ import annotations
@@ -22,12 +22,25 @@ def inputs_of(sess, h16, w16, batch=1):
     """Small random inputs of the right types and shapes."""
     rng = np.random.default_rng(0)
     dims = {"n": batch, "h16": h16, "w16": w16, "h8": 2 * h16, "w8": 2 * w16}
-    types = {"tensor(int8)": np.int8, "tensor(uint8)": np.uint8, "tensor(int16)": np.int16, "tensor(float)": np.float32}
+    types = {
+        "tensor(int8)": np.int8,
+        "tensor(uint8)": np.uint8,
+        "tensor(int16)": np.int16,
+        "tensor(float)": np.float32,
+    }
     out = {}
     for i in sess.get_inputs():
         shape = [dims.get(d, d) for d in i.shape]
-        lo, hi = {"mask": (0, 2), "feat": (0, 60), "p": (-400, 400), "d": (-40, 40), "x": (-400, 400), "r": (-30, 30),
-                  "step": (6, 7), "qoff": (-10, -9)}.get(i.name, (-8, 8))
+        lo, hi = {
+            "mask": (0, 2),
+            "feat": (0, 60),
+            "p": (-400, 400),
+            "d": (-40, 40),
+            "x": (-400, 400),
+            "r": (-30, 30),
+            "step": (6, 7),
+            "qoff": (-10, -9),
+        }.get(i.name, (-8, 8))
         out[i.name] = rng.integers(lo, hi, shape).astype(types[i.type])
     return out
 
@@ -46,6 +59,7 @@ def measure(sess, feeds, seconds=1.0):
 def profile(path, feeds_of, threads=1, runs=30):
     """Milliseconds per operator kind and the optimised graph's nodes."""
     import onnxruntime as ort
+
     o = ort.SessionOptions()
     o.intra_op_num_threads = threads
     o.enable_profiling = True
@@ -64,13 +78,17 @@ def profile(path, feeds_of, threads=1, runs=30):
             n = e["name"][: -len("_kernel_time")]
             best[n].append(e["dur"] / 1e3)
             kind[n] = e["args"]["op_name"]
-            shape[n] = "; ".join(str(next(iter(t.values()))) for t in e["args"].get("output_type_shape", []))
+            shape[n] = "; ".join(
+                str(next(iter(t.values()))) for t in e["args"].get("output_type_shape", [])
+            )
     best = {n: min(v) for n, v in best.items()}
     total = collections.defaultdict(lambda: [0.0, 0])
     for n, v in best.items():
         total[kind[n]][0] += v
         total[kind[n]][1] += 1
-    return sorted(total.items(), key=lambda t: -t[1][0]), sorted(((v, kind[n], n, shape[n]) for n, v in best.items()), reverse=True)
+    return sorted(total.items(), key=lambda t: -t[1][0]), sorted(
+        ((v, kind[n], n, shape[n]) for n, v in best.items()), reverse=True
+    )
 
 
 def arguments(p):
@@ -86,7 +104,9 @@ def run(args):
         w, h = map(int, size.split("x"))
         dims = -(-h // 16), -(-w // 16)
         if args.profile:
-            ops, nodes = profile(folder / f"{args.profile}.onnx", lambda s: inputs_of(s, *dims), args.threads or 1)
+            ops, nodes = profile(
+                folder / f"{args.profile}.onnx", lambda s: inputs_of(s, *dims), args.threads or 1
+            )
             print(f"{args.profile} {size}: {sum(v for _, (v, _) in ops):.2f} ms")
             for op, (ms, n) in ops:
                 print(f"  {ms:8.2f} ms {n:4d} {op}")
@@ -95,11 +115,26 @@ def run(args):
             continue
         for threads in (args.threads,) if args.threads else (1, 2):
             total = {}
-            for g in ("key_prior", "key_synth", "inter_prior", "inter_synth", "key_enc", "key_mean", "inter_enc"):
+            for g in (
+                "key_prior",
+                "key_synth",
+                "inter_prior",
+                "inter_synth",
+                "key_enc",
+                "key_mean",
+                "inter_enc",
+            ):
                 path = folder / f"{g}.onnx"
                 s = session(path.read_bytes(), "all", threads)
                 kernels, _ = profile(path, lambda s: inputs_of(s, *dims), threads)
                 total[g] = measure(s, inputs_of(s, *dims))[0], sum(v for _, (v, _) in kernels)
-            print(f"{size} {threads} threads, ms: " + "  ".join(f"{g} {a:.2f} ({b:.2f})" for g, (a, b) in total.items())
-                  + "".join(f"  {k} {sum(total[f'{k}_{p}'][0] for p in ('prior', 'synth')):.1f}"
-                            f" ({sum(total[f'{k}_{p}'][1] for p in ('prior', 'synth')):.1f})" for k in ("key", "inter")), flush=True)
+            print(
+                f"{size} {threads} threads, ms: "
+                + "  ".join(f"{g} {a:.2f} ({b:.2f})" for g, (a, b) in total.items())
+                + "".join(
+                    f"  {k} {sum(total[f'{k}_{p}'][0] for p in ('prior', 'synth')):.1f}"
+                    f" ({sum(total[f'{k}_{p}'][1] for p in ('prior', 'synth')):.1f})"
+                    for k in ("key", "inter")
+                ),
+                flush=True,
+            )

@@ -1,4 +1,6 @@
-"""A bundle run by ONNX Runtime the way the codec runs it, without entropy coding: for measurements and tests."""
+"""A bundle run by ONNX Runtime the way the codec runs it, without entropy coding: for measurements
+and tests.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ class Bundle:
 
     def graph(self, name):
         if name not in self._sessions:
-            self._sessions[name] = session((self.folder / f"{name}.onnx").read_bytes(), self.level, self.threads)
+            self._sessions[name] = session(
+                (self.folder / f"{name}.onnx").read_bytes(), self.level, self.threads
+            )
         return self._sessions[name]
 
     def run(self, name, values):
@@ -39,21 +43,31 @@ class Bundle:
 
     def quantise(self, y, index, step):
         """Symbols and dequantised residuals. Symbols round up from the fraction ``round_up`` on."""
-        sym = (np.sign(y) * np.minimum(np.floor(np.abs(y) + 1 - self.round_up), 2047)).astype(np.int64)
+        sym = (np.sign(y) * np.minimum(np.floor(np.abs(y) + 1 - self.round_up), 2047)).astype(
+            np.int64
+        )
         sym[index == 0] = 0
-        return sym, (np.sign(sym) * np.minimum((np.abs(sym) * step + 32) >> 6, 2047)).astype(np.int16)
+        return sym, (np.sign(sym) * np.minimum((np.abs(sym) * step + 32) >> 6, 2047)).astype(
+            np.int16
+        )
 
     def code(self, kind, x, q, p=None, d=None):
-        """Codes packed pictures ``x`` (i16, 10 bit) with quantizer q and returns (pic, symbols, index, z)."""
+        """Codes packed pictures ``x`` (i16, 10 bit) with quantizer q and returns (pic, symbols,
+        index, z).
+        """
         n, _, h8, w8 = x.shape
         h16, w16 = h8 // 2, w8 // 2
         t = {k.split(".")[1]: v for k, v in self.tables.items() if k.startswith(kind)}
         step = t["step"][q].astype(np.int64)[None, :, None, None]
-        v = {"x": x, "p": p, "d": d,
-             "step": np.repeat((step / 64).astype(np.float32), n, 0),
-             "qvec": np.repeat(t["qvec"][q][None, :, None, None], n, 0),
-             "qoff": np.full((n, 1, 1, 1), t["qoff"][q] / 2, np.float32),
-             "mask": M.checkerboard(h16, w16).numpy().astype(np.uint8)}
+        v = {
+            "x": x,
+            "p": p,
+            "d": d,
+            "step": np.repeat((step / 64).astype(np.float32), n, 0),
+            "qvec": np.repeat(t["qvec"][q][None, :, None, None], n, 0),
+            "qoff": np.full((n, 1, 1, 1), t["qoff"][q] / 2, np.float32),
+            "mask": M.checkerboard(h16, w16).numpy().astype(np.uint8),
+        }
         v |= self.run(f"{kind}_enc", v)
         v["z_up"] = v["z"].repeat(4, 2).repeat(4, 3)[:, :, :h16, :w16]
         v |= self.run(f"{kind}_prior", v)
@@ -66,14 +80,18 @@ class Bundle:
 
     def bits(self, kind, sym, index, z):
         """Bits by the bundle's initial probabilities, without adaptation."""
-        return (coded_bits(self.tables[f"{kind}.y_prob"], index, sym, skip=True)
-                + coded_bits(self.tables[f"{kind}.z_prob"], np.arange(z.shape[1])[None, :, None, None] + 0 * z.astype(int), z))
+        return coded_bits(self.tables[f"{kind}.y_prob"], index, sym, skip=True) + coded_bits(
+            self.tables[f"{kind}.z_prob"],
+            np.arange(z.shape[1])[None, :, None, None] + 0 * z.astype(int),
+            z,
+        )
 
 
 def coded_bits(prob, row, sym, skip=False):
     p = prob.astype(np.float64) / 65536
     one, zero = -np.log2(p), -np.log2(1 - p)
-    # Cost of the value v: the ones of bins 0..v-1 and the zero of bin v; beyond 15 an Exp-Golomb code.
+    # Cost of the value v: the ones of bins 0..v-1 and the zero of bin v; beyond 15 an Exp-Golomb
+    # code.
     cost = np.zeros((p.shape[0], BINS + 1))
     cost[:, 1:] = np.cumsum(one, 1)
     cost[:, :BINS] += zero
@@ -88,7 +106,11 @@ def coded_bits(prob, row, sym, skip=False):
 
 def to_packed(y, u, v):
     """8-bit planes (padded to multiples of 16 by edges) to the i16 tensor of the codec."""
+
     def grid(a, m):
         h, w = a.shape
-        return torch.from_numpy(np.pad(a.astype(np.float32), ((0, -h % m), (0, -w % m)), mode="edge"))[None, None]
+        return torch.from_numpy(
+            np.pad(a.astype(np.float32), ((0, -h % m), (0, -w % m)), mode="edge")
+        )[None, None]
+
     return (M.pack(grid(y, 16), grid(u, 8), grid(v, 8)).numpy() * 4 - 512).astype(np.int16)

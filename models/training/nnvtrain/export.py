@@ -1,4 +1,5 @@
-"""Export of a bundle: ``python -m nnvtrain export --key CKPT --inter CKPT --out FOLDER --name NAME``.
+"""Export of a bundle: ``python -m nnvtrain export --key CKPT --inter CKPT --out FOLDER --name
+NAME``.
 
 The layout of a bundle is described in ``models/training/README.md``. The same checkpoints give the
 same bytes.
@@ -31,6 +32,7 @@ NCHW16 = ["n", M.LATENT, "h16", "w16"]
 
 # ---------------------------------------------------------------- networks as the decoder runs them
 
+
 def run_prior(net, ops, z_up, qvec, qoff, p=None, d=None):
     """Scale index (u8, not yet clipped to the table from above) and features."""
     index, feat = net.prior.run(ops, z_up, qvec, ops.s8(qoff, 1), p, d)
@@ -39,11 +41,15 @@ def run_prior(net, ops, z_up, qvec, qoff, p=None, d=None):
 
 def clip_index(g, index):
     """Name of the u8 tensor of scale indices within the table."""
-    return g.node("Clip", [index.name, g.const(np.uint8(0)), g.const(np.uint8(M.SCALES - 1))], "index")
+    return g.node(
+        "Clip", [index.name, g.const(np.uint8(0)), g.const(np.uint8(M.SCALES - 1))], "index"
+    )
 
 
 def coefficients(net, ops, r, feat, mask, which):
-    """Dequantised latents from the residual: the means are added in two checkerboard steps. ``which``: 0/1 selector."""
+    """Dequantised latents from the residual: the means are added in two checkerboard steps.
+    ``which``: 0/1 selector.
+    """
     if net.means is None:
         return ops.clip(r, -M.COEF_MAX, M.COEF_MAX)
     m1 = net.means.mean_first(ops, feat)
@@ -54,10 +60,13 @@ def coefficients(net, ops, r, feat, mask, which):
 
 def run_synth(net, ops, r, feat, qvec, mask=None, which=None, p=None, d=None):
     """The picture in 8-bit units, a multiple of 1/4."""
-    return net.synthesis.run(ops, net.transform, coefficients(net, ops, r, feat, mask, which), feat, qvec, p, d)
+    return net.synthesis.run(
+        ops, net.transform, coefficients(net, ops, r, feat, mask, which), feat, qvec, p, d
+    )
 
 
 # ---------------------------------------------------------------- graphs
+
 
 def _inputs(net, g, ops, names):
     """Declares inputs and gives their tensors."""
@@ -108,13 +117,30 @@ def synth_graph(net, kind):
     g = Graph(f"{kind}_synth")
     ops = OnnxOps(g, layer_names(net))
     i = _inputs(net, g, ops, ["r", "feat", "qvec"] + (["p", "d"] if net.inter else ["mask"]))
-    pic = run_synth(net, ops, i["r"], i["feat"], i["qvec"], i.get("mask"), i.get("which"), i.get("p"), i.get("d"))
-    g.output("pic", g.node("Cast", [ops.wide(pic, -SAMPLE_K)], to=TensorProto.INT16), TensorProto.INT16, NCHW8)
+    pic = run_synth(
+        net,
+        ops,
+        i["r"],
+        i["feat"],
+        i["qvec"],
+        i.get("mask"),
+        i.get("which"),
+        i.get("p"),
+        i.get("d"),
+    )
+    g.output(
+        "pic",
+        g.node("Cast", [ops.wide(pic, -SAMPLE_K)], to=TensorProto.INT16),
+        TensorProto.INT16,
+        NCHW8,
+    )
     return g
 
 
 def enc_graph(net, kind, fast=True):
-    """The encoder. The first means of key frames come from the normative networks, which it holds; the rest is free.
+    """The encoder. The first means of key frames come from the normative networks, which it holds;
+    the
+    rest is free.
 
     The second means depend on the symbols that the codec chooses in the end: :func:`mean_graph`.
     """
@@ -125,12 +151,23 @@ def enc_graph(net, kind, fast=True):
     x = free.of(i["x"])
     p, d = (free.of(i[n]) for n in ("p", "d")) if net.inter else (None, None)
     # The quantizer, whose rows the analysis needs, is -2 times the offset of the scale indices.
-    q = g.node("Clip", [g.node("Mul", [i["qoff"].name, g.f32(-2.0)]), g.f32(0.0), g.f32(M.QUANTIZERS - 1.0)])
-    q = g.node("Reshape", [g.node("Cast", [g.node("Round", [q])], to=TensorProto.INT64), g.i64([-1])], "quantizer")
+    q = g.node(
+        "Clip",
+        [g.node("Mul", [i["qoff"].name, g.f32(-2.0)]), g.f32(0.0), g.f32(M.QUANTIZERS - 1.0)],
+    )
+    q = g.node(
+        "Reshape",
+        [g.node("Cast", [g.node("Round", [q])], to=TensorProto.INT64), g.i64([-1])],
+        "quantizer",
+    )
 
     def row(table):
         t = table.table().detach().cpu().numpy().astype(np.float32)
-        return T("free", t.shape[1], name=g.node("Gather", [g.const(t[:, :, None, None], "rows"), q], "row", axis=0))
+        return T(
+            "free",
+            t.shape[1],
+            name=g.node("Gather", [g.const(t[:, :, None, None], "rows"), q], "row", axis=0),
+        )
 
     ana = net.analysis
     y = ana.latents(free, net.transform, x, row(ana.q), p, d)
@@ -142,19 +179,31 @@ def enc_graph(net, kind, fast=True):
         y = div(y.name)
     else:
         shape = g.node("Slice", [g.node("Shape", [y.name]), g.i64([2]), g.i64([4])])
-        up = g.node("Resize", [z.name, "", g.f32([1, 1, 4, 4])], mode="nearest", nearest_mode="floor",
-                    coordinate_transformation_mode="asymmetric")
+        up = g.node(
+            "Resize",
+            [z.name, "", g.f32([1, 1, 4, 4])],
+            mode="nearest",
+            nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        )
         up = g.node("Slice", [up, g.i64([0, 0]), shape, g.i64([2, 3])], "z_up")
         z_up = ops.s8(T("wide", z.channels, 0, -127.0, 127.0, 0, up), 0)
         index, feat = run_prior(net, ops, z_up, i["qvec"], i["qoff"])
         y = div(g.node("Sub", [y.name, ops.wide(net.means.mean_first(ops, feat), 0)]))
     g.output("y", y, TensorProto.FLOAT, NCHW16)
-    g.output("z", g.node("Cast", [z.name], to=TensorProto.INT8), TensorProto.INT8, ["n", net.cfg.hyper, "hz", "wz"])
+    g.output(
+        "z",
+        g.node("Cast", [z.name], to=TensorProto.INT8),
+        TensorProto.INT8,
+        ["n", net.cfg.hyper, "hz", "wz"],
+    )
     return g
 
 
 def mean_graph(net):
-    """For encoders: how much the means of key frames change at the other positions once the anchors are known."""
+    """For encoders: how much the means of key frames change at the other positions once the anchors
+    are known.
+    """
     g = Graph("key_mean")
     ops = OnnxOps(g, layer_names(net))
     i = _inputs(net, g, ops, ["feat", "r", "mask"])
@@ -170,8 +219,9 @@ def mean_graph(net):
 
 # ---------------------------------------------------------------- tables
 
+
 def probabilities(sigma):
-    """P(bin j = 1) of a Laplace distribution of deviation sigma (in steps), in 1/65536. [len, 15]."""
+    """P(bin j = 1) of a Laplace distribution of deviation sigma (steps), in 1/65536. [len, 15]."""
     b = np.asarray(sigma, np.float64) / math.sqrt(2.0)
     p = np.repeat(np.exp(-1.0 / b)[:, None], BINS, 1)
     p[:, 0] = np.exp(-0.5 / b)
@@ -183,7 +233,8 @@ def step_table(net):
     q = torch.arange(M.QUANTIZERS)
     with torch.no_grad():
         s = net.steps(q)[:, :, 0, 0].double()
-    # Whole numbers: dequantised latents are integers, and rounding them costs 0.1 to 0.2 dB where steps are not.
+    # Whole numbers: dequantised latents are integers, and rounding them costs 0.1 to 0.2 dB where
+    # steps are not.
     return (torch.round(s) * 64).clamp(64, 65535).numpy().astype(np.uint16)
 
 
@@ -204,8 +255,9 @@ def tables_of(net):
 
 # ---------------------------------------------------------------- known answers
 
+
 class Integers:
-    """A fixed integer generator (xorshift64*), so that inputs never depend on a library's version."""
+    """A fixed integer generator (xorshift64*): inputs never depend on a library's version."""
 
     def __init__(self, seed):
         self.s = (seed * 0x9E3779B97F4A7C15 + 1) & (2**64 - 1)
@@ -255,21 +307,27 @@ def answer_inputs(net, kind, tables, h16=4, w16=5, batch=1, quantizer=21, seed=1
         "mask": M.checkerboard(h16, w16).numpy().astype(np.uint8),
     }
     if net.inter:
-        out["p"] = np.clip(smooth + g.array((batch, M.PACKED, 2 * h16, 2 * w16), -250, 250, np.int16), -512, 511)
+        out["p"] = np.clip(
+            smooth + g.array((batch, M.PACKED, 2 * h16, 2 * w16), -250, 250, np.int16), -512, 511
+        )
         out["d"] = g.peaked((batch, M.PACKED, 2 * h16, 2 * w16), 1023, np.int16)
     return out
 
 
 def session(model, level="all", threads=1):
     import onnxruntime as ort
+
     o = ort.SessionOptions()
     o.intra_op_num_threads = threads
     o.inter_op_num_threads = 1
     o.log_severity_level = 3
     o.add_session_config_entry("session.intra_op.allow_spinning", "0")
     o.graph_optimization_level = {
-        "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL, "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED, "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL}[level]
+        "none": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    }[level]
     data = model if isinstance(model, (bytes, str)) else model.SerializeToString()
     return ort.InferenceSession(data, o, providers=["CPUExecutionProvider"])
 
@@ -313,12 +371,15 @@ def le(a):
 
 # ---------------------------------------------------------------- the bundle
 
+
 def serialise(model):
     return model.SerializeToString(deterministic=True)
 
 
 def build(key, inter, fast=True):
-    """All graphs of a bundle: {name: Graph}. Raises NotExact when a normative one would not be exact."""
+    """All graphs of a bundle: {name: Graph}. Raises NotExact when a normative one would not be
+    exact.
+    """
     out = {}
     for kind, net in (("key", key), ("inter", inter)):
         out[f"{kind}_prior"], out[f"{kind}_synth"] = prior_graph(net, kind), synth_graph(net, kind)
@@ -337,7 +398,7 @@ def toml_value(v):
 
 
 def writable(folder):
-    """Makes the folder of a bundle, or ends with one clear error, before minutes of work are spent."""
+    """Makes the folder of a bundle, or ends with a clear error before minutes are spent."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -345,12 +406,19 @@ def writable(folder):
         probe.write_bytes(b"")
         probe.unlink()
     except OSError as e:
-        raise SystemExit(f"the bundle cannot be written to {folder}: {e.strerror}; name a folder that can be written to with --out") from e
+        raise SystemExit(
+            (
+                f"the bundle cannot be written to {folder}: {e.strerror}; name a folder that can "
+                "be written to with --out"
+            )
+        ) from e
     return folder
 
 
 def write_bundle(folder, name, key, inter, training, fast=True):
-    """Writes a bundle and returns its hash. ``training``: {table: {fact: value}} for ``bundle.toml``."""
+    """Writes a bundle and returns its hash. ``training``: {table: {fact: value}} for
+    ``bundle.toml``.
+    """
     folder = writable(folder)
     nets = {"key": key, "inter": inter}
     graphs = build(key, inter, fast)
@@ -361,7 +429,12 @@ def write_bundle(folder, name, key, inter, training, fast=True):
     for kind, net in nets.items():
         tables[kind] = tables_of(net)
         for t, a in tables[kind].items():
-            table_lines.append(f'"{kind}.{t}" = {{ dtype = "{DTYPES[a.dtype.name]}", shape = {list(a.shape)}, offset = {len(blob)} }}')
+            table_lines.append(
+                (
+                    f'"{kind}.{t}" = {{ dtype = "{DTYPES[a.dtype.name]}", shape = '
+                    f"{list(a.shape)}, offset = {len(blob)} }}"
+                )
+            )
             blob += le(a)
             blob += b"\0" * (-len(blob) % 4)
     files["tables.bin"] = blob
@@ -369,25 +442,62 @@ def write_bundle(folder, name, key, inter, training, fast=True):
     kat, answers = b"", []
     for kind, net in nets.items():
         for batch, quantizer, size in ((1, 21, (4, 5)), (2, 40, (3, 4))):
-            values = answer_values(models, net, kind, answer_inputs(net, kind, tables[kind], *size, batch, quantizer, batch))
+            values = answer_values(
+                models,
+                net,
+                kind,
+                answer_inputs(net, kind, tables[kind], *size, batch, quantizer, batch),
+            )
             for part in ("prior", "synth"):
                 m = models[f"{kind}_{part}"]
                 lines = []
                 for i in m.graph.input:
                     a = values[i.name]
-                    lines.append(f'  {{ name = "{i.name}", dtype = "{DTYPES[a.dtype.name]}", shape = {list(a.shape)}, offset = {len(kat)} }},')
+                    lines.append(
+                        (
+                            f'  {{ name = "{i.name}", dtype = "{DTYPES[a.dtype.name]}", shape = '
+                            f"{list(a.shape)}, offset = {len(kat)} }},"
+                        )
+                    )
                     kat += le(a)
                     kat += b"\0" * (-len(kat) % 4)
-                outs = ", ".join(f'{{ name = "{o.name}", crc32c = "{crc32c(le(values[o.name])):08x}" }}' for o in m.graph.output)
-                answers.append("\n".join(["[[known_answer]]", f'graph = "{kind}_{part}"', "inputs = [", *lines, "]", f"outputs = [ {outs} ]", ""]))
+                outs = ", ".join(
+                    f'{{ name = "{o.name}", crc32c = "{crc32c(le(values[o.name])):08x}" }}'
+                    for o in m.graph.output
+                )
+                answers.append(
+                    "\n".join(
+                        [
+                            "[[known_answer]]",
+                            f'graph = "{kind}_{part}"',
+                            "inputs = [",
+                            *lines,
+                            "]",
+                            f"outputs = [ {outs} ]",
+                            "",
+                        ]
+                    )
+                )
     files["kat.bin"] = kat
 
     digest = {n: hashlib.sha256(b).digest() for n, b in files.items()}
-    whole = hashlib.sha256(b"".join(digest[n] for n in [f"{g}.onnx" for g in NORMATIVE] + ["tables.bin"])).hexdigest()
+    whole = hashlib.sha256(
+        b"".join(digest[n] for n in [f"{g}.onnx" for g in NORMATIVE] + ["tables.bin"])
+    ).hexdigest()
     card = model_card(name, whole, nets, graphs, files, training)
     digest["MODEL_CARD.md"] = hashlib.sha256(card.encode()).digest()
-    toml = ["format = 1", 'kind = "codec"', f'name = "{name}"', f'hash = "{whole}"', f"latent_channels = {M.LATENT}",
-            f"hyper_channels = {key.cfg.hyper}", f"qvec_channels = {key.cfg.width}", f"opset = {OPSET}", "", "[files]"]
+    toml = [
+        "format = 1",
+        'kind = "codec"',
+        f'name = "{name}"',
+        f'hash = "{whole}"',
+        f"latent_channels = {M.LATENT}",
+        f"hyper_channels = {key.cfg.hyper}",
+        f"qvec_channels = {key.cfg.width}",
+        f"opset = {OPSET}",
+        "",
+        "[files]",
+    ]
     toml += [f'"{n}" = "{d.hex()}"' for n, d in sorted(digest.items())]
     toml += ["", "[tables]", *table_lines, "", *answers]
     for table, facts in training.items():
@@ -400,7 +510,9 @@ def write_bundle(folder, name, key, inter, training, fast=True):
 
 
 def macs_per_pixel(graph, model):
-    """Multiply-accumulates per luma sample, counted on shapes of a 16×16 block: 4 positions at 1/8, one at 1/16."""
+    """Multiply-accumulates per luma sample, counted on shapes of a 16×16 block: 4 positions at 1/8,
+    one at 1/16.
+    """
     total = 0
     inits = {i.name: tuple(i.dims) for i in model.graph.initializer}
     made = {o: n for n in model.graph.node for o in n.output}
@@ -424,21 +536,38 @@ def macs_per_pixel(graph, model):
 
 def model_card(name, whole, nets, graphs, files, training):
     size = sum(len(b) for b in files.values())
-    lines = [f"# {name}", "", "A bundle of the NNV codec: quantised networks with power-of-two scales (see docs/decisions.md).", "",
-             f"- Hash: `{whole}`", f"- Size: {size / 1e6:.2f} MB", "- Pictures: YUV 4:2:0, 8 and 10 bit, any size.",
-             "- Intended use: coding video with the elements `nnvenc` and `nnvdec`. Not a generative model; it adds nothing that"
-             " the bits do not pay for, but it was trained on little data, and content unlike that costs more bits.", "",
-             "| graph | normative | bytes | MAC per luma sample | largest accumulator (of 2^24) |", "|---|---|---|---|---|"]
+    lines = [
+        f"# {name}",
+        "",
+        (
+            "A bundle of the NNV codec: quantised networks with power-of-two scales (see "
+            "docs/decisions/044-exactness-is-free.md)."
+        ),
+        "",
+        f"- Hash: `{whole}`",
+        f"- Size: {size / 1e6:.2f} MB",
+        "- Pictures: YUV 4:2:0, 8 and 10 bit, any size.",
+        "- Intended use: coding video with the elements `nnvenc` and `nnvdec`. "
+        "Not a generative model; it adds nothing that the bits do not pay for, "
+        "but it was trained on little data, and content unlike that costs more bits.",
+        "",
+        "| graph | normative | bytes | MAC per luma sample | largest accumulator (of 2^24) |",
+        "|---|---|---|---|---|",
+    ]
     for n, g in graphs.items():
         acc = max((a for _, a in g.facts), default=0)
         macs = macs_per_pixel(g, g.model())
-        lines.append(f"| {n} | {'yes' if n in NORMATIVE else 'no'} | {len(files[n + '.onnx'])} | {macs:.0f} | {acc / 2**24:.3f} |")
+        lines.append(
+            f"| {n} | {'yes' if n in NORMATIVE else 'no'} | {len(files[n + '.onnx'])} "
+            f"| {macs:.0f} | {acc / 2**24:.3f} |"
+        )
     for table, facts in training.items():
         lines += ["", f"## Training: {table}", "", *(f"- {k}: {v}" for k, v in facts.items())]
     return "\n".join(lines) + "\n"
 
 
 # ---------------------------------------------------------------- command
+
 
 def law_of_scales():
     """Deviation of the latents of natural pictures, about: a 1/f law."""
@@ -452,7 +581,19 @@ def fresh(inter, seed):
     return net
 
 
-HIDDEN_ARGS = {"steps", "minutes", "data", "cache", "out", "key", "device", "threads", "save_every", "eval_every", "command"}
+HIDDEN_ARGS = {
+    "steps",
+    "minutes",
+    "data",
+    "cache",
+    "out",
+    "key",
+    "device",
+    "threads",
+    "save_every",
+    "eval_every",
+    "command",
+}
 
 
 def load(path, which="ema"):
@@ -468,28 +609,41 @@ def load(path, which="ema"):
 def arguments(p):
     p.add_argument("--key", help="checkpoint of the key-frame networks")
     p.add_argument("--inter", help="checkpoint of the inter-frame networks")
-    p.add_argument("--init", action="store_true", help="untrained networks in place of those not given")
+    p.add_argument(
+        "--init", action="store_true", help="untrained networks in place of those not given"
+    )
     p.add_argument("--out", required=True, help="folder of the bundle")
     p.add_argument("--name", default="realtime")
-    p.add_argument("--encoder", choices=["fast", "float"], default="fast",
-                   help="fast: the analysis runs mostly in 8 bit, half the time for 0.2 %% of rate")
+    p.add_argument(
+        "--encoder",
+        choices=["fast", "float"],
+        default="fast",
+        help="fast: the analysis runs mostly in 8 bit, half the time for 0.2 %% of rate",
+    )
     p.add_argument("--facts", help="TOML file with further facts for [training.*]")
 
 
 def networks(args):
     """The networks named by --key, --inter and --init, and their training facts."""
     from .train import init_from_key
+
     nets, training = {}, {}
     for kind, path in (("key", args.key), ("inter", args.inter)):
         if path:
             nets[kind], training[kind] = load(path)
             if nets[kind].inter != (kind == "inter"):
-                raise SystemExit(f"{path} holds networks for {'inter' if nets[kind].inter else 'key'} frames, {kind} expected")
+                raise SystemExit(
+                    f"{path} holds networks for {'inter' if nets[kind].inter else 'key'} frames, "
+                    f"{kind} expected"
+                )
         elif args.init:
             nets[kind] = fresh(kind == "inter", 1)
             if kind == "inter" and args.key:
                 init_from_key(nets[kind], nets["key"])
-            training[kind] = {"steps": 0, "note": "untrained: a block transform with fresh networks beside it"}
+            training[kind] = {
+                "steps": 0,
+                "note": "untrained: a block transform with fresh networks beside it",
+            }
         else:
             raise SystemExit(f"give --{kind} CHECKPOINT, or --init for untrained networks")
         nets[kind].eval().requires_grad_(False)
@@ -501,7 +655,10 @@ def run(args):
     nets, training = networks(args)
     if args.facts:
         import tomllib
+
         for table, facts in tomllib.loads(Path(args.facts).read_text()).items():
             training.setdefault(table, {}).update(facts)
-    whole = write_bundle(args.out, args.name, nets["key"], nets["inter"], training, args.encoder == "fast")
+    whole = write_bundle(
+        args.out, args.name, nets["key"], nets["inter"], training, args.encoder == "fast"
+    )
     print(f"{args.out}: {whole}")

@@ -1,6 +1,7 @@
-// Fused operators of training on CPUs (fused.py): what PyTorch does in dozens of passes over memory,
-// in one or two.
+// Fused operators of training on CPUs (fused.py): what PyTorch does in dozens of passes over
+// memory, in one or two.
 #include <torch/extension.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -28,7 +29,8 @@ inline void store(float* p, int64_t i, float v) { p[i] = v; }
 inline void store(uint16_t* p, int64_t i, float v) { p[i] = to_bf16(v); }
 
 template <typename T>
-void clamp_round_loop(const T* __restrict x, T* __restrict y, int64_t n, float lo, float hi, float scale) {
+void clamp_round_loop(const T* __restrict x, T* __restrict y, int64_t n, float lo, float hi,
+                      float scale) {
     if (scale != 0) {
         const float inverse = 1 / scale;
         for (int64_t i = 0; i < n; i++) {
@@ -45,7 +47,8 @@ void clamp_round_loop(const T* __restrict x, T* __restrict y, int64_t n, float l
 }
 
 template <typename T>
-void clamp_back_loop(const T* __restrict g, const T* __restrict x, T* __restrict y, int64_t n, float lo, float hi, bool leak) {
+void clamp_back_loop(const T* __restrict g, const T* __restrict x, T* __restrict y, int64_t n,
+                     float lo, float hi, bool leak) {
     if (leak) {
         for (int64_t i = 0; i < n; i++) {
             float v = load(x, i), d = load(g, i);
@@ -60,9 +63,7 @@ void clamp_back_loop(const T* __restrict g, const T* __restrict x, T* __restrict
     }
 }
 
-bool same_layout(const at::Tensor& a, const at::Tensor& b) {
-    return a.strides() == b.strides();
-}
+bool same_layout(const at::Tensor& a, const at::Tensor& b) { return a.strides() == b.strides(); }
 
 }  // namespace
 
@@ -70,13 +71,15 @@ at::Tensor clamp_round(const at::Tensor& x, double lo, double hi, double scale) 
     TORCH_CHECK(x.is_non_overlapping_and_dense(), "dense tensor wanted");
     auto y = at::empty_like(x);
     if (x.scalar_type() == at::kBFloat16)
-        clamp_round_loop((const uint16_t*)x.data_ptr(), (uint16_t*)y.data_ptr(), x.numel(), lo, hi, scale);
+        clamp_round_loop((const uint16_t*)x.data_ptr(), (uint16_t*)y.data_ptr(), x.numel(), lo, hi,
+                         scale);
     else
         clamp_round_loop(x.data_ptr<float>(), y.data_ptr<float>(), x.numel(), lo, hi, scale);
     return y;
 }
 
-at::Tensor clamp_back(const at::Tensor& grad, const at::Tensor& x, double lo, double hi, bool leak) {
+at::Tensor clamp_back(const at::Tensor& grad, const at::Tensor& x, double lo, double hi,
+                      bool leak) {
     auto g = grad;
     auto y = at::empty_like(x);
     if (g.scalar_type() != x.scalar_type()) g = g.to(x.scalar_type());
@@ -86,9 +89,11 @@ at::Tensor clamp_back(const at::Tensor& grad, const at::Tensor& x, double lo, do
         g = copy;
     }
     if (x.scalar_type() == at::kBFloat16)
-        clamp_back_loop((const uint16_t*)g.data_ptr(), (const uint16_t*)x.data_ptr(), (uint16_t*)y.data_ptr(), x.numel(), lo, hi, leak);
+        clamp_back_loop((const uint16_t*)g.data_ptr(), (const uint16_t*)x.data_ptr(),
+                        (uint16_t*)y.data_ptr(), x.numel(), lo, hi, leak);
     else
-        clamp_back_loop(g.data_ptr<float>(), x.data_ptr<float>(), y.data_ptr<float>(), x.numel(), lo, hi, leak);
+        clamp_back_loop(g.data_ptr<float>(), x.data_ptr<float>(), y.data_ptr<float>(), x.numel(),
+                        lo, hi, leak);
     return y;
 }
 
@@ -102,7 +107,8 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
     auto bits = at::zeros({batch}, sym.options().dtype(at::kDouble));
     auto by_gain = at::zeros({batch}, sym.options().dtype(at::kDouble));
     auto d_value = at::empty_like(value), d_index = at::empty_like(index);
-    const float *ps = sym.data_ptr<float>(), *pv = value.data_ptr<float>(), *pi = index.data_ptr<float>(), *pu = noise.data_ptr<float>();
+    const float *ps = sym.data_ptr<float>(), *pv = value.data_ptr<float>(),
+                *pi = index.data_ptr<float>(), *pu = noise.data_ptr<float>();
     float *dv = d_value.data_ptr<float>(), *di = d_index.data_ptr<float>();
     const float gain = gain_, top = top_, octave = 1 / per_octave, smin = scale_min;
     const float ln2 = 0.69314718f, log2e = 1.44269504f;
@@ -110,7 +116,8 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
     std::vector<float> seen_row(c), promised_row(c), ratio(c);
     for (int64_t b = 0; b < batch; b++) {
         const int64_t at = b * h * w * c;
-        for (int64_t i = 0; i < h * w * c; i++) expect[i] = 0.7f * smin * expf(ln2 * octave * pi[at + i]);
+        for (int64_t i = 0; i < h * w * c; i++)
+            expect[i] = 0.7f * smin * expf(ln2 * octave * pi[at + i]);
         double total = 0, total_gain = 0;
         for (int64_t y = 0; y < h; y++)
             for (int64_t x = 0; x < w; x++) {
@@ -118,10 +125,21 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
                 const float *s = ps + at + place, *e = expect.data() + place;
                 float *seen = seen_row.data(), *promised = promised_row.data(), *r = ratio.data();
                 for (int64_t k = 0; k < c; k++) seen[k] = promised[k] = 0.5f;
-                if (x) for (int64_t k = 0; k < c; k++) { seen[k] += fabsf(s[k - c]); promised[k] += e[k - c]; }
-                if (y) for (int64_t k = 0; k < c; k++) { seen[k] += fabsf(s[k - w * c]); promised[k] += e[k - w * c]; }
+                if (x)
+                    for (int64_t k = 0; k < c; k++) {
+                        seen[k] += fabsf(s[k - c]);
+                        promised[k] += e[k - c];
+                    }
+                if (y)
+                    for (int64_t k = 0; k < c; k++) {
+                        seen[k] += fabsf(s[k - w * c]);
+                        promised[k] += e[k - w * c];
+                    }
                 for (int64_t back : {1, 2, 3, 4, 8, 32})
-                    for (int64_t k = back; k < c; k++) { seen[k] += fabsf(s[k - back]); promised[k] += e[k - back]; }
+                    for (int64_t k = back; k < c; k++) {
+                        seen[k] += fabsf(s[k - back]);
+                        promised[k] += e[k - back];
+                    }
                 for (int64_t k = 0; k < c; k++) {
                     float l = log2e * logf(seen[k] / promised[k]);
                     r[k] = l < -3 ? -3 : l > 3 ? 3 : l;
@@ -136,14 +154,18 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
                     float whole = expf(-inv);
                     // The true symbol, derivative by the scale.
                     float a = fabsf(s[k]);
-                    float e1 = expf((a < 0.5f ? a - 0.5f : 0.0f) * inv), e2 = expf(-(a + 0.5f) * inv);
+                    float e1 = expf((a < 0.5f ? a - 0.5f : 0.0f) * inv),
+                          e2 = expf(-(a + 0.5f) * inv);
                     float inside = 1 - 0.5f * (e1 + e2) + 1e-12f;
                     float mass = 0.5f * (1 - whole) + 1e-12f;
                     bool zero = a < 0.5f;
                     float lp = logf(zero ? inside : mass) - (zero ? 0.0f : (a - 0.5f) * inv);
-                    float by_inv = zero ? -0.5f * ((a - 0.5f) * e1 - (a + 0.5f) * e2) / inside : 0.5f * whole / mass - (a - 0.5f);
+                    float by_inv = zero ? -0.5f * ((a - 0.5f) * e1 - (a + 0.5f) * e2) / inside
+                                        : 0.5f * whole / mass - (a - 0.5f);
                     sum -= lp;
-                    float d = by_inv * inv * octave;  // bits by index: -log2(e) * dlp/dinv * (-inv * ln2 / per_octave)
+                    float d =
+                        by_inv * inv *
+                        octave;  // bits by index: -log2(e) * dlp/dinv * (-inv * ln2 / per_octave)
                     bool stop = (raw <= 0 && !(d < 0)) || (raw >= top && !(d > 0));
                     d = stop ? 0 : d;
                     oi[k] = d;
@@ -151,7 +173,8 @@ std::vector<at::Tensor> latent_bits(const at::Tensor& sym, const at::Tensor& val
                     // The blurred value, derivative by the value.
                     float blurred = v[k] + u[k] - 0.5f;
                     float m = fabsf(blurred);
-                    float f1 = expf((m < 0.5f ? m - 0.5f : 0.0f) * inv), f2 = expf(-(m + 0.5f) * inv);
+                    float f1 = expf((m < 0.5f ? m - 0.5f : 0.0f) * inv),
+                          f2 = expf(-(m + 0.5f) * inv);
                     float soft = 1 - 0.5f * (f1 + f2) + 1e-12f;
                     float by_m = m < 0.5f ? 0.5f * inv * (f1 - f2) / soft * log2e : inv * log2e;
                     ov[k] = blurred < 0 ? -by_m : by_m;
@@ -252,9 +275,10 @@ at::Tensor cells(const at::Tensor& ref, const at::Tensor& place, const at::Tenso
     const int64_t block = taps.size(1);
     TORCH_CHECK(block == 8 || block == 4, "eight taps for luma or four for chroma");
     auto out = at::empty({k, c, block, block}, ref.options());
-    (block == 8 ? cells_loop<8, 8> : cells_loop<4, 4>)(
-        ref.data_ptr<float>(), out.data_ptr<float>(), place.data_ptr<int64_t>(),
-        mv.data_ptr<int64_t>(), taps.data_ptr<float>(), k, c, h, w, shift);
+    (block == 8 ? cells_loop<8, 8> : cells_loop<4, 4>)(ref.data_ptr<float>(), out.data_ptr<float>(),
+                                                       place.data_ptr<int64_t>(),
+                                                       mv.data_ptr<int64_t>(),
+                                                       taps.data_ptr<float>(), k, c, h, w, shift);
     return out;
 }
 
@@ -262,9 +286,11 @@ at::Tensor cells_back(const at::Tensor& grad, std::vector<int64_t> shape, const 
                       const at::Tensor& mv, const at::Tensor& taps, int64_t shift) {
     const int64_t k = place.size(0), block = taps.size(1);
     auto to = at::zeros(shape, grad.options());
-    (block == 8 ? cells_back_loop<8, 8> : cells_back_loop<4, 4>)(
-        grad.data_ptr<float>(), to.data_ptr<float>(), place.data_ptr<int64_t>(),
-        mv.data_ptr<int64_t>(), taps.data_ptr<float>(), k, shape[1], shape[2], shape[3], shift);
+    (block == 8 ? cells_back_loop<8, 8>
+                : cells_back_loop<4, 4>)(grad.data_ptr<float>(), to.data_ptr<float>(),
+                                         place.data_ptr<int64_t>(), mv.data_ptr<int64_t>(),
+                                         taps.data_ptr<float>(), k, shape[1], shape[2], shape[3],
+                                         shift);
     return to;
 }
 

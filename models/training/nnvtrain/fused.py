@@ -20,18 +20,28 @@ def compiled():
         return None
     try:
         from torch.utils.cpp_extension import load
-        return load("nnvtrain_fused", [str(Path(__file__).with_name("fused.cpp"))],
-                    extra_cflags=["-O3", "-march=native", "-ffast-math", "-fopenmp-simd"],
-                    extra_ldflags=["-lmvec", "-lm"])
+
+        return load(
+            "nnvtrain_fused",
+            [str(Path(__file__).with_name("fused.cpp"))],
+            extra_cflags=["-O3", "-march=native", "-ffast-math", "-fopenmp-simd"],
+            extra_ldflags=["-lmvec", "-lm"],
+        )
     except Exception as error:  # any failure of the tool chain: go on without
-        print(f"fused operators not available, training is slower: {str(error).splitlines()[0]}",
-              file=sys.stderr, flush=True)
+        print(
+            f"fused operators not available, training is slower: {str(error).splitlines()[0]}",
+            file=sys.stderr,
+            flush=True,
+        )
         return None
 
 
 def usable(*tensors):
     """The compiled operators if all of ``tensors`` can go through them."""
     import torch
-    if any(t.device.type != "cpu" or t.dtype not in (torch.float32, torch.bfloat16) for t in tensors):
+
+    if any(
+        t.device.type != "cpu" or t.dtype not in (torch.float32, torch.bfloat16) for t in tensors
+    ):
         return None
     return compiled()

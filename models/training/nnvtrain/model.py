@@ -2,12 +2,14 @@
 
 Pictures: planar YUV 4:2:0 in 8-bit units, centred (sample - 128), packed to 96 channels at 1/8
 resolution (:func:`pack`). Latents: 384 channels at 1/16, the coefficients of an orthonormal block
-transform at the start of training (16×16 DCT of luma, 8×8 DCT of chroma), in 8-bit units. Hyper-latents: ``HYPER`` channels at 1/64.
+transform at the start of training (16×16 DCT of luma, 8×8 DCT of chroma), in 8-bit units.
+Hyper-latents: ``HYPER`` channels at 1/64.
 
 Key frames: hyper-prior (Ballé et al. 2018, arXiv:1802.01436) for all scales, means refined in two
 checkerboard steps (He et al. 2021, arXiv:2103.15306), one model for all rates by per-quantizer
-vectors (DCVC-FM, arXiv:2402.17414). Inter frames code the difference from the motion-compensated prediction in the same
-way, the prediction being context for the prior and for the synthesis (conditional coding).
+vectors (DCVC-FM, arXiv:2402.17414). Inter frames code the difference from the motion-compensated
+prediction in the same way, the prediction being context for the prior and for the synthesis
+(conditional coding).
 """
 
 from __future__ import annotations
@@ -26,9 +28,11 @@ LATENT = 384
 PACKED = 96
 QUANTIZERS = 64
 COEF_MAX = 2047
-# Weight of a luma plane's mean squared error. The field's figure of merit is (6Y+U+V)/8 of *PSNRs*: a decibel of chroma counts 1/6
-# of one of luma, whatever the error behind it. Where a bit buys equally many such decibels in every plane, chroma's squared error
-# weighs so many times luma's at these quantizers: little where chroma costs many bits, much where it costs few (docs/decisions.md).
+# Weight of a luma plane's mean squared error. The field's figure of merit is (6Y+U+V)/8 of *PSNRs*:
+# a decibel of chroma counts 1/6 of one of luma, whatever the error behind it. Where a bit buys
+# equally many such decibels in every plane, chroma's squared error weighs so many times luma's at
+# these quantizers: little where chroma costs many bits, much where it costs few
+# (docs/decisions/012-chroma-weight.md).
 LUMA = 0.75
 CHROMA_KEY = ((0, 0.28), (8, 0.32), (24, 0.7), (40, 1.1), (63, 1.5))
 CHROMA_INTER = ((0, 0.3), (12, 0.36), (28, 0.65), (63, 0.65))
@@ -44,12 +48,16 @@ def base_step(q):
 
 
 def lagrangian(q):
-    """Weight of the weighted mean squared error (8-bit units) against bits per pixel at quantizer q."""
+    """Weight of the weighted mean squared error (8-bit units) against bits per pixel at quantizer
+    q.
+    """
     return 10.0 / base_step(q) ** 2
 
 
 def chroma_weight(q, inter):
-    """Weight of the squared error of a chroma plane against luma's at quantizers ``q`` (tensor), linear between the points above."""
+    """Weight of the squared error of a chroma plane against luma's at quantizers ``q`` (tensor),
+    linear between the points above.
+    """
     points, q = CHROMA_INTER if inter else CHROMA_KEY, q.float()
     out = torch.full_like(q, points[0][1])
     for (a, x), (b, y) in zip(points, points[1:]):
@@ -59,13 +67,13 @@ def chroma_weight(q, inter):
 
 @dataclass
 class Config:
-    width: int = 96        # channels at 1/8
-    blocks: int = 6        # synthesis blocks at 1/8
-    ffn: int = 2           # expansion of the point-wise half of a block
+    width: int = 96  # channels at 1/8
+    blocks: int = 6  # synthesis blocks at 1/8
+    ffn: int = 2  # expansion of the point-wise half of a block
     prior_width: int = 128  # channels at 1/16
     prior_blocks: int = 3
     enc_blocks: int = 3
-    hyper: int = 32        # channels of z
+    hyper: int = 32  # channels of z
     means_blocks: int = 0  # blocks of the context network of key frames' second means, at 1/16
 
     def dict(self):
@@ -74,13 +82,18 @@ class Config:
 
 # ---------------------------------------------------------------- packing
 
+
 def pack(y, u, v):
     """[B,1,H,W] and two [B,1,H/2,W/2] to [B,96,H/8,W/8]."""
     return torch.cat([F.pixel_unshuffle(y, 8), F.pixel_unshuffle(u, 4), F.pixel_unshuffle(v, 4)], 1)
 
 
 def unpack(x):
-    return F.pixel_shuffle(x[:, :64], 8), F.pixel_shuffle(x[:, 64:80], 4), F.pixel_shuffle(x[:, 80:], 4)
+    return (
+        F.pixel_shuffle(x[:, :64], 8),
+        F.pixel_shuffle(x[:, 64:80], 4),
+        F.pixel_shuffle(x[:, 80:], 4),
+    )
 
 
 def dct_matrix(n):
@@ -91,17 +104,21 @@ def dct_matrix(n):
 
 
 def block_transform():
-    """The 384×384 orthonormal matrix A of the start: rows are latents, columns pixel_unshuffle(packed, 2).
+    """The 384×384 orthonormal matrix A of the start: rows are latents, columns
+    pixel_unshuffle(packed,
+    2).
 
-    DCT of 16×16 luma and 8×8 chroma samples. Latent channel = plane's base + (u // 2 * n + v // 2) * 4 + u % 2 * 2 + v % 2 for
-    frequency (u, v), n = 8 for luma, 4 for chroma: groups of four neighbouring frequencies.
+    DCT of 16×16 luma and 8×8 chroma samples. Latent channel = plane's base + (u // 2 * n + v // 2)
+    * 4 + u % 2 * 2 + v % 2 for frequency (u, v), n = 8 for luma, 4 for chroma: groups of four
+    neighbouring frequencies.
     """
     a = torch.zeros(LATENT, LATENT, dtype=torch.float64)
     for n, base in ((8, 0), (4, 256), (4, 320)):
         dct = torch.kron(dct_matrix(2 * n), dct_matrix(2 * n))
         i, j = torch.arange(2 * n).repeat_interleave(2 * n), torch.arange(2 * n).repeat(2 * n)
         rows = base + (i // 2 * n + j // 2) * 4 + i % 2 * 2 + j % 2
-        # Columns: sample (i % n, j % n) of the packed picture, at the place (i // n, j // n) of its 2×2.
+        # Columns: sample (i % n, j % n) of the packed picture, at the place (i // n, j // n) of its
+        # 2×2.
         columns = base + (i % n * n + j % n) * 4 + i // n * 2 + j // n
         a[rows[:, None], columns[None]] = dct
     return a.float()
@@ -109,14 +126,17 @@ def block_transform():
 
 def frequencies():
     """Radial frequency of each latent (0..~1.4), for coding order and initial statistics."""
+
     def plane(n):
         u, v = torch.arange(2 * n)[:, None], torch.arange(2 * n)[None, :]
-        f = (u ** 2 + v ** 2).float().sqrt() / (2 * n)
+        f = (u**2 + v**2).float().sqrt() / (2 * n)
         return f.view(n, 2, n, 2).permute(0, 2, 1, 3).flatten()
+
     return torch.cat([plane(8), plane(4) * 1.1, plane(4) * 1.1])
 
 
 # ---------------------------------------------------------------- building blocks
+
 
 class Block(nn.Module):
     """Residual [1×1, ReLU, depthwise 3×3, ReLU, 1×1], then residual [1×1, ReLU, 1×1].
@@ -136,8 +156,9 @@ class Block(nn.Module):
             self.d.weight[:, :, 1, 1] += 0.7
 
     def run(self, ops, x, relu=False):
-        """With ``relu`` the result is u8. An s8 result turned into u8 afterwards would be two roundings in a row, which
-        ONNX Runtime merges into one of another scale."""
+        """With ``relu`` the result is u8. An s8 result turned into u8 afterwards would be two
+        roundings in a row, which ONNX Runtime merges into one of another scale.
+        """
         t = ops.u8(ops.conv(self.a, x), ACT_K)
         t = ops.u8(ops.conv(self.d, t), ACT_K)
         x = ops.s8(ops.add(x, ops.s8(ops.conv(self.b, t), ACT_K)), ACT_K)
@@ -181,7 +202,9 @@ class Transform(nn.Module):
             self.inv.weight.copy_(a.t()[:, :, None, None])
 
     def synth(self, ops, x):
-        """Integer coefficients (wide) to a packed picture difference, rounded to 1/4 (10-bit samples)."""
+        """Integer coefficients (wide) to a packed picture difference, rounded to 1/4 (10-bit
+        samples).
+        """
         return ops.d2s(ops.round(ops.conv(self.inv, x, wide=True), 2), 2)
 
 
@@ -205,7 +228,10 @@ class Prior(nn.Module):
 
     def run(self, ops, z_up, qvec, qoff, p=None, d=None):
         """Returns (scale index before rounding and clipping, features u8)."""
-        x = ops.s8(ops.add(ops.s8(ops.conv(self.z, z_up), ACT_K), ops.s8(ops.conv(self.q, qvec), ACT_K)), ACT_K)
+        x = ops.s8(
+            ops.add(ops.s8(ops.conv(self.z, z_up), ACT_K), ops.s8(ops.conv(self.q, qvec), ACT_K)),
+            ACT_K,
+        )
         if p is not None:
             t = ops.u8(ops.conv(self.p0, ops.cat([ops.s8(p, 0), ops.s8(d, 0)])), ACT_K)
             t = ops.u8(ops.conv(self.pd, t), ACT_K)
@@ -229,7 +255,8 @@ class Means(nn.Module):
         self.feat = Conv(c, c)
         self.blocks = nn.ModuleList(Block(c, cfg.ffn) for _ in range(cfg.means_blocks))
         self.second = Conv(c, LATENT, zero=True)
-        # Powers of two that bring each latent into ±127 for the context network; set from statistics.
+        # Powers of two that bring each latent into ±127 for the context network; set from
+        # statistics.
         self.register_buffer("fit", torch.full((1, LATENT, 1, 1), 0.25))
 
     def mean_first(self, ops, feat):
@@ -263,7 +290,8 @@ class Synthesis(nn.Module):
         up = ops.d2s(feat, 2)
         if self.inter:
             base = ops.add(p, lin)
-            # All in one integer scale: pixels at 1, features (u8, 1/16) fit beside them as they are.
+            # All in one integer scale: pixels at 1, features (u8, 1/16) fit beside them as they
+            # are.
             t = ops.cat([ops.s8(lin, 0), ops.s8(p, 0), ops.s8(d, 0), ops.s8(ops.scale(up, 8.0), 0)])
         else:
             base = lin
@@ -320,6 +348,7 @@ class Analysis(nn.Module):
 
 # ---------------------------------------------------------------- rate
 
+
 def laplace_bits(symbol, sigma):
     """Bits of a symbol under a zero-mean Laplace distribution of deviation sigma (steps).
 
@@ -327,7 +356,9 @@ def laplace_bits(symbol, sigma):
     """
     inv_b = math.sqrt(2.0) / sigma
     v = symbol.abs()
-    inside = 1.0 - 0.5 * (torch.exp((v - 0.5).clamp_max(0.0) * inv_b) + torch.exp(-(v + 0.5) * inv_b))
+    inside = 1.0 - 0.5 * (
+        torch.exp((v - 0.5).clamp_max(0.0) * inv_b) + torch.exp(-(v + 0.5) * inv_b)
+    )
     # P(v) = exp(-(v-0.5)/b) (1 - exp(-1/b)) / 2, in the log domain for large v.
     tail = -(v - 0.5) * inv_b + torch.log(-torch.expm1(-inv_b) * 0.5 + 1e-12)
     logp = torch.where(v < 0.5, torch.log(inside + 1e-12), tail)
@@ -337,9 +368,9 @@ def laplace_bits(symbol, sigma):
 def rate_bits(symbol, value, sigma):
     """Bits of the integers ``symbol`` = round(``value``), with two gradients.
 
-    ``sigma`` learns from the true symbols. ``value`` learns from symbols blurred by uniform noise: rounding
-    itself would show no price to a value that still rounds to zero, while the distortion pulls it outward, and the
-    rate would creep up (docs/decisions.md has the run).
+    ``sigma`` learns from the true symbols. ``value`` learns from symbols blurred by uniform noise:
+    rounding itself would show no price to a value that still rounds to zero, while the distortion
+    pulls it outward, and the rate would creep up (docs/decisions/014-rate-gradient.md).
     """
     hard = laplace_bits(symbol.detach(), sigma)
     soft = laplace_bits(value + torch.rand_like(value) - 0.5, sigma.detach())
@@ -354,9 +385,9 @@ def scale_of(index):
 def neighbour_ratio(sym, sigma):
     """log2 of observed over expected magnitude of the causal neighbours of each symbol.
 
-    The entropy coder sharpens the signalled scales with this ratio (left and upper neighbour of the same channel,
-    lower frequencies at the same place); the rate of training has to know, or it would pay for the same
-    knowledge twice, in z.
+    The entropy coder sharpens the signalled scales with this ratio (left and upper neighbour of the
+    same channel, lower frequencies at the same place); the rate of training has to know, or it
+    would pay for the same knowledge twice, in z.
     """
     a, e = sym.abs(), 0.7 * sigma
     both = torch.stack([a, e])
@@ -371,6 +402,7 @@ def neighbour_ratio(sym, sigma):
 def clamp_index(index):
     """Clip to the table, with a gradient that leads back in."""
     from .ops import _ClampRound
+
     return _ClampRound.apply(index.float(), 0.0, float(SCALES - 1), 0.0, True)
 
 
@@ -381,7 +413,16 @@ class _LatentBits(torch.autograd.Function):
     def forward(ctx, fused, sym, value, index, gain):
         last = lambda t: t.detach().float().contiguous(memory_format=torch.channels_last)
         sym, value, index = last(sym), last(value), last(index)
-        bits, *grads = fused.latent_bits(sym, value, index, torch.rand_like(value), float(gain), SCALE_MIN, SCALE_PER_OCTAVE, SCALES - 1)
+        bits, *grads = fused.latent_bits(
+            sym,
+            value,
+            index,
+            torch.rand_like(value),
+            float(gain),
+            SCALE_MIN,
+            SCALE_PER_OCTAVE,
+            SCALES - 1,
+        )
         ctx.save_for_backward(*grads)
         return bits
 
@@ -393,7 +434,9 @@ class _LatentBits(torch.autograd.Function):
 
 
 def latent_bits(sym, value, index, gain):
-    """Bits [B] of the latents ``sym`` = round(``value``) whose signalled scale ``index`` the observed neighbours sharpen."""
+    """Bits [B] of the latents ``sym`` = round(``value``) whose signalled scale ``index`` the
+    observed neighbours sharpen.
+    """
     fused = usable(sym, value, index)
     if fused:
         return _LatentBits.apply(fused, sym, value, index, gain)
@@ -416,7 +459,9 @@ class FrameCodec(nn.Module):
         self.log_step = PerQuantizer(LATENT)
         with torch.no_grad():
             # Errors of a subsampled plane weigh four times as much per sample.
-            self.log_step.knots[:, 256:] = -0.5 * torch.log2(4 * chroma_weight(torch.arange(8) * 9, inter))[:, None]
+            self.log_step.knots[:, 256:] = (
+                -0.5 * torch.log2(4 * chroma_weight(torch.arange(8) * 9, inter))[:, None]
+            )
         self.z_log_scale = nn.Parameter(torch.zeros(cfg.hyper))
         # Scale indices per octave of neighbour_ratio.
         self.ratio_gain = nn.Parameter(torch.tensor(3.0))
@@ -426,7 +471,9 @@ class FrameCodec(nn.Module):
     def init_statistics(self, sigma):
         """``sigma`` [384]: deviation of the initial latents over training data, in 8-bit units."""
         sigma = sigma.clamp_min(0.25)
-        index = SCALE_PER_OCTAVE * (torch.log2(sigma) - math.log2(base_step(0)) - math.log2(SCALE_MIN))
+        index = SCALE_PER_OCTAVE * (
+            torch.log2(sigma) - math.log2(base_step(0)) - math.log2(SCALE_MIN)
+        )
         self.prior.scales.bias.copy_(index - SCALE_PER_OCTAVE * 0.5)
         fit = torch.exp2(torch.floor(torch.log2(4.0 / sigma))).view(1, -1, 1, 1)
         self.y_fit.copy_(fit)
@@ -442,17 +489,20 @@ class FrameCodec(nn.Module):
     def forward(self, ops: TorchOps, free: TorchOps, x, q, p=None, d=None, mask=None, skip=False):
         """x, p, d: packed, 8-bit units, centred (d: not centred). q: long [B].
 
-        ``ops`` runs the normative part, ``free`` the encoder's. Returns (picture, bits_y, bits_z, extras); bits
-        are per sample of the batch [B].
+        ``ops`` runs the normative part, ``free`` the encoder's. Returns (picture, bits_y, bits_z,
+        extras); bits are per sample of the batch [B].
         """
         b, _, h8, w8 = x.shape
         step = self.steps(q)
-        # In the convolutions' type: streams would else widen to float32, at twice the time (8-bit values fit).
+        # In the convolutions' type: streams would else widen to float32, at twice the time (8-bit
+        # values fit).
         narrow = lambda rows: rows if ops.amp is None else rows.to(ops.amp)
         qvec = narrow(qvec_ops(ops, self.qvec.at(q)))
         qoff = -0.5 * q.float().view(-1, 1, 1, 1)
         ana = self.analysis
-        y = ana.latents(free, self.transform, x, narrow(ana.q.at(q)[:, :, None, None]), p, d).float()
+        y = ana.latents(
+            free, self.transform, x, narrow(ana.q.at(q)[:, :, None, None]), p, d
+        ).float()
         z = ana.hyper(free, y * self.y_fit, ana.hq.at(q)[:, :, None, None], p).float()
         z_value = z.clamp(-127, 127)
         z = round_ste(z_value)
@@ -502,15 +552,19 @@ def plane_errors(a, b):
     return torch.stack([e[:, :64].mean(1), e[:, 64:80].mean(1), e[:, 80:].mean(1)], 1)
 
 
-# Weight of 1 - MS-SSIM against the squared error of luma: their ratio on natural pictures, the same at all quantizers within 2 %.
+# Weight of 1 - MS-SSIM against the squared error of luma: their ratio on natural pictures, the same
+# at all quantizers within 2 %.
 STRUCTURE = 830.0
-# Share of the squared error that stays in the visual tune: it keeps brightness and flat areas right, which MS-SSIM hardly sees.
+# Share of the squared error that stays in the visual tune: it keeps brightness and flat areas
+# right, which MS-SSIM hardly sees.
 PLAIN = 0.1
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def ms_ssim(a, b):
-    """MS-SSIM [B] of planes [B,1,H,W] in 0..255 (Wang, Simoncelli and Bovik 2003): 11×11 Gaussian windows, five scales; at least 176 samples a side."""
+    """MS-SSIM [B] of planes [B,1,H,W] in 0..255 (Wang, Simoncelli and Bovik 2003): 11×11 Gaussian
+    windows, five scales; at least 176 samples a side.
+    """
     x = torch.arange(11, device=a.device) - 5.0
     k = torch.exp(-x * x / 4.5)
     k = (k / k.sum()).view(1, 1, 1, 11).repeat(5, 1, 1, 1)
@@ -532,7 +586,8 @@ def ms_ssim(a, b):
 def distortion(a, b, q, inter, visual=False):
     """Distortion of packed pictures per sample [B] at quantizers q [B], and :func:`plane_errors`.
 
-    The weighted mean squared error; with ``visual``, most of luma's is replaced by 1 - MS-SSIM on its scale.
+    The weighted mean squared error; with ``visual``, most of luma's is replaced by 1 - MS-SSIM on
+    its scale.
     """
     m = plane_errors(a, b)
     luma = m[:, 0]

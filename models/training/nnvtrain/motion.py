@@ -1,10 +1,12 @@
-"""Motion search and compensation on tensors, for training: a stand-in for the encoder's block search.
+"""Motion search and compensation on tensors, for training: a stand-in for the encoder's block
+search.
 
-Vectors are integers in quarter luma pixels, `mv[:, 0]` = x and `mv[:, 1]` = y, one per 8x8 luma block
-([B,2,H/8,W/8]); a block's prediction at (x, y) is the reference at (x + mvx/4, y + mvy/4), coordinates
-clamped to the picture. The same integers address chroma in eighths of a chroma pixel. Interpolation uses
-HEVC's 8-tap luma and 4-tap chroma filters, in floating point. Pictures are [B,1,H,W] with samples in
-0..255, H and W multiples of 16. Works on any device; the search runs without gradients.
+Vectors are integers in quarter luma pixels, `mv[:, 0]` = x and `mv[:, 1]` = y, one per 8x8 luma
+block ([B,2,H/8,W/8]); a block's prediction at (x, y) is the reference at (x + mvx/4, y + mvy/4),
+coordinates clamped to the picture. The same integers address chroma in eighths of a chroma pixel.
+Interpolation uses HEVC's 8-tap luma and 4-tap chroma filters, in floating point. Pictures are
+[B,1,H,W] with samples in 0..255, H and W multiples of 16. Works on any device; the search runs
+without gradients.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ def _phase_matrices(taps, out: int, device, dtype):
 
 
 def _windows(ref: torch.Tensor, top: torch.Tensor, left: torch.Tensor, size: int) -> torch.Tensor:
-    """Square windows [B,N,C,size,size] of ref [B,C,H,W] with corners (top, left) [B,N] (integers), edges repeated."""
+    """Square windows [B,N,C,size,size] of ref [B,C,H,W] with corners (top, left) [B,N] (integers),
+    edges repeated.
+    """
     b, c, h, w = ref.shape
     n = top.shape[1]
     steps = torch.arange(size, device=ref.device)
@@ -96,7 +100,9 @@ def _fused_cells(fused, ref, picture, cell, mv, block, taps, shift):
 
 
 def _interpolate(ref, mv, block, taps, shift):
-    """Prediction [B,C,H,W] from ref with one vector per block; a vector has `shift` fractional bits."""
+    """Prediction [B,C,H,W] from ref with one vector per block; a vector has `shift` fractional
+    bits.
+    """
     b, c, h, w = ref.shape
     fused = ref.dtype == torch.float32 and usable(ref)
     if fused:
@@ -122,8 +128,8 @@ def _interpolate(ref, mv, block, taps, shift):
 def compensate(ref, mv, low: float = 0.0, high: float = 255.0):
     """Motion-compensated prediction (y, u, v) from the reference (y, u, v).
 
-    Differentiable with respect to the reference. `mv` [B,2,H/8,W/8] in quarter luma pixels; the result is
-    clipped to [low, high] (pass the range of the samples where it is not 0..255).
+    Differentiable with respect to the reference. `mv` [B,2,H/8,W/8] in quarter luma pixels; the
+    result is clipped to [low, high] (pass the range of the samples where it is not 0..255).
     """
     y, u, v = ref
     _check_size(y)
@@ -136,23 +142,30 @@ def compensate(ref, mv, low: float = 0.0, high: float = 255.0):
 
 
 def lambda_of_step(step):
-    """Weight of one bit of motion in units of luma SAD for a quantiser step (8-bit units), as HEVC's reference encoder relates them."""
+    """Weight of one bit of motion in units of luma SAD for a quantiser step (8-bit units), as
+    HEVC's reference encoder relates them.
+    """
     return 0.35 * step
 
 
 def _check_size(y):
     if y.shape[-1] % 16 or y.shape[-2] % 16:
-        raise ValueError(f"motion: picture of {y.shape[-1]}x{y.shape[-2]} is not padded to multiples of 16")
+        raise ValueError(
+            f"motion: picture of {y.shape[-1]}x{y.shape[-2]} is not padded to multiples of 16"
+        )
 
 
 def _blocks(x: torch.Tensor, block: int) -> torch.Tensor:
     """[B,1,H,W] -> [B,N,block,block] in raster order of blocks."""
     b, _, h, w = x.shape
-    return x.view(b, h // block, block, w // block, block).transpose(2, 3).reshape(b, -1, block, block)
+    return (
+        x.view(b, h // block, block, w // block, block).transpose(2, 3).reshape(b, -1, block, block)
+    )
 
 
 def _bits(dx, dy):
-    """About what a vector difference (quarter pixels) costs: nothing is cheapest, then logarithmic."""
+    """About what a vector difference (quarter pixels) costs: nothing is cheapest, then logarithmic.
+    """
     dx, dy = dx.abs().float(), dy.abs().float()
     return 0.5 + 1.7 * (torch.log2(1 + dx) + torch.log2(1 + dy)) + 0.8 * ((dx + dy) > 0)
 
@@ -160,7 +173,15 @@ def _bits(dx, dy):
 def _median(mv: torch.Tensor) -> torch.Tensor:
     """Component-wise median of the four neighbours and the block itself, [B,2,h,w]."""
     p = F.pad(mv.float(), (1, 1, 1, 1), mode="replicate")
-    stack = torch.stack([p[..., 1:-1, 1:-1], p[..., 1:-1, :-2], p[..., 1:-1, 2:], p[..., :-2, 1:-1], p[..., 2:, 1:-1]])
+    stack = torch.stack(
+        [
+            p[..., 1:-1, 1:-1],
+            p[..., 1:-1, :-2],
+            p[..., 1:-1, 2:],
+            p[..., :-2, 1:-1],
+            p[..., 2:, 1:-1],
+        ]
+    )
     return stack.median(0).values.to(mv.dtype)
 
 
@@ -195,7 +216,9 @@ class _Level:
         return (win - self.cur).abs_().sum((2, 3))
 
     def sad_around(self, mv, part=None):
-        """SAD at the nine vectors mv + (-1..1, -1..1): [B,N,9], raster order; with `part`, of quarters: [B,N,9,2,2]."""
+        """SAD at the nine vectors mv + (-1..1, -1..1): [B,N,9], raster order; with `part`, of
+        quarters: [B,N,9,2,2].
+        """
         mv, s = mv.flatten(2), self.block
         win = _windows(self.ref, self.top + mv[:, 1] - 1, self.left + mv[:, 0] - 1, s + 2)[:, :, 0]
         out = []
@@ -218,7 +241,9 @@ def _offsets(radius: int, device):
 
 
 def _coarse(cur, ref, lam, reach):
-    """Full search at a quarter of the resolution, 4x4 blocks: two candidates [B,2,h,w] in coarse pixels."""
+    """Full search at a quarter of the resolution, 4x4 blocks: two candidates [B,2,h,w] in coarse
+    pixels.
+    """
     b, _, h, w = cur.shape
     span = 2 * reach + 1
     wide = F.pad(ref, (reach,) * 4, mode="replicate")[:, 0]
@@ -276,9 +301,13 @@ def _whole_search(cur, ref, lam, reach):
         sad = level.sad_around(start) * 4
         flat, p = start.flatten(2), pred.flatten(2)
         vx, vy = flat[:, 0, :, None] + ox, flat[:, 1, :, None] + oy
-        cost = sad + lam.view(-1, 1, 1) * _bits((vx - p[:, 0, :, None]) * 8, (vy - p[:, 1, :, None]) * 8)
+        cost = sad + lam.view(-1, 1, 1) * _bits(
+            (vx - p[:, 0, :, None]) * 8, (vy - p[:, 1, :, None]) * 8
+        )
         best, index = cost.min(2)
-        mv = torch.stack([vx.gather(2, index[..., None]), vy.gather(2, index[..., None])], 1).view(b, 2, h16, w16)
+        mv = torch.stack([vx.gather(2, index[..., None]), vy.gather(2, index[..., None])], 1).view(
+            b, 2, h16, w16
+        )
         costs.append(best)
         vectors.append(mv)
     cost, mv = _pick(costs, vectors)
@@ -318,21 +347,26 @@ _SIDE = 2 * _REACH + 1
 
 @functools.lru_cache(maxsize=None)
 def _fraction_matrices(device):
-    """Interpolation [16, SIDE*8]: 8 samples at each offset of -REACH..REACH quarters, from 16 samples that start 4
-    before the block; and the sum over each offset's 8 samples [SIDE*8, SIDE]."""
+    """Interpolation [16, SIDE*8]: 8 samples at each offset of -REACH..REACH quarters, from 16
+    samples
+    that start 4 before the block; and the sum over each offset's 8 samples [SIDE*8, SIDE].
+    """
     m, total = torch.zeros(_SIDE, 8, 16), torch.zeros(_SIDE, 8, _SIDE)
     for k in range(-_REACH, _REACH + 1):
         total[k + _REACH, :, k + _REACH] = 1
         for i in range(8):
             start = i + (k >> 2) + 4 - 3
-            m[k + _REACH, i, start : start + 8] = torch.tensor(LUMA_TAPS[k & 3], dtype=torch.float32) / 64
+            m[k + _REACH, i, start : start + 8] = (
+                torch.tensor(LUMA_TAPS[k & 3], dtype=torch.float32) / 64
+            )
     return m.view(-1, 16).t().contiguous().to(device), total.view(-1, _SIDE).to(device)
 
 
 def _fraction_sads(blocks, ref, index, top, left):
     """SAD [K,SIDE*SIDE] of 8x8 blocks [K,8,8] at quarter-pixel offsets about whole-pixel corners.
 
-    `index` [K] is the picture of each block; chunked on the CPU so that the work stays in its cache.
+    `index` [K] is the picture of each block; chunked on the CPU so that the work stays in its
+    cache.
     """
     b, _, h, w = ref.shape
     m, total = _fraction_matrices(ref.device)
@@ -344,8 +378,11 @@ def _fraction_sads(blocks, ref, index, top, left):
         rows = (top[part, None] + steps).clamp_(0, h - 1) + index[part, None] * h
         cols = (left[part, None] + steps).clamp_(0, w - 1)
         win = flat[(rows * w)[:, :, None] + cols[:, None]]  # [k,16,16]
-        # Both directions as one large matrix product each (small batched ones are slow): x, transpose, y.
-        pred = (win @ m).transpose(1, 2).contiguous() @ m  # [k, x offset and sample, y offset and sample]
+        # Both directions as one large matrix product each (small batched ones are slow): x,
+        # transpose, y.
+        pred = (win @ m).transpose(
+            1, 2
+        ).contiguous() @ m  # [k, x offset and sample, y offset and sample]
         k = pred.shape[0]
         pred = pred.view(k, _SIDE, 8, _SIDE, 8).sub_(blocks[part]).abs_()
         sad = (pred.view(k, 8 * _SIDE, 8 * _SIDE) @ total).view(k, _SIDE, 8, _SIDE).sum(2)
@@ -364,13 +401,15 @@ def _compiled():
 
 
 @torch.no_grad()
-def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, reach: int = 8) -> torch.Tensor:
+def estimate(
+    cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, reach: int = 8
+) -> torch.Tensor:
     """Rate-aware block motion search: quarter-pixel vectors [B,2,H/8,W/8], int64.
 
-    Mimics an encoder's search over 16x16 blocks with an optional split to 8x8 (`block=16`: never split).
-    `lam`: luma SAD that one bit of motion is worth, a number or a tensor [B] (see `lambda_of_step`): it
-    pulls vectors to their neighbours' and to zero, and four 8x8 vectors to one. `reach`: search range
-    in units of four pixels.
+    Mimics an encoder's search over 16x16 blocks with an optional split to 8x8 (`block=16`: never
+    split). `lam`: luma SAD that one bit of motion is worth, a number or a tensor [B] (see
+    `lambda_of_step`): it pulls vectors to their neighbours' and to zero, and four 8x8 vectors to
+    one. `reach`: search range in units of four pixels.
     """
     _check_size(cur_y)
     if block == 8 and cur_y.device.type == "cpu" and _compiled() is not None:
@@ -408,7 +447,9 @@ def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, 
     lam4 = lam.view(-1, 1, 1, 1)
 
     def choose(surface, centre, pred):
-        """Cheapest of the vectors around `centre` (quarter pixels), coded against `pred`: cost [B,h,w] and vectors."""
+        """Cheapest of the vectors around `centre` (quarter pixels), coded against `pred`: cost
+        [B,h,w] and vectors.
+        """
         vx, vy = centre[:, :1] + ox, centre[:, 1:] + oy
         cost = surface + lam4 * _bits(vx - pred[:, :1], vy - pred[:, 1:])
         best, i = cost.min(1, keepdim=True)
@@ -422,7 +463,8 @@ def estimate(cur_y: torch.Tensor, ref_y: torch.Tensor, lam=8.0, block: int = 8, 
         return whole
     centre, fine = mv8 * 4, whole
     for _ in range(2):
-        # A quarter is coded against its 16x16 block's vector or its neighbours' median; the median stands for both.
+        # A quarter is coded against its 16x16 block's vector or its neighbours' median; the median
+        # stands for both.
         cost8, fine = choose(sad8, centre, _median(fine))
     split = cost8.view(b, h16, 2, w16, 2).sum((2, 4)) + 2 * lam.view(-1, 1, 1) < cost16
     split = split.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, None]
@@ -437,7 +479,8 @@ def _per_block(x: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def bi_modes(cur_y, y0, y1, bias=8.0):
-    """Chooses per 16x16 block between two compensated luma predictions and their average: modes [B,1,H/16,W/16] (0, 1, 2 = average).
+    """Chooses per 16x16 block between two compensated luma predictions and their average: modes
+    [B,1,H/16,W/16] (0, 1, 2 = average).
 
     `bias`: SAD by which the average must beat the better single one (number or [B]).
     """
@@ -445,13 +488,16 @@ def bi_modes(cur_y, y0, y1, bias=8.0):
         bias = torch.as_tensor(bias, dtype=torch.float32, device=cur_y.device).reshape(-1, 1, 1, 1)
         costs = [_per_block((p - cur_y).abs(), 16) for p in (y0, y1, (y0 + y1) / 2)]
         # Equal predictions (a quiet scene) must not toggle: the first one wins by half the bias.
-        return torch.cat([costs[0], costs[1] + bias / 2, costs[2] + bias], 1).argmin(1, keepdim=True)
+        return torch.cat([costs[0], costs[1] + bias / 2, costs[2] + bias], 1).argmin(
+            1, keepdim=True
+        )
 
 
 def bi_predict(preds, modes):
     """Mixes the compensated predictions (y, u, v) of two references as `modes` [B,1,H/16,W/16] say.
 
-    Returns p, the prediction, and d, pred0 - pred1 where the average was chosen and 0 elsewhere, each (y, u, v).
+    Returns p, the prediction, and d, pred0 - pred1 where the average was chosen and 0 elsewhere,
+    each (y, u, v).
     """
     a, b = preds
     w0 = _share0(modes, a[0].dtype)
@@ -459,7 +505,9 @@ def bi_predict(preds, modes):
     p, d = [], []
     for i, (pa, pb) in enumerate(zip(a, b)):
         k = 16 if i == 0 else 8
-        weight, on = (m.repeat_interleave(k, 2).repeat_interleave(k, 3).to(pa.dtype) for m in (w0, both))
+        weight, on = (
+            m.repeat_interleave(k, 2).repeat_interleave(k, 3).to(pa.dtype) for m in (w0, both)
+        )
         p.append(pa * weight + pb * (1 - weight))
         d.append((pa - pb) * on)
     return tuple(p), tuple(d)
@@ -472,7 +520,8 @@ def _share0(modes, dtype):
 
 # ------------------------------------------------------------------ overlapped cells
 
-# Weight of a neighbouring cell's prediction on the samples at their common edge, by distance from it; luma and chroma.
+# Weight of a neighbouring cell's prediction on the samples at their common edge, by distance from
+# it; luma and chroma.
 OVERLAP = ((0.25, 0.125), (0.25,))
 
 
@@ -495,7 +544,9 @@ def _strip(side, block, weights, device, dtype):
 
 
 def _cells(ref, picture, cell, mv, block, taps, shift):
-    """Predictions [K,C,block,block] of cells from ref [B,C,H,W]: `picture`, `cell` (raster) [K], vectors mv [K,2]."""
+    """Predictions [K,C,block,block] of cells from ref [B,C,H,W]: `picture`, `cell` (raster) [K],
+    vectors mv [K,2].
+    """
     b, c, h, w = ref.shape
     fused = ref.dtype == torch.float32 and usable(ref)
     if fused:
@@ -516,14 +567,18 @@ def _cells(ref, picture, cell, mv, block, taps, shift):
 def overlap(p, refs, mvs, share0):
     """Smooths the prediction p (y, u, v) along the edges of cells that move differently.
 
-    Overlapped block motion compensation (Orchard and Sullivan 1994), on the samples next to an edge only: they are mixed with what
-    the neighbouring cell's vectors would predict there. `refs`: one or two references (y, u, v); `mvs`: as many fields [B,2,h,w] of
-    cells; `share0` [B,1,h,w]: weight of the first reference.
+    Overlapped block motion compensation (Orchard and Sullivan 1994), on the samples next to an edge
+    only: they are mixed with what the neighbouring cell's vectors would predict there. `refs`: one
+    or two references (y, u, v); `mvs`: as many fields [B,2,h,w] of cells; `share0` [B,1,h,w]:
+    weight of the first reference.
     """
     b, _, hc, wc = mvs[0].shape
     used = [mvs[0] * (share0 > 0)] + [m * (share0 < 1) for m in mvs[1:]]
     key = torch.cat([(share0 * 2).to(torch.int64), *used], 1)
-    own = [q.reshape(b, 1, hc, q.shape[2] // hc, wc, -1).permute(0, 2, 4, 1, 3, 5).flatten(0, 2) for q in p]
+    own = [
+        q.reshape(b, 1, hc, q.shape[2] // hc, wc, -1).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+        for q in p
+    ]
     own = [own[0], torch.cat(own[1:], 1)]
     out = list(own)
     for side in ((-1, 0), (1, 0), (0, -1), (0, 1)):
@@ -535,19 +590,28 @@ def overlap(p, refs, mvs, share0):
         share = take(share0).view(-1, 1, 1, 1)
         for i, (block, taps, shift) in enumerate(((8, LUMA_TAPS, 2), (4, CHROMA_TAPS, 3))):
             plane = lambda ref: ref[0] if i == 0 else torch.cat(ref[1:], 1)
-            near = [_cells(plane(r), picture, cell, take(m), block, taps, shift) for r, m in zip(refs, mvs)]
+            near = [
+                _cells(plane(r), picture, cell, take(m), block, taps, shift)
+                for r, m in zip(refs, mvs)
+            ]
             near = near[0] if len(near) == 1 else near[0] * share + near[1] * (1 - share)
             strip = _strip(side, block, OVERLAP[i], near.device, near.dtype)
             out[i] = out[i].index_add(0, pick, (near - own[i][pick]) * strip)
-    y, uv = (q.view(b, hc, wc, q.shape[1], q.shape[2], -1).permute(0, 3, 1, 4, 2, 5).reshape(b, q.shape[1], hc * q.shape[2], -1) for q in out)
+    y, uv = (
+        q.view(b, hc, wc, q.shape[1], q.shape[2], -1)
+        .permute(0, 3, 1, 4, 2, 5)
+        .reshape(b, q.shape[1], hc * q.shape[2], -1)
+        for q in out
+    )
     return y, uv[:, :1], uv[:, 1:]
 
 
 def predict(cur, ref0, ref1, lam=8.0, block: int = 8, reach: int = 8):
-    """Searches both references for `cur` and predicts: (p, d, modes, mv0, mv1), see `bi_modes`, `bi_predict` and `overlap`.
+    """Searches both references for `cur` and predicts: (p, d, modes, mv0, mv1), see `bi_modes`,
+    `bi_predict` and `overlap`.
 
-    All pictures are (y, u, v) in 0..255; gradients flow to the references' samples. With ref1 None (or the same
-    object as ref0) only ref0 is used, and d is zero.
+    All pictures are (y, u, v) in 0..255; gradients flow to the references' samples. With ref1 None
+    (or the same object as ref0) only ref0 is used, and d is zero.
     """
     mv0 = estimate(cur[0].detach(), ref0[0].detach(), lam, block, reach)
     p0 = compensate(ref0, mv0)

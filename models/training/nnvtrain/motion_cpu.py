@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numba import njit
 
-PAD = 56      # samples of edge around the reference
-REACH = 40    # blocks may lie this far outside the picture
+PAD = 56  # samples of edge around the reference
+REACH = 40  # blocks may lie this far outside the picture
 
 
 @njit(fastmath=True, cache=True, nogil=True)
@@ -47,12 +47,19 @@ def _phases(ref, taps, pad):
                 dst[:] = row
             else:
                 dst[:3] = row[:3]
-                dst[hh - 4:] = row[hh - 4:]
+                dst[hh - 4 :] = row[hh - 4 :]
                 for i in range(3, hh - 4):
                     for j in range(ww):
-                        dst[i, j] = (taps[fy, 0] * row[i - 3, j] + taps[fy, 1] * row[i - 2, j] + taps[fy, 2] * row[i - 1, j]
-                                     + taps[fy, 3] * row[i, j] + taps[fy, 4] * row[i + 1, j] + taps[fy, 5] * row[i + 2, j]
-                                     + taps[fy, 6] * row[i + 3, j] + taps[fy, 7] * row[i + 4, j])
+                        dst[i, j] = (
+                            taps[fy, 0] * row[i - 3, j]
+                            + taps[fy, 1] * row[i - 2, j]
+                            + taps[fy, 2] * row[i - 1, j]
+                            + taps[fy, 3] * row[i, j]
+                            + taps[fy, 4] * row[i + 1, j]
+                            + taps[fy, 5] * row[i + 2, j]
+                            + taps[fy, 6] * row[i + 3, j]
+                            + taps[fy, 7] * row[i + 4, j]
+                        )
     return out
 
 
@@ -107,7 +114,9 @@ def _refine(cur, planes, top, left, n, mx, my, px, py, lam, pad, best):
 
 @njit(fastmath=True, cache=True, nogil=True)
 def _coarse(cur, ref, reach, h4, w4):
-    """Full search over means of 4×4 samples for blocks of 4×4 of these: quarter-pixel vectors per 16×16 block."""
+    """Full search over means of 4×4 samples for blocks of 4×4 of these: quarter-pixel vectors per
+    16×16 block.
+    """
     out = np.zeros((h4 // 4, w4 // 4, 2), np.int64)
     for by in range(h4 // 4):
         for bx in range(w4 // 4):
@@ -132,7 +141,7 @@ def _search(cur, ref, cur4, ref4, taps, lam, reach, pad):
     h, w = cur.shape
     planes = _phases(ref, taps, pad)
     coarse = _coarse(cur4, ref4, reach, h // 4, w // 4)
-    mv16 = np.zeros((h // 16 + 1, w // 16 + 2, 2), np.int64)   # one border row and column of zeros
+    mv16 = np.zeros((h // 16 + 1, w // 16 + 2, 2), np.int64)  # one border row and column of zeros
     out = np.zeros((2, h // 8, w // 8), np.int64)
     for by in range(h // 16):
         for bx in range(w // 16):
@@ -188,6 +197,20 @@ def estimate(cur_y, ref_y, taps, lam=8.0, reach=8):
     cur4, ref4 = (torch.nn.functional.avg_pool2d(t, 4).numpy() for t in (cur, ref))
     cur, ref = cur.numpy(), ref.numpy()
     taps = np.asarray(taps, np.float32) / np.float32(64)
-    return torch.from_numpy(np.stack([
-        _search(np.ascontiguousarray(cur[i, 0]), np.ascontiguousarray(ref[i, 0]), np.ascontiguousarray(cur4[i, 0]), np.ascontiguousarray(ref4[i, 0]),
-                taps, np.float32(lam[i]), reach, PAD) for i in range(b)]))
+    return torch.from_numpy(
+        np.stack(
+            [
+                _search(
+                    np.ascontiguousarray(cur[i, 0]),
+                    np.ascontiguousarray(ref[i, 0]),
+                    np.ascontiguousarray(cur4[i, 0]),
+                    np.ascontiguousarray(ref4[i, 0]),
+                    taps,
+                    np.float32(lam[i]),
+                    reach,
+                    PAD,
+                )
+                for i in range(b)
+            ]
+        )
+    )

@@ -1,16 +1,19 @@
-"""Back ends of the normative operators: :class:`OnnxOps` emits ONNX, :class:`ExactOps` computes in PyTorch.
+"""Back ends of the normative operators: :class:`OnnxOps` emits ONNX, :class:`ExactOps` computes in
+PyTorch.
 
-Both implement the methods of :class:`nnvtrain.ops.TorchOps`, so that the networks of ``model.py`` are
-written once. Unlike in training, every tensor here knows its grid: its values are integers times
-``2**-k`` within ``[lo, hi]``. With that each operator *proves* that float32 carries every intermediate
-value exactly (fewer than ``2**24`` steps of the grid), and refuses the network otherwise.
+Both implement the methods of :class:`nnvtrain.ops.TorchOps`, so that the networks of ``model.py``
+are written once. Unlike in training, every tensor here knows its grid: its values are integers
+times ``2**-k`` within ``[lo, hi]``. With that each operator *proves* that float32 carries every
+intermediate value exactly (fewer than ``2**24`` steps of the grid), and refuses the network
+otherwise.
 
 How tensors are stored in the ONNX graph:
 
 * ``u8`` and ``s8`` tensors as uint8, ``s8`` with zero-point 128: ONNX Runtime's CPU provider runs
   u8 activations with s8 weights on its fastest kernels and fuses DequantizeLinear, Conv,
   QuantizeLinear into QLinearConv.
-* wide tensors as float32, times a power of two (``value = stored * 2**e``), so that changes of unit cost no operator.
+* wide tensors as float32, times a power of two (``value = stored * 2**e``), so that changes of unit
+  cost no operator.
 """
 
 from __future__ import annotations
@@ -32,8 +35,8 @@ OPSET = 17
 IR_VERSION = 8
 EXACT = 2**24
 UNIT = 2.0**-16
-# The second weight plane of a wide convolution sees coefficients in units of 16 and answers in units
-# of 1/32, both 8 bit.
+# The second weight plane of a wide convolution sees coefficients in units of 16 and answers in
+# units of 1/32, both 8 bit.
 FINE_IN_K, FINE_OUT_K = -4, 5
 
 
@@ -55,10 +58,12 @@ class Integers:
 def integers(name: str, layer: Conv, k: int, peak: float) -> Integers:
     """Rounds a layer to 7-bit weights for inputs on the grid ``2**-k`` within ±peak.
 
-    The scale of an output channel is the smallest power of two that holds its weights, or the next ones
-    where the accumulator would not stay below its limit otherwise. Raises :class:`NotExact` when none does.
+    The scale of an output channel is the smallest power of two that holds its weights, or the next
+    ones where the accumulator would not stay below its limit otherwise. Raises :class:`NotExact`
+    when none does.
     """
-    # A finer accumulator than UNIT says nothing to an 8-bit result and would leave no room for additions.
+    # A finer accumulator than UNIT says nothing to an 8-bit result and would leave no room for
+    # additions.
     limit = EXACT if layer.planes == 2 else EXACT / 2
     weight = layer.weight.detach().double().cpu()
     least = pow2_scale(layer.weight).double().cpu().flatten()
@@ -77,7 +82,9 @@ def integers(name: str, layer: Conv, k: int, peak: float) -> Integers:
                 break
             s *= 2.0
         else:
-            raise NotExact(f"layer {name}: no scale keeps the accumulator of output channel {o} below 2**24")
+            raise NotExact(
+                f"layer {name}: no scale keeps the accumulator of output channel {o} below 2**24"
+            )
         w[o], b[o], scale[o] = ints.numpy(), offset, s
     fine = None
     if layer.planes == 2:
@@ -87,12 +94,16 @@ def integers(name: str, layer: Conv, k: int, peak: float) -> Integers:
         fine = Integers(ints.numpy().astype(np.int64), s.numpy(), None)
         bound = np.abs(fine.w).sum((1, 2, 3)).max() * 128
         if bound >= EXACT:
-            raise NotExact(f"layer {name}: the accumulator of its second weight plane reaches {bound}")
+            raise NotExact(
+                f"layer {name}: the accumulator of its second weight plane reaches {bound}"
+            )
     return Integers(w, scale, None if bias is None else b, fine)
 
 
 def layer_names(*modules) -> dict:
-    return {id(m): n for module in modules for n, m in module.named_modules() if isinstance(m, Conv)}
+    return {
+        id(m): n for module in modules for n, m in module.named_modules() if isinstance(m, Conv)
+    }
 
 
 RANGE = {"u8": (0, 255), "s8": (-128, 127)}
@@ -100,9 +111,11 @@ RANGE = {"u8": (0, 255), "s8": (-128, 127)}
 
 @dataclass(frozen=True, eq=False)
 class T:
-    """A tensor of a graph under construction. ``kind``: ``u8``, ``s8``, ``wide`` (exact float32), ``free`` (float32).
+    """A tensor of a graph under construction. ``kind``: ``u8``, ``s8``, ``wide`` (exact float32),
+    ``free`` (float32).
 
-    Values are multiples of ``2**-k`` within ``[lo, hi]``; these may differ between the channels of a wide tensor.
+    Values are multiples of ``2**-k`` within ``[lo, hi]``; these may differ between the channels of
+    a wide tensor.
     """
 
     kind: str
@@ -110,7 +123,7 @@ class T:
     k: float | np.ndarray = 0
     lo: float | np.ndarray = -math.inf
     hi: float | np.ndarray = math.inf
-    e: int = 0            # value = stored * 2**e, of wide tensors
+    e: int = 0  # value = stored * 2**e, of wide tensors
     name: str | None = None
     # A convolution not yet emitted: gives the name of the float tensor that stores value * 2**-e.
     emit: Callable | None = None
@@ -185,11 +198,17 @@ class Graph:
         for n in nodes:
             n.input[:] = [renamed.get(i, i) for i in n.input]
             n.output[:] = [renamed.get(i, i) for i in n.output]
-        inits = [numpy_helper.from_array(np.frombuffer(data, dtype).reshape(shape), name)
-                 for (dtype, shape, data), name in self.inits.items()]
+        inits = [
+            numpy_helper.from_array(np.frombuffer(data, dtype).reshape(shape), name)
+            for (dtype, shape, data), name in self.inits.items()
+        ]
         graph = helper.make_graph(nodes, self.name, self.inputs, self.outputs, inits)
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)],
-                                  producer_name="nnvtrain", ir_version=IR_VERSION)
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            producer_name="nnvtrain",
+            ir_version=IR_VERSION,
+        )
         onnx.checker.check_model(model, full_check=True)
         return model
 
@@ -211,7 +230,9 @@ class OnnxOps:
         if x.emit:
             return x.emit(e)
         if x.quantised:
-            return self.g.node("DequantizeLinear", [x.name, self.g.f32(2.0 ** (-x.k - e)), self.zero(x)], "dq")
+            return self.g.node(
+                "DequantizeLinear", [x.name, self.g.f32(2.0 ** (-x.k - e)), self.zero(x)], "dq"
+            )
         if x.e == e:
             return x.name
         return self.g.node("Mul", [x.name, self.g.f32(2.0 ** (x.e - e))], "unit")
@@ -222,7 +243,9 @@ class OnnxOps:
     def exact(self, what, x: T):
         steps = np.max(x.peak * 2.0**x.k)
         if not steps < EXACT:
-            raise NotExact(f"{self.g.name}: {what} needs {steps:.0f} steps of its grid, float32 carries 2**24")
+            raise NotExact(
+                f"{self.g.name}: {what} needs {steps:.0f} steps of its grid, float32 carries 2**24"
+            )
         return x
 
     def input(self, name, channels, k, lo, hi):
@@ -236,7 +259,9 @@ class OnnxOps:
         lo, hi = RANGE[kind]
         e = 0 if x.emit or x.quantised else x.e
         out = T(kind, x.channels, k, lo * 2.0**-k, hi * 2.0**-k)
-        name = self.g.node("QuantizeLinear", [self.wide(x, e), self.g.f32(2.0 ** (-k - e)), self.zero(out)], "q")
+        name = self.g.node(
+            "QuantizeLinear", [self.wide(x, e), self.g.f32(2.0 ** (-k - e)), self.zero(out)], "q"
+        )
         return replace(out, name=name)
 
     # -------------------------------------------------- operators of TorchOps
@@ -248,35 +273,72 @@ class OnnxOps:
         ints = integers(f"{g.name}: {label}", layer, x.k, float(np.max(x.peak)))
         shape = ints.w.shape
         depthwise = layer.groups > 1
-        attrs = dict(kernel_shape=list(layer.kernel_size), strides=list(layer.stride),
-                     pads=[p for p in layer.padding] * 2, group=layer.groups)
+        attrs = dict(
+            kernel_shape=list(layer.kernel_size),
+            strides=list(layer.stride),
+            pads=[p for p in layer.padding] * 2,
+            group=layer.groups,
+        )
         w = ints.w
         if x.unshuffle != 1:
             n = x.unshuffle
             w = w.reshape(shape[0], shape[1] // n**2, n, n)
             attrs.update(kernel_shape=[n, n], strides=[n, n])
-        acc = np.abs(ints.w).sum((1, 2, 3)) * np.max(x.peak) * 2.0**x.k + (0 if ints.b is None else np.abs(ints.b))
+        acc = np.abs(ints.w).sum((1, 2, 3)) * np.max(x.peak) * 2.0**x.k + (
+            0 if ints.b is None else np.abs(ints.b)
+        )
         g.facts.append((label, float(acc.max())))
         assert acc.max() < EXACT
         k_out = x.k - np.log2(ints.scale)
         peak = acc * ints.scale * 2.0**-x.k
 
         def quantised_conv(ints, w, x, e):
-            """Float result of a QDQ convolution; becomes QLinearConv when a QuantizeLinear follows."""
-            inputs = [g.node("DequantizeLinear", [x.name, g.f32(2.0**-x.k), self.zero(x)], "dq"),
-                      g.node("DequantizeLinear", [g.const(w.astype(np.int8), "w"), g.f32(ints.scale * 2.0**-e),
-                                                  g.const(np.zeros(shape[0], np.int8))], "w", axis=0)]
+            """Float result of a QDQ convolution; becomes QLinearConv when a QuantizeLinear follows.
+            """
+            inputs = [
+                g.node("DequantizeLinear", [x.name, g.f32(2.0**-x.k), self.zero(x)], "dq"),
+                g.node(
+                    "DequantizeLinear",
+                    [
+                        g.const(w.astype(np.int8), "w"),
+                        g.f32(ints.scale * 2.0**-e),
+                        g.const(np.zeros(shape[0], np.int8)),
+                    ],
+                    "w",
+                    axis=0,
+                ),
+            ]
             if ints.b is not None:
-                inputs.append(g.node("DequantizeLinear", [g.const(ints.b.astype(np.int32), "b"),
-                                                          g.f32(ints.scale * 2.0 ** (-x.k - e))], "b", axis=0))
+                inputs.append(
+                    g.node(
+                        "DequantizeLinear",
+                        [
+                            g.const(ints.b.astype(np.int32), "b"),
+                            g.f32(ints.scale * 2.0 ** (-x.k - e)),
+                        ],
+                        "b",
+                        axis=0,
+                    )
+                )
             return g.node("Conv", inputs, "conv", **attrs)
 
         def emit(e):
             if not wide:
                 return quantised_conv(ints, w, x, e)
             # As integers too: a quarter of the size, and equally fast.
-            inputs = [x.name, g.node("DequantizeLinear", [g.const(w.astype(np.int8), "w"), g.f32(ints.scale * 2.0 ** (x.e - e)),
-                                                          g.const(np.zeros(shape[0], np.int8))], "w", axis=0)]
+            inputs = [
+                x.name,
+                g.node(
+                    "DequantizeLinear",
+                    [
+                        g.const(w.astype(np.int8), "w"),
+                        g.f32(ints.scale * 2.0 ** (x.e - e)),
+                        g.const(np.zeros(shape[0], np.int8)),
+                    ],
+                    "w",
+                    axis=0,
+                ),
+            ]
             if ints.b is not None:
                 inputs.append(g.f32(ints.b * ints.scale * 2.0 ** (-x.k - e)))
             return g.node("Conv", inputs, "conv", **attrs)
@@ -306,7 +368,9 @@ class OnnxOps:
 
     def clip(self, x, lo, hi):
         e = 0 if x.emit or x.quantised else x.e
-        name = self.g.node("Clip", [self.wide(x, e), self.g.f32(lo * 2.0**-e), self.g.f32(hi * 2.0**-e)], "clip")
+        name = self.g.node(
+            "Clip", [self.wide(x, e), self.g.f32(lo * 2.0**-e), self.g.f32(hi * 2.0**-e)], "clip"
+        )
         return T("wide", x.channels, x.k, np.clip(x.lo, lo, hi), np.clip(x.hi, lo, hi), e, name)
 
     def _binary(self, op, a, b, lo, hi):
@@ -334,7 +398,10 @@ class OnnxOps:
         if (shifts != np.round(shifts)).any():
             raise NotExact(f"{self.g.name}: scaling by a factor that is not a power of two")
         name = self.g.node("Mul", [self.wide(x, 0), self.g.f32(f)], "scale")
-        return self.exact("scaling", T("wide", x.channels, x.k - shifts, x.lo * f.flatten(), x.hi * f.flatten(), 0, name))
+        return self.exact(
+            "scaling",
+            T("wide", x.channels, x.k - shifts, x.lo * f.flatten(), x.hi * f.flatten(), 0, name),
+        )
 
     def mask(self, x, m):
         e = 0 if x.emit or x.quantised else x.e
@@ -345,15 +412,26 @@ class OnnxOps:
         """``a`` where the 0/1 tensor ``m`` (boolean here) is set, else ``b``."""
         e = a.e
         name = self.g.node("Where", [m, self.wide(a, e), self.wide(b, e)], "where")
-        return T("wide", a.channels, np.maximum(a.k, b.k), np.minimum(a.lo, b.lo), np.maximum(a.hi, b.hi), e, name)
+        return T(
+            "wide",
+            a.channels,
+            np.maximum(a.k, b.k),
+            np.minimum(a.lo, b.lo),
+            np.maximum(a.hi, b.hi),
+            e,
+            name,
+        )
 
     def cat(self, xs):
         kinds = {(x.kind, x.k) for x in xs}
         if len(kinds) != 1 or not xs[0].quantised:
             raise NotExact(f"{self.g.name}: concatenation of tensors of different kinds {kinds}")
         # In integers: the same whatever the scale.
-        return replace(xs[0], channels=sum(x.channels for x in xs),
-                       name=self.g.node("Concat", [x.name for x in xs], "cat", axis=1))
+        return replace(
+            xs[0],
+            channels=sum(x.channels for x in xs),
+            name=self.g.node("Concat", [x.name for x in xs], "cat", axis=1),
+        )
 
     def s2d(self, x, n):
         return replace(x.uniform(), channels=x.channels * n * n, unshuffle=n)
@@ -362,34 +440,49 @@ class OnnxOps:
         x = x.uniform()
         e = 0 if x.emit or x.quantised else x.e
         name = shuffle(self.g, x.name if x.quantised else self.wide(x, e), x.channels, n)
-        return replace(x, kind=x.kind if x.quantised else "wide", channels=x.channels // n**2, e=e, name=name, emit=None)
+        return replace(
+            x,
+            kind=x.kind if x.quantised else "wide",
+            channels=x.channels // n**2,
+            e=e,
+            name=name,
+            emit=None,
+        )
 
 
 def shuffle(g, name, channels, n):
     """pixel_shuffle, of any type, in two transpositions: first columns, then whole rows.
 
-    Measured in ONNX Runtime on 96 float channels of 80×46: 0.23 ms; DepthToSpace 0.64 ms, one transposition of
-    six axes 1.4 ms; and providers lack DepthToSpace for 8-bit integers.
+    Measured in ONNX Runtime on 96 float channels of 80×46: 0.23 ms; DepthToSpace 0.64 ms, one
+    transposition of six axes 1.4 ms; and providers lack DepthToSpace for 8-bit integers.
     """
     c = channels // n**2
     h = g.node("Slice", [g.node("Shape", [name], "shape"), g.i64([2]), g.i64([3])], "rows")
     t = g.node("Reshape", [name, g.i64([0, c * n, n, -1])], "split")
     t = g.node("Transpose", [t], "columns", perm=[0, 1, 3, 2])
-    t = g.node("Reshape", [t, g.node("Concat", [g.i64([0, c, n]), h, g.i64([-1])], "shape", axis=0)], "split")
+    t = g.node(
+        "Reshape",
+        [t, g.node("Concat", [g.i64([0, c, n]), h, g.i64([-1])], "shape", axis=0)],
+        "split",
+    )
     t = g.node("Transpose", [t], "rows", perm=[0, 1, 3, 2, 4])
     hn = g.node("Mul", [h, g.i64([n])], "rows")
-    return g.node("Reshape", [t, g.node("Concat", [g.i64([0, c]), hn, g.i64([-1])], "shape", axis=0)], "d2s")
+    return g.node(
+        "Reshape", [t, g.node("Concat", [g.i64([0, c]), hn, g.i64([-1])], "shape", axis=0)], "d2s"
+    )
 
 
 # Clips of the analysis, and the 8-bit grids that stand for them.
 CLIPS = {(0, 16): ("u8", 4), (-8, 8): ("s8", 4), (-32, 32): ("s8", 2)}
-# Layers of the analysis whose input (samples) or output (a correction of the latents) is quantised to 8 bit too.
+# Layers of the analysis whose input (samples) or output (a correction of the latents) is quantised
+# to 8 bit too.
 GRIDS_IN = {"analysis.head": 0, "analysis.hp": 0}
 GRIDS_OUT = {"analysis.tail": 2, "analysis.h0": 3}
 
 
 class FreeOps(OnnxOps):
-    """Emits the encoder's operators: what ``TorchOps(quant=False)`` computes, with no promise of exactness.
+    """Emits the encoder's operators: what ``TorchOps(quant=False)`` computes, with no promise of
+    exactness.
 
     With ``fast``, convolutions of clipped tensors run in 8 bit, all others in float32.
     """
@@ -402,29 +495,44 @@ class FreeOps(OnnxOps):
         if self.fast:
             return super()._quantise(x, k, kind)
         lo, hi = RANGE[kind]
-        return self._free("Clip", x, [self.of(x).name, self.g.f32(lo * 2.0**-k), self.g.f32(hi * 2.0**-k)])
+        return self._free(
+            "Clip", x, [self.of(x).name, self.g.f32(lo * 2.0**-k), self.g.f32(hi * 2.0**-k)]
+        )
 
     def _free(self, op, x, inputs, channels=None, **attrs):
         return T("free", channels or x.channels, name=self.g.node(op, inputs, op.lower(), **attrs))
 
     def of(self, x: T):
         """Any tensor as float32 values."""
-        return x if x.kind == "free" and not x.emit else T("free", x.channels, name=self.wide(x, 0), unshuffle=x.unshuffle)
+        return (
+            x
+            if x.kind == "free" and not x.emit
+            else T("free", x.channels, name=self.wide(x, 0), unshuffle=x.unshuffle)
+        )
 
     def half(self, array):
-        """A constant stored in half precision; a runtime that optimises turns it into float32 once."""
-        return self.g.node("Cast", [self.g.const(array.astype(np.float16), "w")], "w", to=TensorProto.FLOAT)
+        """A constant stored in half precision; a runtime that optimises turns it into float32 once.
+        """
+        return self.g.node(
+            "Cast", [self.g.const(array.astype(np.float16), "w")], "w", to=TensorProto.FLOAT
+        )
 
     def conv(self, layer, x, wide=False):
         name = self.names.get(id(layer))
         if self.fast and name in GRIDS_IN:
-            x = replace(self._quantise(replace(x, unshuffle=1), GRIDS_IN[name], "s8"), unshuffle=x.unshuffle)
+            x = replace(
+                self._quantise(replace(x, unshuffle=1), GRIDS_IN[name], "s8"), unshuffle=x.unshuffle
+            )
         if x.quantised:
             y = super().conv(layer, x)
             return self._quantise(y, GRIDS_OUT[name], "s8") if name in GRIDS_OUT else y
         w = layer.weight.detach().cpu().numpy()
-        attrs = dict(kernel_shape=list(layer.kernel_size), strides=list(layer.stride),
-                     pads=[p for p in layer.padding] * 2, group=layer.groups)
+        attrs = dict(
+            kernel_shape=list(layer.kernel_size),
+            strides=list(layer.stride),
+            pads=[p for p in layer.padding] * 2,
+            group=layer.groups,
+        )
         n = x.unshuffle
         if n != 1:
             w = w.reshape(w.shape[0], w.shape[1] // n**2, n, n)
@@ -458,7 +566,9 @@ class FreeOps(OnnxOps):
             # The finest grid that holds the range of all.
             k = min(x.k - (x.kind == "u8") for x in xs)
             return super().cat([self._quantise(x, k, "s8") for x in xs])
-        return self._free("Concat", xs[0], [self.of(x).name for x in xs], sum(x.channels for x in xs), axis=1)
+        return self._free(
+            "Concat", xs[0], [self.of(x).name for x in xs], sum(x.channels for x in xs), axis=1
+        )
 
     def s2d(self, x, n):
         return replace(x, channels=x.channels * n * n, unshuffle=n)
@@ -466,9 +576,12 @@ class FreeOps(OnnxOps):
 
 # ---------------------------------------------------------------- PyTorch, exactly
 
+
 @dataclass
 class E:
-    """A PyTorch tensor; ``k`` and ``peak`` are known of quantised tensors and where a convolution asks for them."""
+    """A PyTorch tensor; ``k`` and ``peak`` are known of quantised tensors and where a convolution
+    asks for them.
+    """
 
     value: torch.Tensor
     kind: str = "wide"

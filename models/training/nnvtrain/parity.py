@@ -1,8 +1,10 @@
 """Checks of a bundle: ``python -m nnvtrain check BUNDLE [--key CKPT --inter CKPT]``.
 
 * files, hashes and known answers;
-* ONNX Runtime against itself: all optimisation levels, 1 and 2 threads, alone and in a batch, bit for bit;
-* with checkpoints: ONNX Runtime against the same networks in PyTorch (:class:`ExactOps`), bit for bit;
+* ONNX Runtime against itself: all optimisation levels, 1 and 2 threads, alone and in a batch, bit
+  for bit;
+* with checkpoints: ONNX Runtime against the same networks in PyTorch (:class:`ExactOps`), bit for
+  bit;
 * the optimised graphs: that convolutions run as 8-bit kernels.
 """
 
@@ -17,8 +19,20 @@ import torch
 
 from . import model as M
 from .bundle import Bundle
-from .export import (DTYPES, NORMATIVE, SAMPLE_K, answer_inputs, crc32c, feed, le, load, run_prior, run_synth, session,
-                     tables_of)
+from .export import (
+    DTYPES,
+    NORMATIVE,
+    SAMPLE_K,
+    answer_inputs,
+    crc32c,
+    feed,
+    le,
+    load,
+    run_prior,
+    run_synth,
+    session,
+    tables_of,
+)
 from .onnx_ops import E, ExactOps
 
 LEVELS = ["none", "basic", "extended", "all"]
@@ -48,15 +62,20 @@ def reference(net, v):
     r = ops.clip(ops.input(t["r"], 0), -M.COEF_MAX, M.COEF_MAX)
     m = t["mask"].double()
     pic = run_synth(net, ops, r, feat, qvec, m, m, p, d)
-    return (index.value.clamp(max=M.SCALES - 1).numpy().astype(np.uint8), (feat.value * 2.0**M.ACT_K).numpy().astype(np.uint8),
-            (pic.value * 2.0**SAMPLE_K).numpy().astype(np.int16))
+    return (
+        index.value.clamp(max=M.SCALES - 1).numpy().astype(np.uint8),
+        (feat.value * 2.0**M.ACT_K).numpy().astype(np.uint8),
+        (pic.value * 2.0**SAMPLE_K).numpy().astype(np.int16),
+    )
 
 
 @torch.no_grad()
 def reference_delta(net, v):
     """Change of the means of key frames in PyTorch, as ``key_mean`` gives it."""
     ops = ExactOps()
-    feat = E(torch.from_numpy(v["feat"]).double() * 2.0**-M.ACT_K, "u8", M.ACT_K, 255 * 2.0**-M.ACT_K)
+    feat = E(
+        torch.from_numpy(v["feat"]).double() * 2.0**-M.ACT_K, "u8", M.ACT_K, 255 * 2.0**-M.ACT_K
+    )
     mask = torch.from_numpy(v["mask"]).double()
     m1 = net.means.mean_first(ops, feat)
     first = ops.clip(ops.add(ops.input(torch.from_numpy(v["r"]), 0), m1), -M.COEF_MAX, M.COEF_MAX)
@@ -73,7 +92,10 @@ def run_both(sessions, v):
 
 
 def sessions_of(folder, kind, level="all", threads=1):
-    return [session((folder / f"{kind}_{part}.onnx").read_bytes(), level, threads) for part in ("prior", "synth")]
+    return [
+        session((folder / f"{kind}_{part}.onnx").read_bytes(), level, threads)
+        for part in ("prior", "synth")
+    ]
 
 
 def check_files(folder):
@@ -82,18 +104,30 @@ def check_files(folder):
     for name, expected in m["files"].items():
         digests[name] = hashlib.sha256((folder / name).read_bytes())
         if digests[name].hexdigest() != expected:
-            raise Mismatch(f"{name}: SHA-256 is {digests[name].hexdigest()}, bundle.toml says {expected}")
-    whole = hashlib.sha256(b"".join(digests[f"{n}.onnx"].digest() for n in NORMATIVE) + digests["tables.bin"].digest())
+            raise Mismatch(
+                f"{name}: SHA-256 is {digests[name].hexdigest()}, bundle.toml says {expected}"
+            )
+    whole = hashlib.sha256(
+        b"".join(digests[f"{n}.onnx"].digest() for n in NORMATIVE) + digests["tables.bin"].digest()
+    )
     if whole.hexdigest() != m["hash"]:
-        raise Mismatch(f"bundle.toml states the hash {m['hash']}, its files make {whole.hexdigest()}")
+        raise Mismatch(
+            f"bundle.toml states the hash {m['hash']}, its files make {whole.hexdigest()}"
+        )
     return m
 
 
 def known_answers(folder, m):
     """[(graph, inputs, {output: crc})]"""
     kat = (folder / "kat.bin").read_bytes()
-    return [(a["graph"], {i["name"]: Bundle._array(kat, i) for i in a["inputs"]},
-             {o["name"]: int(o["crc32c"], 16) for o in a["outputs"]}) for a in m["known_answer"]]
+    return [
+        (
+            a["graph"],
+            {i["name"]: Bundle._array(kat, i) for i in a["inputs"]},
+            {o["name"]: int(o["crc32c"], 16) for o in a["outputs"]},
+        )
+        for a in m["known_answer"]
+    ]
 
 
 def check_known_answers(folder, m, level, threads):
@@ -101,7 +135,9 @@ def check_known_answers(folder, m, level, threads):
         s = session((folder / f"{graph}.onnx").read_bytes(), level, threads)
         for name, value in zip([o.name for o in s.get_outputs()], s.run(None, feed(s, inputs))):
             if crc32c(le(value)) != outputs[name]:
-                raise Mismatch(f"{graph}: the known answer of {name} differs ({level}, {threads} threads)")
+                raise Mismatch(
+                    f"{graph}: the known answer of {name} differs ({level}, {threads} threads)"
+                )
 
 
 class Shape:
@@ -127,9 +163,13 @@ def check_runtime(folder, m, tables, size=(11, 14), batch=3):
                 for name, a, b in zip(("scale_idx", "feat", "pic"), first, got):
                     same(f"{kind} {name}, {level}, {threads} threads", a, b)
                 for i in range(batch):
-                    one = {n: a[i:i + 1] if n != "mask" else a for n, a in v.items()}
+                    one = {n: a[i : i + 1] if n != "mask" else a for n, a in v.items()}
                     for name, a, b in zip(("scale_idx", "feat", "pic"), first, run_both(s, one)):
-                        same(f"{kind} {name}, {level}, {threads} threads, frame {i} alone", a[i:i + 1], b)
+                        same(
+                            f"{kind} {name}, {level}, {threads} threads, frame {i} alone",
+                            a[i : i + 1],
+                            b,
+                        )
                 count += 1 + batch
     return count
 
@@ -146,13 +186,19 @@ def check_torch(folder, nets, tables, more=()):
             todo.append((kind, answer_inputs(net, kind, t, *size, batch, q, seed)))
     sessions = {kind: sessions_of(folder, kind) for kind in nets}
     for kind, v in todo:
-        for name, a, b in zip(("scale_idx", "feat", "pic"), reference(nets[kind], v), run_both(sessions[kind], v)):
+        for name, a, b in zip(
+            ("scale_idx", "feat", "pic"), reference(nets[kind], v), run_both(sessions[kind], v)
+        ):
             same(f"{kind} {name}, PyTorch against ONNX Runtime", a, b)
         if kind == "key":
             # Encoders that disagree with their decoders about means lose quality.
             v = v | {"feat": reference(nets[kind], v)[1]}
             s = session((folder / "key_mean.onnx").read_bytes())
-            same("key delta, PyTorch against ONNX Runtime", reference_delta(nets[kind], v), s.run(["delta"], feed(s, v))[0])
+            same(
+                "key delta, PyTorch against ONNX Runtime",
+                reference_delta(nets[kind], v),
+                s.run(["delta"], feed(s, v))[0],
+            )
         count += 1
     return count
 
@@ -164,6 +210,7 @@ def operators(folder, graph, level="all"):
 
     import onnx
     import onnxruntime as ort
+
     with tempfile.TemporaryDirectory() as t:
         o = ort.SessionOptions()
         o.log_severity_level = 3
@@ -187,7 +234,9 @@ def run(args):
     for level in LEVELS:
         for threads in (1, 2):
             check_known_answers(folder, m, level, threads)
-    print(f"known answers: {len(m['known_answer'])} fine at every optimisation level, 1 and 2 threads")
+    print(
+        f"known answers: {len(m['known_answer'])} fine at every optimisation level, 1 and 2 threads"
+    )
     tables = Bundle(folder).tables
     print(f"ONNX Runtime with itself: {check_runtime(folder, m, tables)} runs identical")
     for g in NORMATIVE:
@@ -195,5 +244,6 @@ def run(args):
         print(f"{g}: {c['QLinearConv']} convolutions in 8 bit, {c['Conv']} in float32")
     if args.key or args.inter or args.init:
         from .export import networks
+
         nets, _ = networks(args)
         print(f"PyTorch with ONNX Runtime: {check_torch(folder, nets, tables)} inputs identical")

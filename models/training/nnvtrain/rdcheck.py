@@ -1,8 +1,9 @@
 """What exactness costs: ``python -m nnvtrain rdcheck BUNDLE --key CKPT [--inter CKPT] FILE...``
 
-Codes pictures (key networks) and short clips (inter networks, closed loop, low-delay order) twice: with the
-networks in float32 as they were trained, and with the bundle in ONNX Runtime. Rates come from the training's
-rate model in both cases, so that nothing but the arithmetic differs. Prints rate and PSNR, and BD-rate.
+Codes pictures (key networks) and short clips (inter networks, closed loop, low-delay order) twice:
+with the networks in float32 as they were trained, and with the bundle in ONNX Runtime. Rates come
+from the training's rate model in both cases, so that nothing but the arithmetic differs. Prints
+rate and PSNR, and BD-rate.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ QUANTIZERS = (6, 16, 26, 36, 46, 56)
 
 
 def bd_rate(anchor, test):
-    """Bjøntegaard's difference of rates in per cent, by cubic fits of log rate over PSNR. Points: [(rate, psnr)]."""
+    """Bjøntegaard's difference of rates in per cent, by cubic fits of log rate over PSNR. Points:
+    [(rate, psnr)].
+    """
+
     def fit(points):
         r, p = np.array(points, float).T
         return np.polyfit(p, np.log(r), min(3, len(points) - 1)), p.min(), p.max()
+
     (a, a0, a1), (t, t0, t1) = fit(anchor), fit(test)
     lo, hi = max(a0, t0), min(a1, t1)
     if hi <= lo:
@@ -59,7 +64,9 @@ class Float:
         net = self.nets[kind]
         x, p, d = (None if a is None else torch.from_numpy(a).float() / 4 for a in (x, p, d))
         mask = M.checkerboard(x.shape[2] // 2, x.shape[3] // 2)
-        pic, by, bz, _ = net(TorchOps(quant=self.quant), TorchOps(), x, torch.tensor([q]), p, d, mask, skip=True)
+        pic, by, bz, _ = net(
+            TorchOps(quant=self.quant), TorchOps(), x, torch.tensor([q]), p, d, mask, skip=True
+        )
         # Pictures are integers for every codec.
         return torch.round(pic * 4).numpy().astype(np.int16), float(by + bz)
 
@@ -74,7 +81,9 @@ class Exact:
 
 
 def mse(a, b):
-    return M.plane_errors(torch.from_numpy(a).float() / 4, torch.from_numpy(b).float() / 4)[0].numpy()
+    return M.plane_errors(torch.from_numpy(a).float() / 4, torch.from_numpy(b).float() / 4)[
+        0
+    ].numpy()
 
 
 def code_picture(codec, x, q):
@@ -88,15 +97,21 @@ def planes(x):
 
 
 def code_clip(codec, frames, q):
-    """Rate and errors of the inter frames of a clip, each predicted from the one before and the first."""
+    """Rate and errors of the inter frames of a clip, each predicted from the one before and the
+    first.
+    """
     from . import motion
+
     rec = [codec.code("key", frames[0], max(0, q - 4))[0]]
     rate, err = 0.0, np.zeros(3)
     for t, x in enumerate(frames[1:], 1):
         lam = motion.lambda_of_step(M.base_step(torch.tensor([float(q)])))
         ref1 = planes(rec[0]) if t > 1 else None
         p, d, *_ = motion.predict(planes(x), planes(rec[-1]), ref1, lam=lam)
-        p, d = (np.round(M.pack(*a).numpy() * 4).astype(np.int16) for a in (tuple(c - 128.0 for c in p), d))
+        p, d = (
+            np.round(M.pack(*a).numpy() * 4).astype(np.int16)
+            for a in (tuple(c - 128.0 for c in p), d)
+        )
         pic, b = codec.code("inter", x, q, p, d)
         rec.append(pic)
         rate += b / (x.shape[2] * x.shape[3] * 64)
@@ -118,6 +133,7 @@ def arguments(p):
 def run(args):
     from .data import VIDEO_SUFFIXES, read_picture, read_video
     from .export import networks
+
     torch.set_num_threads(args.threads)
     nets, _ = networks(args)
     codecs = {"float": Float(nets), "exact": Exact(args.bundle, nets)}
@@ -138,8 +154,19 @@ def run(args):
                     r, e = code(codec, q)
                     curves[name].append((r, psnr(e)))
             deltas.append(bd_rate(curves["float"], curves["exact"]))
-            print(f"{Path(f).name}: BD-rate of exactness {deltas[-1]:+.2f} %  " + "  ".join(
-                f"q{q} {a:.4f}/{b:.4f} bpp {c:.2f}/{d:.2f} dB" for q, (a, c), (b, d)
-                in zip(QUANTIZERS, curves["float"], curves["exact"])), flush=True)
+            print(
+                f"{Path(f).name}: BD-rate of exactness {deltas[-1]:+.2f} %  "
+                + "  ".join(
+                    f"q{q} {a:.4f}/{b:.4f} bpp {c:.2f}/{d:.2f} dB"
+                    for q, (a, c), (b, d) in zip(QUANTIZERS, curves["float"], curves["exact"])
+                ),
+                flush=True,
+            )
         if deltas:
-            print(f"{kind} frames: BD-rate of exactness {np.mean(deltas):+.2f} % over {len(deltas)} files", flush=True)
+            print(
+                (
+                    f"{kind} frames: BD-rate of exactness {np.mean(deltas):+.2f} % over "
+                    f"{len(deltas)} files"
+                ),
+                flush=True,
+            )

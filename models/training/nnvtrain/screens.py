@@ -1,6 +1,7 @@
 """Clips of drawn screens, for measurements: ``python -m nnvtrain.screens FOLDER``.
 
-Pages and desktops of `synth.screen_page` that scroll, or on which a window opens. Nobody's data: what comes of them may be shown.
+Pages and desktops of `synth.screen_page` that scroll, or on which a window opens. Nobody's data:
+what comes of them may be shown.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ def clip(number: int):
 
 
 def main():
-    p = argparse.ArgumentParser(prog="python -m nnvtrain.screens", description=__doc__.split("\n")[0])
+    p = argparse.ArgumentParser(
+        prog="python -m nnvtrain.screens", description=__doc__.split("\n")[0]
+    )
     p.add_argument("folder", type=Path)
     p.add_argument("--count", type=int, default=5)
     args = p.parse_args()

@@ -1,4 +1,6 @@
-"""Synthetic motion made from stills: camera paths, parallax layers, warps, light changes, noise, blur, screens.
+"""Synthetic motion made from stills: camera paths, parallax layers, warps, light changes, noise,
+blur,
+screens.
 
 Real clips at hand hold little camera motion and no screen content; here we make both. Everything is
 rendered from its source with sub-pixel accuracy (bicubic, from a source scaled to the output's
@@ -22,7 +24,9 @@ def log_uniform(rng, low: float, high: float) -> float:
 
 
 def camera_path(rng, frames: int, strength: float = 1.0, still: float = 0.0) -> np.ndarray:
-    """Homographies [frames,3,3] (output -> source, pixels about the centre), smooth in time; first one is the identity.
+    """Homographies [frames,3,3] (output -> source, pixels about the centre), smooth in time; first
+    one
+    is the identity.
 
     `strength` scales the speeds; with probability `still` nothing moves. Speeds are log-uniform:
     slow motion, where sub-pixel accuracy matters most, is as frequent as fast.
@@ -39,7 +43,10 @@ def camera_path(rng, frames: int, strength: float = 1.0, still: float = 0.0) -> 
         bend = rng.normal(0, 0.1) * (rng.random() < 0.5)
         return speed * (t + bend * t * t / max(1.0, frames / 4))
 
-    angle, speed = rng.uniform(0, 2 * np.pi), log_uniform(rng, 0.1, 14.0) * strength * (rng.random() < 0.9)
+    angle, speed = (
+        rng.uniform(0, 2 * np.pi),
+        log_uniform(rng, 0.1, 14.0) * strength * (rng.random() < 0.9),
+    )
     bend = rng.normal(0, 0.06) * (rng.random() < 0.5)
     along = speed * (t + bend * t * t)
     turn = angle + rng.normal(0, 0.05) * t * (rng.random() < 0.3)
@@ -61,17 +68,27 @@ def camera_path(rng, frames: int, strength: float = 1.0, still: float = 0.0) -> 
 
 
 def path_maps(path: np.ndarray, size: int, cx: float = 0.0, cy: float = 0.0) -> torch.Tensor:
-    """Source positions [T,2(x,y),S,S] of every output pixel, about the centre of the picture; (cx, cy) is the path's centre."""
+    """Source positions [T,2(x,y),S,S] of every output pixel, about the centre of the picture; (cx,
+    cy) is the path's centre.
+    """
     h = torch.from_numpy(path).float()
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     x, y = axis[None, None, :] - cx, axis[None, :, None] - cy
     h = h[:, :, :, None, None]
     w = h[:, 2, 0] * x + h[:, 2, 1] * y + h[:, 2, 2]
-    return torch.stack([(h[:, 0, 0] * x + h[:, 0, 1] * y + h[:, 0, 2]) / w + cx, (h[:, 1, 0] * x + h[:, 1, 1] * y + h[:, 1, 2]) / w + cy], 1)
+    return torch.stack(
+        [
+            (h[:, 0, 0] * x + h[:, 0, 1] * y + h[:, 0, 2]) / w + cx,
+            (h[:, 1, 0] * x + h[:, 1, 1] * y + h[:, 1, 2]) / w + cy,
+        ],
+        1,
+    )
 
 
 def warp_field(rng, frames: int, size: int) -> torch.Tensor:
-    """Smooth local deformation [T,2,S,S] in pixels, zero at the first frame, swinging or growing with time."""
+    """Smooth local deformation [T,2,S,S] in pixels, zero at the first frame, swinging or growing
+    with time.
+    """
     cells = int(rng.integers(3, 8))
     amplitude = log_uniform(rng, 0.2, 5.0)
     a = torch.from_numpy(rng.normal(0, amplitude, (2, 2, cells, cells)).astype(np.float32))
@@ -86,7 +103,9 @@ def warp_field(rng, frames: int, size: int) -> torch.Tensor:
 
 
 class Patch:
-    """Part of a still, scaled to about one source pixel per output pixel: float planes y [1,1,h,w], uv [1,2,h/2,w/2]."""
+    """Part of a still, scaled to about one source pixel per output pixel: float planes y [1,1,h,w],
+    uv [1,2,h/2,w/2].
+    """
 
     def __init__(self, planes):
         y, u, v = (p.astype(np.float32) for p in planes)
@@ -94,14 +113,21 @@ class Patch:
         self.uv = torch.from_numpy(np.stack([u, v]))[None]
 
     def render(self, maps: torch.Tensor):
-        """Samples the patch at `maps` [T,2,S,S] (pixels about its centre): y [T,1,S,S], uv [T,2,S/2,S/2]."""
+        """Samples the patch at `maps` [T,2,S,S] (pixels about its centre): y [T,1,S,S], uv
+        [T,2,S/2,S/2].
+        """
         h, w = self.y.shape[-2:]
         # Chroma samples sit in the middle of 2x2 luma samples, on both sides of the map.
         half = F.avg_pool2d(maps, 2) / 2
         out = []
         for plane, m, ph, pw in ((self.y, maps, h, w), (self.uv, half, h // 2, w // 2)):
             grid = torch.stack([m[:, 0] * (2.0 / pw), m[:, 1] * (2.0 / ph)], -1)
-            frames = [F.grid_sample(plane, g[None], mode="bicubic", padding_mode="reflection", align_corners=False) for g in grid]
+            frames = [
+                F.grid_sample(
+                    plane, g[None], mode="bicubic", padding_mode="reflection", align_corners=False
+                )
+                for g in grid
+            ]
             out.append(torch.cat(frames))
         return out
 
@@ -117,16 +143,22 @@ def take_patch(rng, store, sampler: GroupSampler, size: int, reach: int) -> Patc
     planes = [p[0] for p in store.planes(clip)]
     h, w = clip["h"], clip["w"]
     want = (size + 2 * reach + 1) & ~1
-    # Source pixels per output pixel: never below one (that would be blurred), where the still is large enough.
+    # Source pixels per output pixel: never below one (that would be blurred), where the still is
+    # large enough.
     room = min(h, w) / want
     scale = rng.uniform(1.0, min(room, 2.5)) if room > 1.0 and rng.random() < 0.6 else 1.0
     ph, pw = min(want, h), min(want, w)
     sh, sw = min(int(ph * scale) & ~1, h), min(int(pw * scale) & ~1, w)
     ph, pw = int(sh / scale) & ~1, int(sw / scale) & ~1
     top, left = 2 * int(rng.integers((h - sh) // 2 + 1)), 2 * int(rng.integers((w - sw) // 2 + 1))
-    planes = [crop_plane(p, top // k, left // k, sh // k, sw // k) for p, k in zip(planes, (1, 2, 2))]
+    planes = [
+        crop_plane(p, top // k, left // k, sh // k, sw // k) for p, k in zip(planes, (1, 2, 2))
+    ]
     if (sh, sw) != (ph, pw):
-        planes = [resize_plane(np.ascontiguousarray(p), ph // k, pw // k) for p, k in zip(planes, (1, 2, 2))]
+        planes = [
+            resize_plane(np.ascontiguousarray(p), ph // k, pw // k)
+            for p, k in zip(planes, (1, 2, 2))
+        ]
     turn = Orientation(rng)
     planes = [turn(p) for p in planes]
     if rng.random() < 0.25:
@@ -134,8 +166,12 @@ def take_patch(rng, store, sampler: GroupSampler, size: int, reach: int) -> Patc
     return Patch(planes)
 
 
-def blob_mask(rng, maps: torch.Tensor, size: int, softness: float, radius: float, cx: float, cy: float) -> torch.Tensor:
-    """Mask [T,1,S,S] of a random shape that moves with `maps`: an ellipse or box whose outline is deformed by noise."""
+def blob_mask(
+    rng, maps: torch.Tensor, size: int, softness: float, radius: float, cx: float, cy: float
+) -> torch.Tensor:
+    """Mask [T,1,S,S] of a random shape that moves with `maps`: an ellipse or box whose outline is
+    deformed by noise.
+    """
     x, y = maps[:, 0] - cx, maps[:, 1] - cy
     angle, ratio = rng.uniform(0, np.pi), log_uniform(rng, 0.5, 2.0)
     c, s = float(np.cos(angle)), float(np.sin(angle))
@@ -146,7 +182,9 @@ def blob_mask(rng, maps: torch.Tensor, size: int, softness: float, radius: float
         distance = torch.sqrt(a * a + b * b + 1e-6)
         theta = torch.atan2(b, a)
         for k in range(2, 5):
-            distance = distance * (1 + rng.normal(0, 0.25 / k) * torch.cos(k * theta + rng.uniform(0, 6.28)))
+            distance = distance * (
+                1 + rng.normal(0, 0.25 / k) * torch.cos(k * theta + rng.uniform(0, 6.28))
+            )
     return torch.clamp((1 - distance) * (radius / softness) + 0.5, 0, 1)[:, None]
 
 
@@ -159,17 +197,47 @@ def blend(under, over, mask):
 # ------------------------------------------------------------------ screens
 
 _WORDS = (
-    "the of and to in is you that it he was for on are as with his they at be this have from or one had by word but not what all were we when your can said "
-    "there use an each which she do how their if will up other about out many then them these so some her would make like him into time has look two more "
-    "write go see number no way could people my than first water been call who oil its now find long down day did get come made may part frame codec 2024 3.14 "
-    "return None self.value = fn(x) => { } if (a < b) // note: 0x7f error[E0308] let mut i += 1; https://example.org/a?b=c Play Settings File Edit View Help"
+    "the of and to in is you that it he was for on are as with his they at be this have from or "
+    "one had by word but not what all were we when your can said there use an each which she do "
+    "how their if will up other about out many then them these so some her would make like him "
+    "into time has look two more write go see number no way could people my than first water "
+    "been call who oil its now find long down day did get come made may part frame codec 2024 "
+    "3.14 return None self.value = fn(x) => { } if (a < b) // note: 0x7f error[E0308] let mut i "
+    "+= 1; https://example.org/a?b=c Play Settings File Edit View Help"
 ).split()
 
 
 def fonts():
-    """Loaders (size -> font) of the type at hand: what the system has of DejaVu, of URW's base fonts and of Noto, and Pillow's own face."""
-    names = [f"DejaVu{n}.ttf" for n in ("Sans", "Sans-Bold", "SansCondensed", "SansMono", "SansMono-Bold", "Serif", "Serif-Bold", "Sans-ExtraLight")]
-    names += [f"{n}.otf" for n in ("NimbusSans-Regular", "NimbusSans-Bold", "NimbusSansNarrow-Regular", "NimbusRoman-Regular", "NimbusMonoPS-Regular", "URWGothic-Book", "URWBookman-Light", "C059-Roman", "P052-Roman")]
+    """Loaders (size -> font) of the type at hand: what the system has of DejaVu, of URW's base
+    fonts and of Noto, and Pillow's own face.
+    """
+    names = [
+        f"DejaVu{n}.ttf"
+        for n in (
+            "Sans",
+            "Sans-Bold",
+            "SansCondensed",
+            "SansMono",
+            "SansMono-Bold",
+            "Serif",
+            "Serif-Bold",
+            "Sans-ExtraLight",
+        )
+    ]
+    names += [
+        f"{n}.otf"
+        for n in (
+            "NimbusSans-Regular",
+            "NimbusSans-Bold",
+            "NimbusSansNarrow-Regular",
+            "NimbusRoman-Regular",
+            "NimbusMonoPS-Regular",
+            "URWGothic-Book",
+            "URWBookman-Light",
+            "C059-Roman",
+            "P052-Roman",
+        )
+    ]
     names += ["NotoSansMono-Regular.ttf"]
     found = [ImageFont.load_default]
     for name in names:
@@ -202,7 +270,9 @@ def tone_pair(rng):
 
 
 def text_lines(rng, draw, box, paper, ink):
-    """Fills a box with rows of type, rules and bars; as a listing, with numbers and colours, now and then."""
+    """Fills a box with rows of type, rules and bars; as a listing, with numbers and colours, now
+    and then.
+    """
     left, top, right, bottom = box
     draw.rectangle(box, fill=paper)
     size = int(rng.integers(9, 24))
@@ -248,25 +318,49 @@ def shapes(rng, draw, box):
     for _ in range(int(rng.integers(2, 14))):
         r = int(log_uniform(rng, 5, 90))
         x, y = int(rng.integers(left, right)), int(rng.integers(top, bottom))
-        where, colour, width = [x, y, x + r, y + int(r * rng.uniform(0.5, 1.5))], any_colour(rng), int(rng.integers(1, 9))
+        where, colour, width = (
+            [x, y, x + r, y + int(r * rng.uniform(0.5, 1.5))],
+            any_colour(rng),
+            int(rng.integers(1, 9)),
+        )
         kind = rng.integers(6)
         if kind == 0:
             draw.ellipse(where, fill=colour)
         elif kind == 1:
             draw.ellipse(where, outline=colour, width=width)
         elif kind == 2:
-            draw.rounded_rectangle(where, r // 5, fill=colour, outline=any_colour(rng), width=min(width, 3))
+            draw.rounded_rectangle(
+                where, r // 5, fill=colour, outline=any_colour(rng), width=min(width, 3)
+            )
         elif kind == 3:
-            draw.arc(where, *(float(v) for v in sorted(rng.uniform(0, 360, 2))), fill=colour, width=width)
+            draw.arc(
+                where, *(float(v) for v in sorted(rng.uniform(0, 360, 2))), fill=colour, width=width
+            )
         elif kind == 4:
-            draw.polygon([(x + float(a) * r, y + float(b) * r) for a, b in rng.random((int(rng.integers(3, 7)), 2))], fill=colour)
+            draw.polygon(
+                [
+                    (x + float(a) * r, y + float(b) * r)
+                    for a, b in rng.random((int(rng.integers(3, 7)), 2))
+                ],
+                fill=colour,
+            )
         else:
-            draw.line([(x + float(a) * 2 * r, y + float(b) * 2 * r) for a, b in rng.random((int(rng.integers(2, 6)), 2))], fill=colour, width=width)
+            draw.line(
+                [
+                    (x + float(a) * 2 * r, y + float(b) * 2 * r)
+                    for a, b in rng.random((int(rng.integers(2, 6)), 2))
+                ],
+                fill=colour,
+                width=width,
+            )
 
 
 def screen_page(rng, h: int, w: int, picture=None):
-    """Random page or desktop as planes [h,w]: windows with text, listings, icons, flat and shaded areas, and, where given, a photograph (RGB image)."""
-    # Drawn at twice the size where outlines are to be smooth (type is anti-aliased already), larger where the page is to be scaled down.
+    """Random page or desktop as planes [h,w]: windows with text, listings, icons, flat and shaded
+    areas, and, where given, a photograph (RGB image).
+    """
+    # Drawn at twice the size where outlines are to be smooth (type is anti-aliased already), larger
+    # where the page is to be scaled down.
     scale = 1.0 if rng.random() < 0.5 else rng.uniform(1.1, 1.9)
     hh, ww = int(h * scale), int(w * scale)
     paper, ink = tone_pair(rng)
@@ -282,20 +376,40 @@ def screen_page(rng, h: int, w: int, picture=None):
         elif rng.random() < 0.4:
             ends = np.array([any_colour(rng), any_colour(rng)], np.float32)
             ramp = np.linspace(0, 1, hh, dtype=np.float32)[:, None, None]
-            image.paste(Image.fromarray(np.broadcast_to(ends[0] * (1 - ramp) + ends[1] * ramp, (hh, ww, 3)).astype(np.uint8)))
+            image.paste(
+                Image.fromarray(
+                    np.broadcast_to(ends[0] * (1 - ramp) + ends[1] * ramp, (hh, ww, 3)).astype(
+                        np.uint8
+                    )
+                )
+            )
         for _ in range(int(rng.integers(2, 6))):
-            x0, y0 = int(rng.integers(-ww // 4, ww * 3 // 4)), int(rng.integers(-hh // 4, hh * 3 // 4))
+            x0, y0 = (
+                int(rng.integers(-ww // 4, ww * 3 // 4)),
+                int(rng.integers(-hh // 4, hh * 3 // 4)),
+            )
             x1, y1 = x0 + int(rng.integers(ww // 5, ww)), y0 + int(rng.integers(hh // 5, hh))
             paper, ink = tone_pair(rng)
             bar = int(rng.integers(16, 32))
-            draw.rectangle([x0, y0, x1, y0 + bar], fill=any_colour(rng) if rng.random() < 0.4 else paper, outline=ink if rng.random() < 0.5 else None)
-            draw.text((x0 + 10, y0 + 3), " ".join(rng.choice(_WORDS, 3)), fill=ink, font=_FONTS[rng.integers(len(_FONTS))](bar - 10))
+            draw.rectangle(
+                [x0, y0, x1, y0 + bar],
+                fill=any_colour(rng) if rng.random() < 0.4 else paper,
+                outline=ink if rng.random() < 0.5 else None,
+            )
+            draw.text(
+                (x0 + 10, y0 + 3),
+                " ".join(rng.choice(_WORDS, 3)),
+                fill=ink,
+                font=_FONTS[rng.integers(len(_FONTS))](bar - 10),
+            )
             box = (x0, y0 + bar, x1, y1)
             kind = rng.random()
             if kind < 0.65:
                 text_lines(rng, draw, box, paper, ink)
             elif kind < 0.75 and picture is not None:
-                image.paste(picture.resize((x1 - x0, max(1, y1 - y0 - bar)), Image.BICUBIC), (x0, y0 + bar))
+                image.paste(
+                    picture.resize((x1 - x0, max(1, y1 - y0 - bar)), Image.BICUBIC), (x0, y0 + bar)
+                )
             else:
                 draw.rectangle(box, fill=any_colour(rng) if rng.random() < 0.5 else paper)
                 shapes(rng, draw, (x0, y0 + bar, x1, max(y1, y0 + bar + 1)))
@@ -311,7 +425,9 @@ CAUGHT = 0.75  # so many pages are pictures of real screens, where there are any
 
 
 class Screens:
-    """Small pool of pages, renewed now and then: drawing one takes longer than using it. `caught`: a store with pictures of real screens."""
+    """Small pool of pages, renewed now and then: drawing one takes longer than using it. `caught`:
+    a store with pictures of real screens.
+    """
 
     def __init__(self, store=None, pool: int = 12, caught=None):
         self.pool, self.pages, self.store, self.caught = pool, [], store, caught
@@ -324,15 +440,33 @@ class Screens:
         if self.sampler is None or rng.random() < 0.5:
             return None
         y, u, v = (p[0] for p in self.store.planes(self.sampler.draw(rng)))
-        planes = [Image.fromarray(np.ascontiguousarray(p)).resize((480, 360), Image.BILINEAR) for p in (y, u, v)]
+        planes = [
+            Image.fromarray(np.ascontiguousarray(p)).resize((480, 360), Image.BILINEAR)
+            for p in (y, u, v)
+        ]
         return Image.merge("YCbCr", planes).convert("RGB")
 
     def caught_page(self, rng):
-        """As it is, or shrunk: such pictures often have twice the samples of the screen that is shared."""
+        """As it is, or shrunk: such pictures often have twice the samples of the screen that is
+        shared.
+        """
         planes = [p[0] for p in self.caught.planes(self.catch.draw(rng))]
-        share = max(rng.uniform(0.4, 1.0), LEAST_PAGE / min(planes[0].shape)) if rng.random() < 0.6 else 1.0
+        share = (
+            max(rng.uniform(0.4, 1.0), LEAST_PAGE / min(planes[0].shape))
+            if rng.random() < 0.6
+            else 1.0
+        )
         h, w = (int(n * share) // 2 * 2 for n in planes[0].shape)
-        return planes if share == 1.0 else [np.asarray(Image.fromarray(np.ascontiguousarray(p)).resize((w // c, h // c), Image.LANCZOS)) for p, c in zip(planes, (1, 2, 2))]
+        return (
+            planes
+            if share == 1.0
+            else [
+                np.asarray(
+                    Image.fromarray(np.ascontiguousarray(p)).resize((w // c, h // c), Image.LANCZOS)
+                )
+                for p, c in zip(planes, (1, 2, 2))
+            ]
+        )
 
     def page(self, rng):
         if self.catch and rng.random() < CAUGHT:
@@ -347,7 +481,9 @@ class Screens:
 
 
 def screen_clip(rng, screens: Screens, frames: int, size: int):
-    """A page that scrolls, types, moves a pointer or just stands: u8 planes [T,...]. Returns (y, u, v)."""
+    """A page that scrolls, types, moves a pointer or just stands: u8 planes [T,...]. Returns (y, u,
+    v).
+    """
     page = screens.page(rng)
     h, w = page[0].shape
     kind = rng.choice(["scroll", "still", "smooth", "region"], p=[0.4, 0.25, 0.15, 0.2])
@@ -367,10 +503,22 @@ def screen_clip(rng, screens: Screens, frames: int, size: int):
         path = np.tile(np.eye(3), (frames, 1, 1))
         path[:, 0 if horizontal else 1, 2] = offset
         margin = (int(offset[-1]) + 6) & ~1
-        patch = Patch([crop_plane(p, max(0, top - margin) // k, max(0, left - margin) // k, (size + 2 * margin) // k, (size + 2 * margin) // k) for p, k in zip(page, (1, 2, 2))])
+        patch = Patch(
+            [
+                crop_plane(
+                    p,
+                    max(0, top - margin) // k,
+                    max(0, left - margin) // k,
+                    (size + 2 * margin) // k,
+                    (size + 2 * margin) // k,
+                )
+                for p, k in zip(page, (1, 2, 2))
+            ]
+        )
         y, uv = patch.render(path_maps(path, size))
         return quantise(y, uv)
-    # Whole pixels: full-resolution chroma of the moved page is approximated by even steps, as screens at 2x do.
+    # Whole pixels: full-resolution chroma of the moved page is approximated by even steps, as
+    # screens at 2x do.
     step = speed * 2 if abs(speed) <= 4 else speed & ~1
     base = (abs(step) * (frames - 1)) if step < 0 else 0
     out = []
@@ -430,17 +578,24 @@ def add_light(rng, y, uv):
     t = torch.arange(frames, dtype=torch.float32).view(-1, 1, 1, 1)
     kind = rng.random()
     if kind < 0.35:  # flicker
-        gain = 1 + torch.from_numpy(rng.normal(0, log_uniform(rng, 0.005, 0.08), (frames, 1, 1, 1)).astype(np.float32))
+        gain = 1 + torch.from_numpy(
+            rng.normal(0, log_uniform(rng, 0.005, 0.08), (frames, 1, 1, 1)).astype(np.float32)
+        )
         return (y - 16) * gain + 16, uv
     if kind < 0.65:  # fade
-        level, start = float(rng.choice([16.0, 235.0, rng.uniform(16, 235)], p=[0.7, 0.1, 0.2])), rng.uniform(0, 0.8)
+        level, start = (
+            float(rng.choice([16.0, 235.0, rng.uniform(16, 235)], p=[0.7, 0.1, 0.2])),
+            rng.uniform(0, 0.8),
+        )
         k = start + rng.choice([-1, 1]) * log_uniform(rng, 0.01, 0.15) * t
         k = k.clamp(0, 1)
         return y + (level - y) * k, uv + (128 - uv) * k
     x = torch.linspace(-1, 1, size)
     a = rng.uniform(0, 2 * np.pi)
     ramp = float(np.cos(a)) * x[None, :] + float(np.sin(a)) * x[:, None]
-    gain = 1 + rng.normal(0, 0.15) * torch.tanh(3 * (ramp + rng.uniform(-1, 1) + rng.normal(0, 0.15) * t))
+    gain = 1 + rng.normal(0, 0.15) * torch.tanh(
+        3 * (ramp + rng.uniform(-1, 1) + rng.normal(0, 0.15) * t)
+    )
     return (y - 16) * gain + 16, uv
 
 
@@ -462,15 +617,22 @@ class Synthesiser:
     """Makes synthetic clips: `clip(rng, frames, size)` -> u8 arrays y [T,S,S], u, v [T,S/2,S/2]."""
 
     def __init__(self, store, caught=None):
-        self.store, self.sampler, self.screens = store, GroupSampler(store.stills()), Screens(store, caught=caught)
+        self.store, self.sampler, self.screens = (
+            store,
+            GroupSampler(store.stills()),
+            Screens(store, caught=caught),
+        )
 
     def clip(self, rng: np.random.Generator, frames: int, size: int):
-        kind = rng.choice(["camera", "parallax", "objects", "screen", "static"], p=[0.42, 0.2, 0.18, 0.12, 0.08])
+        kind = rng.choice(
+            ["camera", "parallax", "objects", "screen", "static"], p=[0.42, 0.2, 0.18, 0.12, 0.08]
+        )
         if kind == "screen":
             return screen_clip(rng, self.screens, frames, size)
         if kind == "static":
             return self.static(rng, frames, size)
-        # Motion blur: the shutter is open for a part of the frame's time; two more renderings per frame.
+        # Motion blur: the shutter is open for a part of the frame's time; two more renderings per
+        # frame.
         shutter = 3 if kind == "camera" and frames <= 7 and rng.random() < 0.12 else 1
         path = camera_path(rng, frames, still=0.75 if kind == "objects" else 0.0)
         maps = path_maps(path, size, *rng.uniform(-size / 2, size / 2, 2))
@@ -478,7 +640,9 @@ class Synthesiser:
             maps = maps + warp_field(rng, frames, size)
         patch = take_patch(rng, self.store, self.sampler, size, travel(maps, size))
         if shutter > 1 and frames > 1:
-            speed = torch.cat([maps[1:] - maps[:-1], maps[-1:] - maps[-2:-1]]) * float(rng.uniform(0.2, 0.9))
+            speed = torch.cat([maps[1:] - maps[:-1], maps[-1:] - maps[-2:-1]]) * float(
+                rng.uniform(0.2, 0.9)
+            )
             parts = [patch.render(maps + speed * (k / shutter)) for k in range(shutter)]
             picture = [sum(p) / shutter for p in zip(*parts)]
         else:
@@ -487,12 +651,19 @@ class Synthesiser:
             picture = self.layer(rng, picture, frames, size, radius=size * rng.uniform(0.2, 0.6))
         elif kind == "objects":
             for _ in range(int(rng.integers(1, 3))):
-                picture = self.layer(rng, picture, frames, size, radius=size * log_uniform(rng, 0.04, 0.25))
+                picture = self.layer(
+                    rng, picture, frames, size, radius=size * log_uniform(rng, 0.04, 0.25)
+                )
         y, uv = picture
         if rng.random() < 0.12:  # focus pull: one blur for the clip's ends, mixed over time
-            k = torch.linspace(float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), frames).view(-1, 1, 1, 1)
+            k = torch.linspace(float(rng.uniform(0, 1)), float(rng.uniform(0, 1)), frames).view(
+                -1, 1, 1, 1
+            )
             sigma = log_uniform(rng, 0.6, 3.0)
-            y, uv = y + (gaussian_blur(y, sigma) - y) * k, uv + (gaussian_blur(uv, sigma / 2) - uv) * k
+            y, uv = (
+                y + (gaussian_blur(y, sigma) - y) * k,
+                uv + (gaussian_blur(uv, sigma / 2) - uv) * k,
+            )
         if rng.random() < 0.2:
             y, uv = add_light(rng, y, uv)
         if rng.random() < 0.08:
@@ -518,7 +689,11 @@ class Synthesiser:
         x0, x1 = int(cols[0]) & ~1, min(size, (int(cols[-1]) + 2) & ~1)
         over = patch.render(maps[:, :, y0:y1, x0:x1])
         y, uv = picture[0].clone(), picture[1].clone()
-        part = blend([y[:, :, y0:y1, x0:x1], uv[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]], over, mask[:, :, y0:y1, x0:x1])
+        part = blend(
+            [y[:, :, y0:y1, x0:x1], uv[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2]],
+            over,
+            mask[:, :, y0:y1, x0:x1],
+        )
         y[:, :, y0:y1, x0:x1] = part[0]
         uv[:, :, y0 // 2 : y1 // 2, x0 // 2 : x1 // 2] = part[1]
         return [y, uv]
@@ -527,25 +702,39 @@ class Synthesiser:
         """A caption or logo that stands still over the moving picture."""
         size = y.shape[-1]
         page = self.screens.page(rng)
-        h, w = (2 * int(v) for v in (rng.integers(size // 16, size // 8) + 1, rng.integers(size // 16, size // 3) + 1))
+        h, w = (
+            2 * int(v)
+            for v in (
+                rng.integers(size // 16, size // 8) + 1,
+                rng.integers(size // 16, size // 3) + 1,
+            )
+        )
         h, w = min(h, 256), min(w, 256)
         sy, sx = (2 * int(rng.integers((n - m) // 2)) for n, m in zip(page[0].shape, (h, w)))
         oy, ox = 2 * int(rng.integers((size - h) // 2)), 2 * int(rng.integers((size - w) // 2))
         y, uv = y.clone(), uv.clone()
-        y[:, 0, oy : oy + h, ox : ox + w] = torch.from_numpy(page[0][sy : sy + h, sx : sx + w].copy()).float()
+        y[:, 0, oy : oy + h, ox : ox + w] = torch.from_numpy(
+            page[0][sy : sy + h, sx : sx + w].copy()
+        ).float()
         for c in (0, 1):
-            uv[:, c, oy // 2 : (oy + h) // 2, ox // 2 : (ox + w) // 2] = torch.from_numpy(page[1 + c][sy // 2 : (sy + h) // 2, sx // 2 : (sx + w) // 2].copy()).float()
+            uv[:, c, oy // 2 : (oy + h) // 2, ox // 2 : (ox + w) // 2] = torch.from_numpy(
+                page[1 + c][sy // 2 : (sy + h) // 2, sx // 2 : (sx + w) // 2].copy()
+            ).float()
         return y, uv
 
     def static(self, rng, frames, size):
-        """A still seen by a fixed camera: exactly constant, constant with noise, or with small objects."""
+        """A still seen by a fixed camera: exactly constant, constant with noise, or with small
+        objects.
+        """
         patch = take_patch(rng, self.store, self.sampler, size, 4)
         maps = path_maps(np.eye(3)[None], size)
         y, uv = patch.render(maps)
         y, uv = y.expand(frames, -1, -1, -1), uv.expand(frames, -1, -1, -1)
         kind = rng.random()
         if kind < 0.4:
-            y, uv = self.layer(rng, [y, uv], frames, size, radius=size * log_uniform(rng, 0.03, 0.15))
+            y, uv = self.layer(
+                rng, [y, uv], frames, size, radius=size * log_uniform(rng, 0.03, 0.15)
+            )
         if kind > 0.25 and rng.random() < 0.6:
             y, uv = add_noise(rng, y, uv)
         return quantise(y, uv)

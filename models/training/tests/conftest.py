@@ -16,7 +16,9 @@ def smooth_picture(rng, h, w):
     """RGB picture with structure at all scales."""
     x = torch.zeros(1, 3, h, w)
     for cells in (3, 9, 27, 81):
-        a = torch.from_numpy(rng.normal(0, 90 / cells**0.5, (1, 3, cells, cells)).astype(np.float32))
+        a = torch.from_numpy(
+            rng.normal(0, 90 / cells**0.5, (1, 3, cells, cells)).astype(np.float32)
+        )
         x += torch.nn.functional.interpolate(a, size=(h, w), mode="bicubic")
     return (x[0].permute(1, 2, 0) + 128).clamp(0, 255).to(torch.uint8).numpy()
 
@@ -37,7 +39,8 @@ def write_video(path, frames):
 
 @pytest.fixture(scope="session")
 def made_up(tmp_path_factory):
-    """Folder with five pictures in two groups and two videos of nine frames (panning by 2 pixels)."""
+    """Folder with five pictures in two groups and two videos of nine frames (panning by 2 pixels).
+    """
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -47,7 +50,10 @@ def made_up(tmp_path_factory):
         Image.fromarray(smooth_picture(rng, h, w)).save(root / f"{group}__{i}.png")
     for i in range(2):
         big = smooth_picture(rng, 200, 340)
-        write_video(root / f"v__{i}.mkv", [np.ascontiguousarray(big[:, 2 * t : 2 * t + 320]) for t in range(9)])
+        write_video(
+            root / f"v__{i}.mkv",
+            [np.ascontiguousarray(big[:, 2 * t : 2 * t + 320]) for t in range(9)],
+        )
     return root
 
 

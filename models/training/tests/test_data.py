@@ -59,7 +59,9 @@ def test_still_crops(store, size):
     for (y, u, v), again in zip(a, b):
         assert y.shape == (6, 1, size, size) and u.shape == v.shape == (6, 1, size // 2, size // 2)
         assert y.dtype == u.dtype == v.dtype == torch.uint8
-        assert torch.equal(y, again[0]) and torch.equal(v, again[2])  # the same seed gives the same crops
+        assert torch.equal(y, again[0]) and torch.equal(
+            v, again[2]
+        )  # the same seed gives the same crops
     assert not torch.equal(a[0][0], a[1][0])
 
 
@@ -83,14 +85,22 @@ def test_screens_among_the_still_crops(store):
         assert y.shape == (640, 480) and u.shape == v.shape == (320, 240)
     # Drawn pages are flat for the most part; the pictures of the fixture are noise.
     flat = lambda planes: (planes[0][..., 1:] == planes[0][..., :-1]).float().mean()
-    some = lambda share: next(data.StillCrops(store, 16, 64, seed=1, screens=share, p_tone=0.0, p_scale=0.0))
+    some = lambda share: next(
+        data.StillCrops(store, 16, 64, seed=1, screens=share, p_tone=0.0, p_scale=0.0)
+    )
     assert flat(some(1.0)) > 0.5 > flat(some(0.0))
 
 
 def test_sequences_real_and_synthetic(store):
     for frames, size, share in ((3, 64, 0.0), (5, 128, 1.0), (9, 96, 0.5)):
         y, u, v = next(data.Sequences(store, 4, frames, size, seed=frames, synthetic=share))
-        assert y.shape == (4, frames, 1, size, size) and u.shape == v.shape == (4, frames, 1, size // 2, size // 2)
+        assert y.shape == (4, frames, 1, size, size) and u.shape == v.shape == (
+            4,
+            frames,
+            1,
+            size // 2,
+            size // 2,
+        )
         assert y.dtype == torch.uint8
 
 
@@ -112,7 +122,11 @@ def test_every_kind_of_synthetic_clip(store):
     for i in range(60):
         frames, size = int(rng.integers(3, 10)), int(rng.choice([64, 128, 256]))
         y, u, v = maker.clip(rng, frames, size)
-        assert y.shape == (frames, size, size) and u.shape == v.shape == (frames, size // 2, size // 2)
+        assert y.shape == (frames, size, size) and u.shape == v.shape == (
+            frames,
+            size // 2,
+            size // 2,
+        )
         assert y.dtype == u.dtype == v.dtype == np.uint8
         constant += bool((y == y[:1]).all())
     assert 1 <= constant <= 30  # some stand still, most do not
@@ -132,7 +146,9 @@ def test_synthetic_motion_is_the_path_that_was_asked_for(store):
 
 def test_pack_reads_back(made_up, store, tmp_path):
     lines = []
-    paths = pack.write_packs(made_up, tmp_path / "packs", pack_mb=0.15, video_frames=6, quality=95, log=lines.append)
+    paths = pack.write_packs(
+        made_up, tmp_path / "packs", pack_mb=0.15, video_frames=6, quality=95, log=lines.append
+    )
     assert len(paths) > 1 and len(lines) == len(paths)
     assert all(p.stat().st_size <= 0.15e6 for p in paths)
     packed = data.open_store(tmp_path / "packs", tmp_path / "cache", log=lines.append)
@@ -168,10 +184,15 @@ def test_real_data_is_complete(real_store):
 
 def test_drawn_screens_scroll_and_open_windows():
     from nnvtrain import screens
+
     scrolls, opens = list(screens.clip(0)), list(screens.clip(1))
     for frames in (scrolls, opens):
         assert len(frames) == screens.FRAMES
-        assert [p.shape for p in frames[0]] == [(screens.HEIGHT, screens.WIDTH)] + [(screens.HEIGHT // 2, screens.WIDTH // 2)] * 2
-    assert np.array_equal(scrolls[-1][0][:-4], scrolls[-2][0][4:]) and not np.array_equal(scrolls[-1][0], scrolls[0][0])
+        assert [p.shape for p in frames[0]] == [(screens.HEIGHT, screens.WIDTH)] + [
+            (screens.HEIGHT // 2, screens.WIDTH // 2)
+        ] * 2
+    assert np.array_equal(scrolls[-1][0][:-4], scrolls[-2][0][4:]) and not np.array_equal(
+        scrolls[-1][0], scrolls[0][0]
+    )
     changed = opens[-1][0] != opens[0][0]
     assert changed.any() and not changed[:, screens.WIDTH // 2 + 200 :].any()

@@ -1,4 +1,6 @@
-"""Exactness of exported networks. Weights are random everywhere, so that no layer is trivially zero."""
+"""Exactness of exported networks. Weights are random everywhere, so that no layer is trivially
+zero.
+"""
 
 import hashlib
 import math
@@ -13,7 +15,16 @@ ort = pytest.importorskip("onnxruntime", reason="NOT TESTED: onnxruntime is miss
 
 from nnvtrain import export, model as M, parity  # noqa: E402
 from nnvtrain.bundle import Bundle, coded_bits, to_packed  # noqa: E402
-from nnvtrain.onnx_ops import EXACT, E, ExactOps, Graph, NotExact, OnnxOps, T, integers  # noqa: E402
+from nnvtrain.onnx_ops import (  # noqa: E402
+    EXACT,
+    E,
+    ExactOps,
+    Graph,
+    NotExact,
+    OnnxOps,
+    T,
+    integers,
+)
 from nnvtrain.ops import Conv, TorchOps  # noqa: E402
 from nnvtrain.rdcheck import bd_rate  # noqa: E402
 
@@ -24,7 +35,9 @@ SHIPPED = Path(__file__).resolve().parents[2] / "realtime"
 def random_net(inter, seed):
     """A small network whose layers all do something."""
     torch.manual_seed(seed)
-    net = M.FrameCodec(M.Config(width=32, blocks=2, prior_width=32, prior_blocks=1, enc_blocks=1, hyper=8), inter)
+    net = M.FrameCodec(
+        M.Config(width=32, blocks=2, prior_width=32, prior_blocks=1, enc_blocks=1, hyper=8), inter
+    )
     net.init_statistics(export.law_of_scales())
     for m in net.modules():
         if isinstance(m, Conv):
@@ -87,7 +100,11 @@ def test_known_answers_notice_a_changed_weight(nets, bundle, tmp_path):
     for f in bundle.iterdir():
         (tmp_path / f.name).write_bytes(f.read_bytes())
     model = onnx.load(bundle / "inter_synth.onnx")
-    w = next(i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4 and i.dims[2] == 3)
+    w = next(
+        i
+        for i in model.graph.initializer
+        if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4 and i.dims[2] == 3
+    )
     a = onnx.numpy_helper.to_array(w).copy()
     a[0] = -a[0]
     w.CopyFrom(onnx.numpy_helper.from_array(a, w.name))
@@ -168,7 +185,9 @@ def test_round_trip_of_a_picture(tmp_path):
 
 
 def test_means_follow_the_symbols_that_were_chosen(nets, bundle):
-    """A wide dead zone at the anchors changes the other half's means; the reconstruction error must stay within it."""
+    """A wide dead zone at the anchors changes the other half's means; the reconstruction error must
+    stay within it.
+    """
     b = Bundle(bundle, threads=1)
     rng = np.random.default_rng(1)
     x = rng.integers(-400, 400, (1, 96, 8, 8)).astype(np.int16)
@@ -182,7 +201,8 @@ def test_means_follow_the_symbols_that_were_chosen(nets, bundle):
     v, out = seen["key_mean"]
     delta = out["delta"]
     assert np.abs(delta).max() > 0
-    # (latent - first mean) of the encoder, what the decoder adds for it, and how far they may be apart.
+    # (latent - first mean) of the encoder, what the decoder adds for it, and how far they may be
+    # apart.
     latent = seen["key_enc"][1]["y"] * step
     decoded = delta + np.sign(sym) * np.floor(np.abs(sym) * step + 0.5)
     coded = (index > 0) & (np.abs(decoded) < 2000)
@@ -197,18 +217,25 @@ def test_a_batch_of_inter_frames_in_the_encoder(bundle):
     d = np.zeros_like(x)
     both = b.code("inter", x, 30, p, d)
     for i in range(2):
-        one = b.code("inter", x[i:i + 1], 30, p[i:i + 1], d[i:i + 1])
-        assert (both[1][i:i + 1] == one[1]).mean() > 0.999
+        one = b.code("inter", x[i : i + 1], 30, p[i : i + 1], d[i : i + 1])
+        assert (both[1][i : i + 1] == one[1]).mean() > 0.999
 
 
 def test_probabilities():
     p = export.probabilities(M.scale_of(torch.arange(64.0)).numpy()).astype(float) / 65536
     assert ((p > 0) & (p < 1)).all() and (np.diff(p[:, 0]) >= 0).all()
-    # Bits of a symbol by these bins are those of the training's rate model, as long as no clipping matters.
+    # Bits of a symbol by these bins are those of the training's rate model, as long as no clipping
+    # matters.
     rows = np.arange(20, 60)
     for v in (0, 1, 3, 9):
-        want = float(M.laplace_bits(torch.full((40,), float(v)), M.scale_of(torch.from_numpy(rows).double())).sum())
-        assert coded_bits(export.probabilities(M.scale_of(torch.arange(64.0)).numpy()), rows, np.full(40, v)) == pytest.approx(want, rel=0.02)
+        want = float(
+            M.laplace_bits(
+                torch.full((40,), float(v)), M.scale_of(torch.from_numpy(rows).double())
+            ).sum()
+        )
+        assert coded_bits(
+            export.probabilities(M.scale_of(torch.arange(64.0)).numpy()), rows, np.full(40, v)
+        ) == pytest.approx(want, rel=0.02)
 
 
 def test_tables(nets):
@@ -224,7 +251,10 @@ def test_crc_is_castagnoli():
 
 def test_generator_is_fixed():
     """Known answers depend on it."""
-    assert hashlib.sha256(export.Integers(1).array((64,), -9, 9, np.int16).tobytes()).hexdigest()[:16] == "ee14a200168067fb"
+    assert (
+        hashlib.sha256(export.Integers(1).array((64,), -9, 9, np.int16).tobytes()).hexdigest()[:16]
+        == "ee14a200168067fb"
+    )
 
 
 def test_bd_rate():
@@ -232,7 +262,9 @@ def test_bd_rate():
     assert bd_rate(a, [(1.1 * r, p) for r, p in a]) == pytest.approx(10.0, abs=0.01)
 
 
-@pytest.mark.skipif(not (SHIPPED / "bundle.toml").is_file(), reason="NOT TESTED: no bundle ships with this tree")
+@pytest.mark.skipif(
+    not (SHIPPED / "bundle.toml").is_file(), reason="NOT TESTED: no bundle ships with this tree"
+)
 def test_shipped_bundle():
     m = parity.check_files(SHIPPED)
     for level in ("none", "all"):

@@ -35,11 +35,18 @@ def test_taps_sum_to_64_and_mirror():
 
 def test_compensation_matches_the_definition():
     rng = np.random.default_rng(0)
-    y, u, v = (torch.from_numpy(rng.integers(0, 256, (2, 1, n, m)).astype(np.float32)) for n, m in ((32, 48), (16, 24), (16, 24)))
+    y, u, v = (
+        torch.from_numpy(rng.integers(0, 256, (2, 1, n, m)).astype(np.float32))
+        for n, m in ((32, 48), (16, 24), (16, 24))
+    )
     mv = torch.from_numpy(rng.integers(-60, 61, (2, 2, 4, 6)))
     mv[0, :, 0, 0] = torch.tensor([-500, 900])  # far outside: clamped
     out = motion.compensate((y, u, v), mv)
-    for plane, got, block, taps, fraction in ((y, out[0], 8, motion.LUMA_TAPS, 4), (u, out[1], 4, motion.CHROMA_TAPS, 8), (v, out[2], 4, motion.CHROMA_TAPS, 8)):
+    for plane, got, block, taps, fraction in (
+        (y, out[0], 8, motion.LUMA_TAPS, 4),
+        (u, out[1], 4, motion.CHROMA_TAPS, 8),
+        (v, out[2], 4, motion.CHROMA_TAPS, 8),
+    ):
         for b in range(2):
             want = slow_predict(plane[b, 0].numpy(), mv[b].numpy(), block, taps, fraction)
             assert np.abs(got[b, 0].numpy() - want).max() < 1e-2
@@ -47,7 +54,9 @@ def test_compensation_matches_the_definition():
 
 def test_compensation_gradient():
     rng = np.random.default_rng(1)
-    ref = tuple(torch.from_numpy(rng.uniform(80, 160, (1, 1, n, n))).requires_grad_() for n in (16, 8, 8))
+    ref = tuple(
+        torch.from_numpy(rng.uniform(80, 160, (1, 1, n, n))).requires_grad_() for n in (16, 8, 8)
+    )
     mv = torch.from_numpy(rng.integers(-9, 10, (1, 2, 2, 2)))
     assert torch.autograd.gradcheck(lambda *r: motion.compensate(r, mv), ref, eps=1e-4, atol=1e-5)
 
@@ -72,7 +81,9 @@ def textured(rng, size):
 
 @pytest.mark.parametrize("shift", [(0, 0), (5, -3), (40, 22), (-71, 60), (2, 1), (-13, 7)])
 def test_search_finds_a_global_shift(search, shift):
-    """The reference, moved by a known number of quarter pixels: the field must be that vector nearly everywhere."""
+    """The reference, moved by a known number of quarter pixels: the field must be that vector
+    nearly everywhere.
+    """
     ref = textured(np.random.default_rng(3), 192)
     truth = torch.tensor(shift).view(1, 2, 1, 1).expand(1, 2, 24, 24)
     chroma = torch.full((1, 1, 96, 96), 128.0)
@@ -142,13 +153,21 @@ def test_bi_prediction_chooses_per_block():
 
 def test_overlap_mixes_what_the_neighbours_vectors_predict():
     rng = np.random.default_rng(11)
-    refs = [tuple(torch.from_numpy(rng.uniform(0, 255, (2, 1, n, n)).astype(np.float32)) for n in (32, 16, 16)) for _ in range(2)]
+    refs = [
+        tuple(
+            torch.from_numpy(rng.uniform(0, 255, (2, 1, n, n)).astype(np.float32))
+            for n in (32, 16, 16)
+        )
+        for _ in range(2)
+    ]
     mvs = [torch.from_numpy(rng.integers(-40, 41, (2, 2, 4, 4))) for _ in range(2)]
     modes = torch.from_numpy(rng.integers(0, 3, (2, 1, 2, 2)))
     share0 = torch.tensor([1.0, 0.0, 0.5])[modes].repeat_interleave(2, 2).repeat_interleave(2, 3)
 
     def predicted(dy, dx):
-        """The whole picture by the vectors and modes of each cell's neighbour, its own where there is none."""
+        """The whole picture by the vectors and modes of each cell's neighbour, its own where there
+        is none.
+        """
         there = [motion._shifted(m, dy, dx) for m in mvs]
         planes = [motion.compensate(r, m, low=-1e9, high=1e9) for r, m in zip(refs, there)]
         share = motion._shifted(share0, dy, dx)
@@ -173,7 +192,10 @@ def test_overlap_mixes_what_the_neighbours_vectors_predict():
         assert torch.allclose(got[i], want, atol=1e-3), i
     # Cells that move alike have no edge between them.
     still = [torch.zeros_like(m) for m in mvs]
-    assert all(torch.equal(a, b) for a, b in zip(motion.overlap(own, refs, still, torch.ones_like(share0)), own))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(motion.overlap(own, refs, still, torch.ones_like(share0)), own)
+    )
 
 
 def test_predict_keeps_gradients_to_references():
@@ -203,7 +225,9 @@ def test_gain_on_real_clips(search, real_store):
         cur, ref = (y[:, 1], u[:, 1], v[:, 1]), (y[:, 0], u[:, 0], v[:, 0])
         row = [psnr(cur[0], ref[0])]
         for block in (16, 8):
-            row.append(psnr(cur[0], motion.compensate(ref, search(cur[0], ref[0], 4.0, block=block))[0]))
+            row.append(
+                psnr(cur[0], motion.compensate(ref, search(cur[0], ref[0], 4.0, block=block))[0])
+            )
         gains.append(row)
     none, coarse, fine = np.mean(gains, 0)
     print(f"prediction PSNR: no motion {none:.1f}, 16x16 {coarse:.1f}, 8x8 {fine:.1f} dB")

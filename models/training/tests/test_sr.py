@@ -1,4 +1,6 @@
-"""Super-resolution: resampling against a slow reference, graphs against PyTorch, whole runs on made-up pictures."""
+"""Super-resolution: resampling against a slow reference, graphs against PyTorch, whole runs on
+made-up pictures.
+"""
 
 import argparse
 import io
@@ -14,7 +16,18 @@ from PIL import Image
 
 from nnvtrain import synth
 from nnvtrain.sr import data, export, gan, gather, mean, pairs, rate, resample, teach, train
-from nnvtrain.sr.model import EXACT, LIKELY, NAMES, UNKNOWN, Conv, SrConfig, SrNet, load_sr, rating, weight_steps
+from nnvtrain.sr.model import (
+    EXACT,
+    LIKELY,
+    NAMES,
+    UNKNOWN,
+    Conv,
+    SrConfig,
+    SrNet,
+    load_sr,
+    rating,
+    weight_steps,
+)
 
 
 def slow_resize(row, size):
@@ -53,7 +66,9 @@ def test_luma_of_black_white_and_green():
 def test_torch_resampling_agrees(scale):
     plane = np.random.default_rng(0).integers(0, 256, (24, 36)).astype(np.float32)
     m = resample.down_margin(scale)
-    small = resample.downscale(torch.from_numpy(np.pad(plane, m, "symmetric"))[None, None], scale)[0, 0].numpy()
+    small = resample.downscale(torch.from_numpy(np.pad(plane, m, "symmetric"))[None, None], scale)[
+        0, 0
+    ].numpy()
     assert np.abs(small - resample.resize(plane, 24 // scale, 36 // scale)).max() < 1e-3
     x = torch.from_numpy(np.pad(plane, 2, "symmetric"))[None, None]
     large = F.pixel_shuffle(F.conv2d(x, resample.up_kernel(scale)), scale)[0, 0].numpy()
@@ -63,9 +78,13 @@ def test_torch_resampling_agrees(scale):
 # ------------------------------------------------------------------ networks
 
 
-def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1, rated=False, paired=False):
+def noisy_net(
+    scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies=1, rated=False, paired=False
+):
     torch.manual_seed(1)
-    net = SrNet(SrConfig(scale, width, depth, int8, fold, shrink, copies=copies, rated=rated, paired=paired))
+    net = SrNet(
+        SrConfig(scale, width, depth, int8, fold, shrink, copies=copies, rated=rated, paired=paired)
+    )
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.dim() > 0:
@@ -80,7 +99,10 @@ def noisy_net(scale=2, width=16, depth=2, int8=False, fold=1, shrink=0.0, copies
 
 
 def test_what_is_told_of_quantizers():
-    told = rating(torch.tensor([32.0, 38.0, 99.0, 20.0, 26.0]), torch.tensor([EXACT, EXACT, EXACT, UNKNOWN, LIKELY]))
+    told = rating(
+        torch.tensor([32.0, 38.0, 99.0, 20.0, 26.0]),
+        torch.tensor([EXACT, EXACT, EXACT, UNKNOWN, LIKELY]),
+    )
     assert told[..., 0, 0].tolist() == [[1, 0], [1, 1], [1, 3], [0, 0], [0.5, -0.5]]
     planes = rating(torch.tensor([[[32.0, 38.0]], [[26.0, 20.0]]]), torch.tensor([EXACT, LIKELY]))
     assert planes.tolist() == [[[[1, 1]], [[0, 1]]], [[[0.5, 0.5]], [[-0.5, -1]]]]
@@ -105,7 +127,11 @@ def test_estimates_are_as_wrong_as_they_say():
     told = train.estimate(quantizer, torch.full((4000,), LIKELY), torch.Generator().manual_seed(0))
     assert (told[:, 0] == LIKELY).all()
     told = told[:, 1] / LIKELY * 6 + 32
-    assert abs(float(told.mean()) - train.TOLD_MIDDLE - (36 - train.TOLD_MIDDLE) * train.BY_RATE[0]) < 0.2 and abs(float(told.std()) - train.BY_RATE[1]) < 0.2
+    assert (
+        abs(float(told.mean()) - train.TOLD_MIDDLE - (36 - train.TOLD_MIDDLE) * train.BY_RATE[0])
+        < 0.2
+        and abs(float(told.std()) - train.BY_RATE[1]) < 0.2
+    )
     assert not train.estimate(quantizer, torch.full((4000,), UNKNOWN), torch.Generator()).any()
 
 
@@ -124,7 +150,9 @@ def test_pairs_without_quantizers_have_one_that_is_likely(tmp_path):
     # Each sample has that of its block, however a crop lies and was turned.
     samples = np.kron(blocks, np.ones((16, 16), np.uint8))
     assert np.array_equal(planes.whole(2)[2][0], samples) and planes.whole(0)[2] is None
-    planes.data[planes.entries[2]["small"] : planes.entries[2]["small"] + samples.size] = torch.from_numpy(samples.ravel())
+    planes.data[planes.entries[2]["small"] : planes.entries[2]["small"] + samples.size] = (
+        torch.from_numpy(samples.ravel())
+    )
     given, _, pick, known = planes.draw(40, 40, torch.Generator().manual_seed(0))
     assert torch.equal(given[pick == 2, 0], known[pick == 2]) and len(known[pick == 2]) > 1
 
@@ -134,16 +162,25 @@ def test_noisy_pairs_are_left_out(tmp_path):
     wanted = np.kron(rng.integers(60, 200, (12, 12)), np.ones((8, 8))).astype(np.uint8)
     writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
     blocks = wanted // 8 * 8 + 4
-    for given in (wanted, blocks, resample.to_u8(wanted + rng.normal(0, 8, wanted.shape)), resample.to_u8(blocks + rng.normal(0, 15, wanted.shape))):
+    for given in (
+        wanted,
+        blocks,
+        resample.to_u8(wanted + rng.normal(0, 8, wanted.shape)),
+        resample.to_u8(blocks + rng.normal(0, 15, wanted.shape)),
+    ):
         writer.add("g", wanted, given)
     writer.close()
     planes = data.open_planes(tmp_path, tmp_path / "cache", "repair", 1)
-    assert [e["offset"] for e in train.coded(planes).entries] == [e["offset"] for e in planes.entries[:2]]
+    assert [e["offset"] for e in train.coded(planes).entries] == [
+        e["offset"] for e in planes.entries[:2]
+    ]
 
 
 def test_rows_are_looked_at_one_in_four():
     y, x = np.mgrid[0:11, 0:12]
-    first, second = ((20 + 5 * (x + s) + 2 * y + np.where(x + s > 6, 40, 0)).astype(np.uint8) for s in (0, 1))
+    first, second = (
+        (20 + 5 * (x + s) + 2 * y + np.where(x + s > 6, 40, 0)).astype(np.uint8) for s in (0, 1)
+    )
     # src/sr/rating.rs tests the same picture and figures.
     assert rate.look(second, first).tolist() == [5.5, 8.0, 9.0, 0.8, 0.0]
 
@@ -155,14 +192,21 @@ def test_the_fit_finds_what_is_linear():
     assert np.allclose(found, [40, 3, -2, 0.5], atol=0.02)
 
 
-@pytest.mark.skipif(not shutil.which("ffmpeg") or pairs.TOOL not in os.environ, reason=f"NOT TESTED: no ffmpeg, or {pairs.TOOL} is not set")
+@pytest.mark.skipif(
+    not shutil.which("ffmpeg") or pairs.TOOL not in os.environ,
+    reason=f"NOT TESTED: no ffmpeg, or {pairs.TOOL} is not set",
+)
 def test_more_bits_mean_more_quality():
     rng = np.random.default_rng(0)
     base = np.kron(rng.integers(40, 200, (12, 16)), np.ones((8, 8))).astype(np.uint8)
     chroma = np.full((48, 64), 128, np.uint8)
     frames = [(np.roll(base, t, 1), chroma, chroma) for t in range(4)]
     good, poor = (rate.measure(frames, "libx264", crf, "veryfast") for crf in (12, 40))
-    assert len(good["x"]) == len(rate.NAMES) and good["x"][1] > poor["x"][1] and good["y"] > poor["y"] + 3
+    assert (
+        len(good["x"]) == len(rate.NAMES)
+        and good["x"][1] > poor["x"][1]
+        and good["y"] > poor["y"] + 3
+    )
     for measured in (good, poor):
         assert len(measured["quantizers"]) == len(measured["slices"]) == 4
     assert np.mean(poor["quantizers"]) > np.mean(good["quantizers"]) + 15
@@ -171,18 +215,39 @@ def test_more_bits_mean_more_quality():
 
 @pytest.mark.skipif(not shutil.which("ffmpeg"), reason="NOT TESTED: no ffmpeg")
 def test_quantizers_come_in_the_order_of_display(tmp_path, monkeypatch):
-    # What tells of each picture but its place in the order of decoding, and of every third nothing more.
+    # What tells of each picture but its place in the order of decoding, and of every third nothing
+    # more.
     tool = tmp_path / "tool"
-    tool.write_text("#!/bin/sh\nfor k in 0 1 3 4 6; do printf '%s 1 1\\n%s' $k $k; done; printf '7 0 0\\n'\n")
+    tool.write_text(
+        "#!/bin/sh\nfor k in 0 1 3 4 6; do printf '%s 1 1\\n%s' $k $k; done; printf '7 0 0\\n'\n"
+    )
     tool.chmod(0o755)
     monkeypatch.setenv(pairs.TOOL, str(tool))
     clip = Clips()
     frames = [(clip.y[t], clip.uv[t], clip.uv[t]) for t in (0, 1, 2, 3, 2, 1)]
-    options = ["-c:v", "libx264", "-crf", "30", "-threads", "1", "-x264-params", "bframes=2:b-adapt=0:b-pyramid=none:scenecut=0"]
+    options = [
+        "-c:v",
+        "libx264",
+        "-crf",
+        "30",
+        "-threads",
+        "1",
+        "-x264-params",
+        "bframes=2:b-adapt=0:b-pyramid=none:scenecut=0",
+    ]
     told = pairs.code(frames, options)[1]
     # I P B B P P, displayed I B B P P P or with a last group of B P.
-    assert [told[t][0] for t in range(4)] == [0, 3, 4, 1] and sorted(t for t, _ in told) == [0, 1, 3, 4, 6, 7]
-    assert [t for t, blocks in told if blocks is None] == [7] and told[3][1].tolist() == [[ord("1")]]
+    assert [told[t][0] for t in range(4)] == [0, 3, 4, 1] and sorted(t for t, _ in told) == [
+        0,
+        1,
+        3,
+        4,
+        6,
+        7,
+    ]
+    assert [t for t, blocks in told if blocks is None] == [7] and told[3][1].tolist() == [
+        [ord("1")]
+    ]
     with pytest.raises(pairs.CodecFailed, match="6 pictures of 4"):
         pairs.code(frames[:4], options)
     monkeypatch.delenv(pairs.TOOL)
@@ -205,11 +270,18 @@ def test_gathered_pictures_are_no_tests_and_no_copies(tmp_path, capsys):
     (tmp_path / "photographs/e.png").write_bytes(rng.bytes(99))
     picture(3, 400).save(tmp_path / "tests/t.png")
     picture(4, 120).save(tmp_path / "clean/f.png")
-    args = argparse.Namespace(folder=[f"far={tmp_path}/photographs", f"near:{tmp_path}/clean"], out=str(tmp_path / "out"), tests=str(tmp_path / "tests"))
+    args = argparse.Namespace(
+        folder=[f"far={tmp_path}/photographs", f"near:{tmp_path}/clean"],
+        out=str(tmp_path / "out"),
+        tests=str(tmp_path / "tests"),
+    )
     gather.run(args)
     sizes = {p.name: Image.open(p).size for p in (tmp_path / "out").iterdir()}
     assert sizes == {"far__0000.webp": (1600, 1200), "near__0000.webp": (120, 90)}
-    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/near__0000.webp").convert("RGB")), np.asarray(picture(4, 120)))
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "out/near__0000.webp").convert("RGB")),
+        np.asarray(picture(4, 120)),
+    )
     assert "1 too small, 1 copies, 1 like a test, 1 unreadable" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="neither"):
         gather.run(argparse.Namespace(**vars(args) | {"folder": ["nothing"]}))
@@ -228,10 +300,17 @@ def test_kernel_starts_at_the_identity_where_widths_agree():
 def test_radius_is_the_receptive_field(scale, fold):
     net, c = noisy_net(scale, 8, 3, fold=fold), 12
     x = torch.rand(1, 1, 26, 26)
+
     def changes(distance):
         y = x.clone()
         y[0, 0, c, c + distance] += 5
-        return bool((net(x) - net(y))[0, 0, c * scale : (c + 1) * scale, c * scale : (c + 1) * scale].abs().max() > 0)
+        return bool(
+            (net(x) - net(y))[0, 0, c * scale : (c + 1) * scale, c * scale : (c + 1) * scale]
+            .abs()
+            .max()
+            > 0
+        )
+
     assert changes(0) and not changes(net.cfg.radius + fold)
 
 
@@ -252,7 +331,12 @@ def test_a_centred_head_sees_no_brightness():
         net = SrNet(SrConfig(2, 8, 2, centred=centred)).requires_grad_(False)
         net.tail.plain.normal_(0, 0.1)
         m = net.cfg.radius * 2
-        added = [(net(v) - F.pixel_shuffle(F.conv2d(v, net.skip, padding=net.skip.shape[-1] // 2), 2))[..., m:-m, m:-m] for v in (x, x + 0.25)]
+        added = [
+            (net(v) - F.pixel_shuffle(F.conv2d(v, net.skip, padding=net.skip.shape[-1] // 2), 2))[
+                ..., m:-m, m:-m
+            ]
+            for v in (x, x + 0.25)
+        ]
         assert torch.allclose(*added, atol=1e-5) == same
 
 
@@ -267,7 +351,9 @@ def test_channels_that_gave_up_are_seen():
 
 @torch.no_grad()
 def test_shifted_copies_are_one_output_in_finer_steps():
-    """Rounded at shifts of a quarter of a step, the mean is what a quarter of the step would have given."""
+    """Rounded at shifts of a quarter of a step, the mean is what a quarter of the step would have
+    given.
+    """
     coarse, many = noisy_net(2, int8=True), noisy_net(2, int8=True, copies=4)
     for k, rounding in enumerate((*many.acts, many.residual)):
         rounding.log_step.copy_((*coarse.acts, coarse.residual)[k].log_step)
@@ -284,15 +370,32 @@ def test_shifted_copies_are_one_output_in_finer_steps():
 def test_mean_of_checkpoints(tmp_path):
     """By shares; of one in float32 the weights count, and what is in 8 bits keeps its steps."""
     paths = []
-    for k, (net, value) in enumerate([(noisy_net(2, 8, 1, int8=True), 1.0), (noisy_net(2, 8, 1), 4.0), (noisy_net(2, 8, 1, int8=True, paired=True), 2.0)]):
+    for k, (net, value) in enumerate(
+        [
+            (noisy_net(2, 8, 1, int8=True), 1.0),
+            (noisy_net(2, 8, 1), 4.0),
+            (noisy_net(2, 8, 1, int8=True, paired=True), 2.0),
+        ]
+    ):
         with torch.no_grad():
             net.tail.bias.fill_(value)
             if net.cfg.int8:
                 net.residual.log_step.fill_(value)
         paths.append(tmp_path / f"{k}.pt")
-        torch.save({"cfg": net.cfg.dict(), "ema": net.state_dict(), "net": net.state_dict(), "opt": {}, "step": k}, paths[k])
+        torch.save(
+            {
+                "cfg": net.cfg.dict(),
+                "ema": net.state_dict(),
+                "net": net.state_dict(),
+                "opt": {},
+                "step": k,
+            },
+            paths[k],
+        )
     out = tmp_path / "new" / "mean.pt"
-    mean.run(argparse.Namespace(out=out, checkpoint=[f"{paths[0]}:2", str(paths[1]), str(paths[2])]))
+    mean.run(
+        argparse.Namespace(out=out, checkpoint=[f"{paths[0]}:2", str(paths[1]), str(paths[2])])
+    )
     net = load_sr(out)
     assert net.cfg.int8 and not net.cfg.paired and torch.load(out, weights_only=True)["step"] == 0
     assert (net.tail.bias == 2.0).all() and abs(float(net.residual.log_step) - 4 / 3) < 1e-6
@@ -307,7 +410,9 @@ def test_mean_of_checkpoints(tmp_path):
 @torch.no_grad()
 @pytest.mark.parametrize("paired", [False, True])
 def test_no_pair_of_weights_saturates(paired):
-    """Whichever two products a runtime adds in 16 bits, inputs next to each other or taps; and kernels with one large tap get finer steps where pairs are counted."""
+    """Whichever two products a runtime adds in 16 bits, inputs next to each other or taps; and
+    kernels with one large tap get finer steps where pairs are counted.
+    """
     net = noisy_net(2, int8=True)
     for conv in (*net.body, net.tail):
         w = conv.kernel()
@@ -315,16 +420,36 @@ def test_no_pair_of_weights_saturates(paired):
         for order in (ints.flatten(1), ints.permute(0, 2, 3, 1).flatten(1)):
             assert 255 * (order[:, ::2] + order[:, 1::2]).max() <= 32767
         if conv in net.body:
-            assert (ints.amax((1, 2, 3)) > 90).all() if paired else (ints.amax((1, 2, 3)) == 63).all()
+            assert (
+                (ints.amax((1, 2, 3)) > 90).all() if paired else (ints.amax((1, 2, 3)) == 63).all()
+            )
     equal = torch.full((1, 2, 3, 3), 127.0)
     assert weight_steps(equal, True) == 2.0 and weight_steps(torch.zeros(1, 1, 3, 3), paired) > 0
 
 
 @pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("scale, fold, shrink, rated", [(1, 1, 0.0, False), (2, 1, 0.0, False), (3, 1, 0.0, False), (1, 2, 0.0, False), (2, 1, 0.0, True), (1, 1, 0.25, True)])
+@pytest.mark.parametrize(
+    "scale, fold, shrink, rated",
+    [
+        (1, 1, 0.0, False),
+        (2, 1, 0.0, False),
+        (3, 1, 0.0, False),
+        (1, 2, 0.0, False),
+        (2, 1, 0.0, True),
+        (1, 1, 0.25, True),
+    ],
+)
 def test_graph_agrees_with_pytorch(scale, fold, shrink, rated, int8):
     pytest.importorskip("onnxruntime")
-    net = noisy_net(scale, int8=int8, fold=fold, shrink=shrink, copies=3 if int8 else 1, rated=rated, paired=scale > 1 and not rated)
+    net = noisy_net(
+        scale,
+        int8=int8,
+        fold=fold,
+        shrink=shrink,
+        copies=3 if int8 else 1,
+        rated=rated,
+        paired=scale > 1 and not rated,
+    )
     graph = export.graph_of(net)
     export.check(net, graph)
     assert graph == export.graph_of(net)
@@ -362,7 +487,9 @@ def pictures(tmp_path):
     folder.mkdir()
     rng = np.random.default_rng(3)
     for i in range(4):
-        coarse = Image.fromarray(rng.integers(0, 256, (20, 26, 3), np.uint8)).resize((260, 200), Image.BICUBIC)
+        coarse = Image.fromarray(rng.integers(0, 256, (20, 26, 3), np.uint8)).resize(
+            (260, 200), Image.BICUBIC
+        )
         coarse.save(folder / f"g{i % 2}__{i}.png")
     return folder
 
@@ -383,37 +510,70 @@ def test_pairs_keep_their_place_in_every_orientation():
 @pytest.mark.parametrize("scale", [2, 3])
 def test_crops_of_pictures_are_shrunk_as_the_whole_is(scale):
     plane = np.random.default_rng(0).integers(0, 256, (96, 120)).astype(np.uint8)
-    planes = data.Planes(torch.from_numpy(plane.ravel()), [dict(group="a", h=96, w=120, offset=0, small=-1, blocks=-1)], scale)
+    planes = data.Planes(
+        torch.from_numpy(plane.ravel()),
+        [dict(group="a", h=96, w=120, offset=0, small=-1, blocks=-1)],
+        scale,
+    )
     whole_given, whole_wanted, _ = planes.whole(0)
     reference = np.clip(np.rint(resample.resize(plane, 96 // scale, 120 // scale)), 0, 255)
-    assert np.abs(whole_given[0, 0].numpy() - reference).max() <= 1 and (whole_given[0, 0].numpy() != reference).mean() < 0.01
+    assert (
+        np.abs(whole_given[0, 0].numpy() - reference).max() <= 1
+        and (whole_given[0, 0].numpy() != reference).mean() < 0.01
+    )
     assert np.array_equal(whole_wanted[0, 0].numpy(), plane)
     given, wanted, *_ = planes.draw(40, 12, torch.Generator().manual_seed(0))
     assert wanted.shape == (40, 1, 12 * scale, 12 * scale)
     # The small crop is the mean of the large one but for the kernel's tails.
     assert (given.mean((1, 2, 3)) - wanted.mean((1, 2, 3))).abs().max() < 6
-    assert 5 < sum(torch.equal(g, g.round()) for g in given) < 35  # the others are as fine as video of more bits
+    assert (
+        5 < sum(torch.equal(g, g.round()) for g in given) < 35
+    )  # the others are as fine as video of more bits
 
 
 def beyond(x, k):
     """Of each crop, whether it is mirrored k samples within each of its four sides."""
     turned = [x, x.flip(-2), x.mT, x.mT.flip(-2)]
-    return torch.stack([(t[..., :k, :].flip(-2) - t[..., k : 2 * k, :]).abs().amax((1, 2, 3)) < 1e-3 for t in turned])
+    return torch.stack(
+        [
+            (t[..., :k, :].flip(-2) - t[..., k : 2 * k, :]).abs().amax((1, 2, 3)) < 1e-3
+            for t in turned
+        ]
+    )
 
 
-@pytest.mark.parametrize("scale, paired", [(1, False), (2, False), (3, False), (2, True), (1, True)])
+@pytest.mark.parametrize(
+    "scale, paired", [(1, False), (2, False), (3, False), (2, True), (1, True)]
+)
 def test_crops_at_an_edge_are_those_of_a_mirrored_picture(scale, paired):
-    """What lies beyond the edge is what the plain shrinking of a picture that ends there would go on with."""
+    """What lies beyond the edge is what the plain shrinking of a picture that ends there would go
+    on with.
+    """
     rng, size, k = np.random.default_rng(0), 2 * data.BEYOND + 4, data.BEYOND
     small, large = (rng.integers(0, 256, (n * 48, n * 60)).astype(np.uint8) for n in (1, scale))
     flat = torch.from_numpy(np.concatenate([large.ravel(), small.ravel()]))
-    planes = data.Planes(flat, [dict(group="a", h=large.shape[0], w=large.shape[1], offset=0, small=large.size if paired else -1, blocks=-1)], scale)
+    planes = data.Planes(
+        flat,
+        [
+            dict(
+                group="a",
+                h=large.shape[0],
+                w=large.shape[1],
+                offset=0,
+                small=large.size if paired else -1,
+                blocks=-1,
+            )
+        ],
+        scale,
+    )
     given, wanted, *_ = planes.draw(64, size, torch.Generator().manual_seed(0), 1, 0.5)
 
     there = beyond(wanted, k * scale)
     assert torch.equal(there, beyond(given, k))
     # Either side of half of the crops, along each axis.
-    assert 20 < there[:2].any(0).sum() < 44 and 20 < there[2:].any(0).sum() < 44 and there.any(1).all()
+    assert (
+        20 < there[:2].any(0).sum() < 44 and 20 < there[2:].any(0).sum() < 44 and there.any(1).all()
+    )
     assert not beyond(planes.draw(64, size, torch.Generator().manual_seed(0))[0], k).any()
 
 
@@ -427,7 +587,10 @@ def test_pictures_are_stored_at_several_sizes(pictures, tmp_path):
 
 def test_packs_of_pictures_give_the_same_planes(pictures, tmp_path):
     from nnvtrain import pack
-    paths = pack.write_packs(pictures, tmp_path / "packs", quality=100, only="pictures", log=lambda line: None)
+
+    paths = pack.write_packs(
+        pictures, tmp_path / "packs", quality=100, only="pictures", log=lambda line: None
+    )
     packed = data.open_planes(paths[0].parent, tmp_path / "cache", "bicubic", 2)
     plain = data.open_planes(pictures, tmp_path / "cache", "bicubic", 2)
     shape = lambda e: (e["group"], e["h"], e["w"])
@@ -443,7 +606,9 @@ def test_missing_pairs_say_what_to_do(pictures, tmp_path):
 
 def test_pairs_go_through_a_pack_unharmed(tmp_path):
     rng = np.random.default_rng(0)
-    smooth = np.asarray(Image.fromarray(rng.integers(60, 180, (12, 16), np.uint8)).resize((160, 120), Image.BICUBIC))
+    smooth = np.asarray(
+        Image.fromarray(rng.integers(60, 180, (12, 16), np.uint8)).resize((160, 120), Image.BICUBIC)
+    )
     given = rng.integers(0, 256, (60, 80)).astype(np.uint8)
     writer = pairs.PairWriter(tmp_path, "compressed", 2, 10**6)
     for _ in range(3):
@@ -452,7 +617,9 @@ def test_pairs_go_through_a_pack_unharmed(tmp_path):
     planes = data.open_planes(tmp_path, tmp_path / "cache", "compressed", 2)
     e = planes.entries[1]
     assert planes.paired and len(planes.entries) == 3
-    assert np.array_equal(planes.data[e["small"] : e["small"] + 4800].numpy().reshape(60, 80), given)
+    assert np.array_equal(
+        planes.data[e["small"] : e["small"] + 4800].numpy().reshape(60, 80), given
+    )
     wanted = planes.data[e["offset"] : e["offset"] + 19200].numpy().reshape(120, 160)
     assert np.abs(wanted.astype(int) - smooth).mean() < 1.0
     with pytest.raises(RuntimeError, match="repair"):
@@ -484,7 +651,9 @@ def test_maker_draws_matching_sizes(task, scale):
     def coder(frames, options):
         coded.append(options)
         assert len(frames) == pairs.LENGTH
-        return frames, [(30, None if t % 2 else np.full((3, 4), t, np.uint8)) for t in range(pairs.LENGTH)]
+        return frames, [
+            (30, None if t % 2 else np.full((3, 4), t, np.uint8)) for t in range(pairs.LENGTH)
+        ]
 
     maker = pairs.Maker(Clips(), task, scale, seed=1, coder=coder, nnv=True)
     spoilt = told = 0
@@ -506,7 +675,10 @@ def test_maker_draws_matching_sizes(task, scale):
 def test_what_compresses_well_is_kept_without_loss():
     stripes = np.tile(np.array([16, 16, 235, 235], np.uint8), (64, 16))
     noise = np.random.default_rng(0).integers(16, 236, (64, 64)).astype(np.uint8)
-    flat, rough = (np.asarray(Image.open(io.BytesIO(pairs.wanted_file(p))).convert("L")) for p in (stripes, noise))
+    flat, rough = (
+        np.asarray(Image.open(io.BytesIO(pairs.wanted_file(p))).convert("L"))
+        for p in (stripes, noise)
+    )
     assert np.array_equal(flat, stripes) and rough.shape == noise.shape
     assert len(pairs.wanted_file(noise)) <= 2 * len(pairs.webp(noise, quality=pairs.WANTED_QUALITY))
 
@@ -540,7 +712,10 @@ def test_drawn_screens_get_no_grain(monkeypatch):
         for wanted, given, _ in made:
             sides.update(wanted.shape)
             assert np.array_equal(wanted, given)
-    assert max(sides) == pairs.SYNTHETIC_SIDE and pairs.SYNTHETIC_SIDE * pairs.SHRUNK_TO[0] <= min(sides) < pairs.SYNTHETIC_SIDE * 0.8
+    assert (
+        max(sides) == pairs.SYNTHETIC_SIDE
+        and pairs.SYNTHETIC_SIDE * pairs.SHRUNK_TO[0] <= min(sides) < pairs.SYNTHETIC_SIDE * 0.8
+    )
     assert set(strengths) == {pairs.NOISE}
     assert 20 < sum(aged) < 36  # of 40 clips, before they are coded at last
 
@@ -564,7 +739,9 @@ def test_pictures_of_real_screens_take_the_place_of_drawn_ones():
     drawn = [p for p in pages if p[0].shape == (640, 480)]
     assert len(whole) > 5 and 2 < len(drawn) < 20 and len(whole) + len(drawn) < 35
     for y, u, v in pages:
-        assert min(y.shape) >= synth.LEAST_PAGE and u.shape == v.shape == tuple(n // 2 for n in y.shape)
+        assert min(y.shape) >= synth.LEAST_PAGE and u.shape == v.shape == tuple(
+            n // 2 for n in y.shape
+        )
 
 
 def test_interlaced_clips_are_woven_of_two_fields():
@@ -576,7 +753,14 @@ def test_interlaced_clips_are_woven_of_two_fields():
         for plane, even, odd in zip(frame, frames[2 * t], frames[2 * t + 1]):
             assert np.array_equal(plane[::2], even[::2]) and np.array_equal(plane[1::2], odd[1::2])
     for share in (0, 1):
-        maker = pairs.Maker(Pictures(), "repair", 1, screens=0, weave=share, coder=lambda frames, options: (frames, []))
+        maker = pairs.Maker(
+            Pictures(),
+            "repair",
+            1,
+            screens=0,
+            weave=share,
+            coder=lambda frames, options: (frames, []),
+        )
         lengths = {(group, len(frames)) for group, frames in (maker.clip() for _ in range(20))}
         assert lengths == {("synthetic", pairs.FRAMES), ("g", 12)}
 
@@ -601,7 +785,9 @@ def test_many_failures_of_the_codec_stop_the_packing(tmp_path):
 def test_adam_takes_the_place_of_muon():
     net = SrNet(SrConfig(2, **NAMES["fast"]))
     muon, adam = (train.parameter_groups(net, 1e-3, muon) for muon in (True, False))
-    assert [g.get("matrix", False) for g in muon] == [True, False, False] and not any(g.get("matrix") for g in adam)
+    assert [g.get("matrix", False) for g in muon] == [True, False, False] and not any(
+        g.get("matrix") for g in adam
+    )
     assert {g["lr"] for g in adam} == {5e-4}
     assert [len(g["params"]) for g in muon] == [len(g["params"]) for g in adam]
 
@@ -618,20 +804,33 @@ def test_camera_noise_is_stronger_in_light():
 def test_coding_returns_every_frame():
     clip = Clips()
     frames = [(clip.y[t], clip.uv[t], clip.uv[t]) for t in range(3)]
-    coded, told = pairs.code(frames, ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-threads", "1"])
+    coded, told = pairs.code(
+        frames, ["-c:v", "libx264", "-preset", "ultrafast", "-crf", "30", "-threads", "1"]
+    )
     assert len(coded) == 3 and coded[0][0].shape == (64, 96)
-    assert pairs.TOOL not in os.environ or all(20 < slice_ and blocks.shape == (4, 6) and 10 < blocks.min() for slice_, blocks in told)
+    assert pairs.TOOL not in os.environ or all(
+        20 < slice_ and blocks.shape == (4, 6) and 10 < blocks.min() for slice_, blocks in told
+    )
     error = np.abs(coded[1][0].astype(float) - clip.y[1]).mean()
     assert 0 < error < np.abs(clip.y[0].astype(float) - clip.y[1]).mean()
     with pytest.raises(pairs.CodecFailed, match="libx264"):
         pairs.code(frames, ["-c:v", "libx264", "-crf", "nonsense"])
 
 
-@pytest.mark.skipif(not pairs.have_nnv(), reason="NOT TESTED: GStreamer does not find nnvenc (source scripts/env.sh)")
+@pytest.mark.skipif(
+    not pairs.have_nnv(),
+    reason="NOT TESTED: GStreamer does not find nnvenc (source scripts/env.sh)",
+)
 def test_our_own_codec_returns_every_frame():
     clip = Clips()
     frames = [(np.tile(clip.y[0][:8, :8], (8, 12)), clip.uv[0], clip.uv[0])] * 3
-    assert all(error < 40 for error in (np.abs(y.astype(float) - frames[0][0]).mean() for y, _, _ in pairs.code(frames, [pairs.NNV, "quantizer=10"])[0]))
+    assert all(
+        error < 40
+        for error in (
+            np.abs(y.astype(float) - frames[0][0]).mean()
+            for y, _, _ in pairs.code(frames, [pairs.NNV, "quantizer=10"])[0]
+        )
+    )
 
 
 # ------------------------------------------------------------------ runs
@@ -640,38 +839,73 @@ def test_our_own_codec_returns_every_frame():
 def options(pictures, tmp_path, out, *more, command=train.arguments):
     parser = argparse.ArgumentParser()
     command(parser)
-    return parser.parse_args(["--data", str(pictures), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / out),
-                              "--batch", "2", "--size", "16", "--held", "2", "--amp", "none", *more])
+    return parser.parse_args(
+        [
+            "--data",
+            str(pictures),
+            "--cache",
+            str(tmp_path / "cache"),
+            "--out",
+            str(tmp_path / out),
+            "--batch",
+            "2",
+            "--size",
+            "16",
+            "--held",
+            "2",
+            "--amp",
+            "none",
+            *more,
+        ]
+    )
 
 
 def test_pictures_that_are_all_border_are_not_judged():
     net = SrNet(SrConfig(2, 4, 2))
     sides = (4 * net.cfg.radius + 1, 64)
-    entries = [dict(offset=at, small=-1, blocks=-1, h=n, w=n, group="g") for at, n in zip((0, sides[0] ** 2), sides)]
-    samples = torch.randint(0, 256, (sum(n * n for n in sides),), generator=torch.Generator().manual_seed(0)).byte()
-    both, large, small = (data.Planes(samples, chosen, 2) for chosen in (entries, entries[1:], entries[:1]))
+    entries = [
+        dict(offset=at, small=-1, blocks=-1, h=n, w=n, group="g")
+        for at, n in zip((0, sides[0] ** 2), sides)
+    ]
+    samples = torch.randint(
+        0, 256, (sum(n * n for n in sides),), generator=torch.Generator().manual_seed(0)
+    ).byte()
+    both, large, small = (
+        data.Planes(samples, chosen, 2) for chosen in (entries, entries[1:], entries[:1])
+    )
     assert train.evaluate(net, both, 2) == train.evaluate(net, large, 2) > 0
     with pytest.raises(ValueError, match="border"):
         train.evaluate(net, small, 2)
 
 
 def test_the_average_is_over_all_steps(tmp_path, monkeypatch):
-    """Of networks that say at which step they are, it says the mean that goes with the square of the step; and so it does when it goes on from a checkpoint."""
+    """Of networks that say at which step they are, it says the mean that goes with the square of
+    the step; and so it does when it goes on from a checkpoint.
+    """
+
     def network():
         net = SrNet(SrConfig(2, 2, 0))
-        return net, train.SrRun(options(tmp_path, tmp_path, "average", "--average"), net, train.parameter_groups(net, 1e-3))
+        return net, train.SrRun(
+            options(tmp_path, tmp_path, "average", "--average"),
+            net,
+            train.parameter_groups(net, 1e-3),
+        )
 
     net, state = network()
     for count in (7, 5):
         for _ in range(count):
-            monkeypatch.setattr(state.opt, "step", lambda value=float(state.step): net.tail.bias.data.fill_(value))
+            monkeypatch.setattr(
+                state.opt, "step", lambda value=float(state.step): net.tail.bias.data.fill_(value)
+            )
             state.update(sum(p.sum() for p in net.parameters()))
         state.save()
         net, state = network()
         assert state.resume()
     # Before the first step the bias is 0, and counts a little.
     weights = [2, *((t + 2) * (t + 3) for t in range(12))]
-    assert torch.allclose(state.ema.tail.bias, torch.tensor(np.average([0, *range(12)], weights=weights)).float())
+    assert torch.allclose(
+        state.ema.tail.bias, torch.tensor(np.average([0, *range(12)], weights=weights)).float()
+    )
 
 
 def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
@@ -682,16 +916,25 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
     train.run(options(pictures, tmp_path, "a", "--steps", "5"))
     assert "resumed at step 3" in capsys.readouterr().out
     last = tmp_path / "a" / "last.pt"
-    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--int8", "--init", str(last), "--loss", "mse"))
+    train.run(
+        options(
+            pictures, tmp_path, "b", "--steps", "2", "--int8", "--init", str(last), "--loss", "mse"
+        )
+    )
     train.run(options(pictures, tmp_path, "c", "--steps", "1", "--scale", "3", "--init", str(last)))
     small = tmp_path / "small.pt"
     export.small_run(argparse.Namespace(checkpoint=str(tmp_path / "b" / "last.pt"), out=str(small)))
     assert small.stat().st_size < last.stat().st_size / 3
     bundle = tmp_path / "bundle"
-    export.write_bundle(bundle, "test", "for a test", [small, tmp_path / "c" / "last.pt"], {"x3": {"note": "none"}})
+    export.write_bundle(
+        bundle, "test", "for a test", [small, tmp_path / "c" / "last.pt"], {"x3": {"note": "none"}}
+    )
     manifest = tomllib.loads((bundle / "bundle.toml").read_text())
     assert manifest["bundle"] == dict(format=1, kind="sr", name="test", description="for a test")
-    assert [(n["scale"], n["precision"], n["radius"]) for n in manifest["network"]] == [(2, "int8", 3), (3, "float32", 3)]
+    assert [(n["scale"], n["precision"], n["radius"]) for n in manifest["network"]] == [
+        (2, "int8", 3),
+        (3, "float32", 3),
+    ]
     assert manifest["training"]["x2"]["steps"] == 2 and manifest["training"]["x3"]["note"] == "none"
     assert manifest["network"][0]["parameters"] == load_sr(small).parameters_deployed()
     with pytest.raises(ValueError, match="second network"):
@@ -701,19 +944,51 @@ def test_train_resume_round_and_export(pictures, tmp_path, monkeypatch, capsys):
 def test_a_repairing_network_is_told_of_quantizers_and_exported(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(train, "HELD_EVERY", 4)
-    monkeypatch.setitem(train.NAMES, "deblock", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True))
+    monkeypatch.setitem(
+        train.NAMES, "deblock", dict(width=16, depth=1, shrink=0.25, centred=True, rated=True)
+    )
     rng = np.random.default_rng(0)
     writer = pairs.PairWriter(tmp_path, "repair", 1, 10**6)
     for number, step in enumerate((2, 4, 9, 14, 3, 8)):
-        wanted = np.asarray(Image.fromarray(rng.integers(60, 180, (8, 10), np.uint8)).resize((80, 64), Image.BICUBIC))
-        writer.add("g", wanted, np.asarray(Image.fromarray(wanted // step * step).resize((40, 32)).resize((80, 64))), None if number % 2 else np.full((4, 5), 20 + step, np.uint8))
+        wanted = np.asarray(
+            Image.fromarray(rng.integers(60, 180, (8, 10), np.uint8)).resize(
+                (80, 64), Image.BICUBIC
+            )
+        )
+        writer.add(
+            "g",
+            wanted,
+            np.asarray(Image.fromarray(wanted // step * step).resize((40, 32)).resize((80, 64))),
+            None if number % 2 else np.full((4, 5), 20 + step, np.uint8),
+        )
     writer.close()
     for out, *more in (("a",), ("b", "--int8", "--init", str(tmp_path / "a/last.pt"))):
-        train.run(options(tmp_path, tmp_path, out, "--task", "repair", "--scale", "1", "--model", "deblock", "--loss", "fair", "--steps", "2", *more))
+        train.run(
+            options(
+                tmp_path,
+                tmp_path,
+                out,
+                "--task",
+                "repair",
+                "--scale",
+                "1",
+                "--model",
+                "deblock",
+                "--loss",
+                "fair",
+                "--steps",
+                "2",
+                *more,
+            )
+        )
     assert ", unrated " in capsys.readouterr().out
     (network,) = export.write_bundle(tmp_path / "bundle", "test", "", [tmp_path / "b/last.pt"], {})
     plain = export.write_bundle(tmp_path / "plain", "test", "", [tmp_path / "a/last.pt"], {})[0]
-    assert network["parameters"] == plain["parameters"] == load_sr(tmp_path / "b/last.pt").parameters_deployed()
+    assert (
+        network["parameters"]
+        == plain["parameters"]
+        == load_sr(tmp_path / "b/last.pt").parameters_deployed()
+    )
 
 
 def test_turns_are_eight_and_turned_back():
@@ -724,7 +999,9 @@ def test_turns_are_eight_and_turned_back():
     corner[0, 1] = 8
 
     class First:
-        """Sees the first row alone: the mean of turns sees each border sample as often as it comes first."""
+        """Sees the first row alone: the mean of turns sees each border sample as often as it comes
+        first.
+        """
 
         def run(self, _, feed):
             y = np.zeros_like(feed["x"])
@@ -739,14 +1016,30 @@ def taught_file(path, scale=2, side=40, n=3, **facts):
     rng = np.random.default_rng(1)
     given = torch.from_numpy(rng.integers(0, 255 * teach.FINE, (n, side, side)).astype(np.int16))
     large = given.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    torch.save({**dict(version=data.VERSION, task="bicubic", scale=scale, given=given, wanted=(large // teach.FINE).byte(), taught=large, before=torch.ones(n)), **facts}, path)
+    torch.save(
+        {
+            **dict(
+                version=data.VERSION,
+                task="bicubic",
+                scale=scale,
+                given=given,
+                wanted=(large // teach.FINE).byte(),
+                taught=large,
+                before=torch.ones(n),
+            ),
+            **facts,
+        },
+        path,
+    )
     return path
 
 
 def test_crops_of_taught_windows_keep_their_place(tmp_path):
     file = taught_file(tmp_path / "a.taught")
     for trust in (0.0, 1.0):
-        given, wanted, *_ = teach.Taught([file, file], trust).draw(40, 12, torch.Generator().manual_seed(0))
+        given, wanted, *_ = teach.Taught([file, file], trust).draw(
+            40, 12, torch.Generator().manual_seed(0)
+        )
         assert given.shape == (40, 1, 12, 12) and wanted.shape == (40, 1, 24, 24)
         difference = (wanted[..., ::2, ::2] - given).abs().amax((1, 2, 3))
         # Half of the inputs are rounded; the truth is whole, the teacher is not.
@@ -762,23 +1055,45 @@ def test_crops_of_taught_windows_keep_their_place(tmp_path):
 
 
 def test_taught_crops_at_an_edge_are_those_of_a_mirrored_picture(tmp_path):
-    """Input, truth and teacher end at one line, and the input is what shrinking such a picture gives."""
+    """Input, truth and teacher end at one line, and the input is what shrinking such a picture
+    gives.
+    """
     rng, size, k = np.random.default_rng(0), 2 * data.BEYOND + 4, data.BEYOND
     large = torch.from_numpy(rng.integers(0, 256, (1, 96, 96)).astype(np.uint8))
     m = data.down_margin(2)
-    given = data.downscale(torch.nn.functional.pad(large[:, None].float(), [m] * 4, "replicate"), 2)[:, 0]
+    given = data.downscale(
+        torch.nn.functional.pad(large[:, None].float(), [m] * 4, "replicate"), 2
+    )[:, 0]
     file = tmp_path / "a.taught"
-    torch.save(dict(version=data.VERSION, task="bicubic", scale=2, given=(given * teach.FINE).short(), wanted=large, taught=large.short() * teach.FINE, before=torch.ones(1)), file)
+    torch.save(
+        dict(
+            version=data.VERSION,
+            task="bicubic",
+            scale=2,
+            given=(given * teach.FINE).short(),
+            wanted=large,
+            taught=large.short() * teach.FINE,
+            before=torch.ones(1),
+        ),
+        file,
+    )
     windows = {trust: teach.Taught([file], trust) for trust in (0.0, 1.0)}
-    (given, wanted, *_), (_, taught, *_) = (windows[t].draw(64, size, torch.Generator().manual_seed(0), 1, 0.5) for t in windows)
+    (given, wanted, *_), (_, taught, *_) = (
+        windows[t].draw(64, size, torch.Generator().manual_seed(0), 1, 0.5) for t in windows
+    )
     assert torch.equal(wanted, taught)
     shrunk = data.downscale(wanted, 2).clamp(0, 255)
     inner = given[..., 2:-2, 2:-2]
-    # Half of the inputs are rounded; and those away from any edge are kept as whole parts of a code value.
+    # Half of the inputs are rounded; and those away from any edge are kept as whole parts of a code
+    # value.
     assert (shrunk - inner).abs().max() <= 0.5 + 1 / teach.FINE
 
     there = beyond(wanted, 2 * k)
-    assert torch.equal(there, beyond(given, k)) and 20 < there[:2].any(0).sum() < 44 and 20 < there[2:].any(0).sum() < 44
+    assert (
+        torch.equal(there, beyond(given, k))
+        and 20 < there[:2].any(0).sum() < 44
+        and 20 < there[2:].any(0).sum() < 44
+    )
     assert not beyond(windows[0.0].draw(64, size, torch.Generator().manual_seed(0))[0], k).any()
 
 
@@ -791,29 +1106,79 @@ def test_a_network_learns_from_a_teacher(pictures, tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     teach.arguments(parser)
     out = tmp_path / "w.taught"
-    common = ["--data", str(pictures), "--cache", str(tmp_path / "cache"), "--out", str(out), "--windows", "3"]
-    teach.run(parser.parse_args([*common, "--side", "40", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]))
+    common = [
+        "--data",
+        str(pictures),
+        "--cache",
+        str(tmp_path / "cache"),
+        "--out",
+        str(out),
+        "--windows",
+        "3",
+    ]
+    teach.run(
+        parser.parse_args(
+            [*common, "--side", "40", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]
+        )
+    )
     # An untrained network is nearly the bicubic kernel, for which turns are all the same.
     windows = teach.Taught([out], 1.0)
     difference = windows.taught.float() / teach.FINE - windows.wanted.float()
     assert windows.given.shape == (3, 40, 40) and 0 < difference[:, 16:-16, 16:-16].abs().mean() < 8
     assert windows.squared_error(0) > 1
-    train.run(options(pictures, tmp_path, "b", "--steps", "2", "--taught", str(out), "--loss", "picture", "--choice", "3"))
+    train.run(
+        options(
+            pictures,
+            tmp_path,
+            "b",
+            "--steps",
+            "2",
+            "--taught",
+            str(out),
+            "--loss",
+            "picture",
+            "--choice",
+            "3",
+        )
+    )
     with pytest.raises(SystemExit, match="not what is asked for"):
         train.run(options(pictures, tmp_path, "c", "--scale", "3", "--taught", str(out)))
     with pytest.raises(SystemExit, match="smaller --side"):
-        teach.run(parser.parse_args([*common, "--side", "400", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]))
+        teach.run(
+            parser.parse_args(
+                [*common, "--side", "400", "--teacher", str(tmp_path / "bundle" / "x2.onnx")]
+            )
+        )
 
 
 def test_rounding_is_learned_from_the_network_itself(pictures, tmp_path, monkeypatch):
-    """What it makes of crops is wanted, not the truth: before any rounding nothing is left to learn."""
+    """What it makes of crops is wanted, not the truth: before any rounding nothing is left to
+    learn.
+    """
     monkeypatch.setattr(train, "HELD_EVERY", 4)
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "2"))
     last, losses = str(tmp_path / "a" / "last.pt"), []
-    monkeypatch.setattr(train.SrRun, "log", lambda self, every, loss, **values: losses.append(float(loss)))
+    monkeypatch.setattr(
+        train.SrRun, "log", lambda self, every, loss, **values: losses.append(float(loss))
+    )
     for rounded in ([], ["--int8"]):
-        train.run(options(pictures, tmp_path, f"b{len(rounded)}", "--steps", "1", "--loss", "mse", "--init", last, "--like", last, *rounded))
+        train.run(
+            options(
+                pictures,
+                tmp_path,
+                f"b{len(rounded)}",
+                "--steps",
+                "1",
+                "--loss",
+                "mse",
+                "--init",
+                last,
+                "--like",
+                last,
+                *rounded,
+            )
+        )
     assert losses[0] < 1e-6 < losses[1] < 5
     with pytest.raises(SystemExit, match="scale 2 is not what is asked for"):
         train.run(options(pictures, tmp_path, "c", "--scale", "3", "--like", last))
@@ -825,7 +1190,17 @@ def test_init_of_another_architecture_is_refused(pictures, tmp_path, monkeypatch
     monkeypatch.setitem(train.NAMES, "balanced", dict(width=8, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     with pytest.raises(ValueError, match="architecture"):
-        train.run(options(pictures, tmp_path, "b", "--model", "balanced", "--init", str(tmp_path / "a" / "last.pt")))
+        train.run(
+            options(
+                pictures,
+                tmp_path,
+                "b",
+                "--model",
+                "balanced",
+                "--init",
+                str(tmp_path / "a" / "last.pt"),
+            )
+        )
 
 
 def test_what_began_with_brightness_goes_on_with_it(pictures, tmp_path, monkeypatch):
@@ -837,7 +1212,9 @@ def test_what_began_with_brightness_goes_on_with_it(pictures, tmp_path, monkeypa
     train.run(options(pictures, tmp_path, "old", "--steps", "3"))
     train.run(options(pictures, tmp_path, "from-old", "--steps", "1", "--init", str(old)))
     train.run(options(pictures, tmp_path, "new", "--steps", "1"))
-    assert [load_sr(tmp_path / name / "last.pt").cfg.centred for name in ("old", "from-old", "new")] == [False, False, True]
+    assert [
+        load_sr(tmp_path / name / "last.pt").cfg.centred for name in ("old", "from-old", "new")
+    ] == [False, False, True]
 
 
 def test_a_run_keeps_the_architecture_that_it_began_with(pictures, tmp_path, monkeypatch):
@@ -846,7 +1223,9 @@ def test_a_run_keeps_the_architecture_that_it_began_with(pictures, tmp_path, mon
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=3))
     train.run(options(pictures, tmp_path, "a", "--steps", "2"))
-    train.run(options(pictures, tmp_path, "b", "--steps", "1", "--init", str(tmp_path / "a" / "last.pt")))
+    train.run(
+        options(pictures, tmp_path, "b", "--steps", "1", "--init", str(tmp_path / "a" / "last.pt"))
+    )
     assert [load_sr(tmp_path / name / "last.pt").cfg.depth for name in ("a", "b")] == [1, 3]
     with pytest.raises(ValueError, match="not what is asked for"):
         train.run(options(pictures, tmp_path, "a", "--steps", "3", "--scale", "3"))
@@ -868,7 +1247,18 @@ def test_adversarial_run_moves_both_sides(pictures, tmp_path, monkeypatch):
     monkeypatch.setitem(train.NAMES, "fast", dict(width=16, depth=1))
     train.run(options(pictures, tmp_path, "a", "--steps", "1"))
     start = str(tmp_path / "a" / "last.pt")
-    args = options(pictures, tmp_path, "g", "--steps", "2", "--model", "fast", "--init", start, command=gan.gan_arguments)
+    args = options(
+        pictures,
+        tmp_path,
+        "g",
+        "--steps",
+        "2",
+        "--model",
+        "fast",
+        "--init",
+        start,
+        command=gan.gan_arguments,
+    )
     gan.run(args)
     before, after = load_sr(start), load_sr(tmp_path / "g" / "last.pt", which="net")
     assert not torch.equal(before.tail.plain, after.tail.plain)
@@ -891,7 +1281,13 @@ def test_the_fair_loss_weighs_each_crop_by_what_was_wrong_before():
     got[1] += 1 / 255
     expected = (25 / (100 + train.NEARLY_GOOD) + 1 / (1 + train.NEARLY_GOOD)) / 2
     assert abs(float(train.distance("fair", got, wanted, 1, given)) - expected) < 1e-3
-    assert abs(float(train.distance("picture", got, wanted, 1, given, torch.tensor([0.2, 0.1]))) - (25 * 0.2 + 1 * 0.1) / 2) < 1e-3
+    assert (
+        abs(
+            float(train.distance("picture", got, wanted, 1, given, torch.tensor([0.2, 0.1])))
+            - (25 * 0.2 + 1 * 0.1) / 2
+        )
+        < 1e-3
+    )
 
 
 def test_crops_that_are_worth_more_come_more_often_and_weigh_less():

@@ -1,7 +1,8 @@
 """Pictures to learn super-resolution from: ``python -m nnvtrain sr-gather``.
 
-Photographs are at hand as lossy files, mostly. Shrunk from their full size they are as good as never coded; small pictures that were never coded are
-taken as they are. What resembles a picture of the tests is left out, however it was turned, and so are copies of each other.
+Photographs are at hand as lossy files, mostly. Shrunk from their full size they are as good as
+never coded; small pictures that were never coded are taken as they are. What resembles a picture of
+the tests is left out, however it was turned, and so are copies of each other.
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from PIL import Image
 
 from ..data import IMAGE_SUFFIXES
 
-# Sides in samples. Photographs become at most so large, and by this at least smaller; beneath, what is left is no use.
+# Sides in samples. Photographs become at most so large, and by this at least smaller; beneath, what
+# is left is no use.
 LARGEST, SHRINK, LEAST = 1600, 0.7, 350
 SIDE = 16  # of the thumbnails that are compared
-# From this correlation of thumbnails on: one picture in two files; perhaps the picture of a test (a person looks at what was left out).
+# From this correlation of thumbnails on: one picture in two files; perhaps the picture of a test (a
+# person looks at what was left out).
 SAME, LIKE_A_TEST = 0.98, 0.93
 
 
 def thumbnail(image: Image.Image) -> np.ndarray:
-    """[8, SIDE*SIDE] of a picture's luma in all turns of the square, each with the mean 0 and the length 1."""
+    """[8, SIDE*SIDE] of a picture's luma in all turns of the square, each with the mean 0 and the
+    length 1.
+    """
     plane = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.BOX), np.float64)
     turns = np.stack([np.rot90(p, k).ravel() for p in (plane, plane.T) for k in range(4)])
     turns = turns - turns.mean(1, keepdims=True)
@@ -43,7 +48,14 @@ def shrunk(image: Image.Image) -> Image.Image | None:
 
 
 def arguments(p):
-    p.add_argument("folder", nargs="+", help="GROUP=FOLDER of photographs, which are shrunk; GROUP:FOLDER of pictures that were never coded")
+    p.add_argument(
+        "folder",
+        nargs="+",
+        help=(
+            "GROUP=FOLDER of photographs, which are shrunk; GROUP:FOLDER of pictures that were "
+            "never coded"
+        ),
+    )
     p.add_argument("--out", required=True, help="folder for the pictures, as lossless WebP")
     p.add_argument("--tests", required=True, help="folder of pictures that must not be among them")
 
@@ -53,7 +65,11 @@ def run(args):
     out.mkdir(parents=True, exist_ok=True)
     tests = [(p, thumbnail(Image.open(p))) for p in pictures_of(Path(args.tests))]
     wanted = np.concatenate([t[:1] for _, t in tests])
-    kept, count, left = np.zeros((0, SIDE * SIDE)), 0, {"too small": 0, "copies": 0, "like a test": 0, "unreadable": 0}
+    kept, count, left = (
+        np.zeros((0, SIDE * SIDE)),
+        0,
+        {"too small": 0, "copies": 0, "like a test": 0, "unreadable": 0},
+    )
     for entry in args.folder:
         at = min((entry.find(c) for c in "=:" if c in entry), default=-1)
         if at < 1:
@@ -63,7 +79,12 @@ def run(args):
             try:
                 with Image.open(path) as image:
                     image = image.convert("RGB")
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # what decoders raise for damaged files
+            except (
+                OSError,
+                ValueError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:  # what decoders raise for damaged files
                 print(f"left out: {path}: {error}", flush=True)
                 left["unreadable"] += 1
                 continue
@@ -74,7 +95,13 @@ def run(args):
             turns = thumbnail(image)
             near = (turns @ wanted.T).max(0)
             if near.max() > LIKE_A_TEST:
-                print(f"left out: {path} looks like {tests[int(near.argmax())][0].name} of the tests ({near.max():.3f})", flush=True)
+                print(
+                    (
+                        f"left out: {path} looks like {tests[int(near.argmax())][0].name} of the "
+                        f"tests ({near.max():.3f})"
+                    ),
+                    flush=True,
+                )
                 left["like a test"] += 1
             elif len(kept) and (kept @ turns[0]).max() > SAME:
                 left["copies"] += 1
@@ -83,4 +110,6 @@ def run(args):
                 image.save(out / f"{group}__{number:04d}.webp", lossless=True, quality=0)
                 count += 1
         print(f"{group}: {count} pictures so far", flush=True)
-    print(", ".join([f"{count} pictures in {out}", *(f"{n} {why}" for why, n in left.items() if n)]))
+    print(
+        ", ".join([f"{count} pictures in {out}", *(f"{n} {why}" for why, n in left.items() if n)])
+    )

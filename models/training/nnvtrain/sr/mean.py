@@ -1,7 +1,10 @@
-"""The mean of the weights of several runs from one start: ``python -m nnvtrain sr-mean OUT CHECKPOINT...``.
+"""The mean of the weights of several runs from one start: ``python -m nnvtrain sr-mean OUT
+CHECKPOINT...``.
 
-Near the end of training what a run learns is small beside where its noise has led it. Runs from one start with other seeds lie around a better network
-than any of them (M. Wortsman et al., Model soups, arXiv 2203.05482; P. Izmailov et al., arXiv 1803.05407), and that start is part of the mean: docs/decisions.md.
+Near the end of training what a run learns is small beside where its noise has led it. Runs from one
+start with other seeds lie around a better network than any of them (M. Wortsman et al., Model
+soups, arXiv 2203.05482; P. Izmailov et al., arXiv 1803.05407), and that start is part of the mean:
+docs/decisions/093-sr-mean.md.
 """
 
 from __future__ import annotations
@@ -16,7 +19,14 @@ from .model import SrConfig, load_sr
 
 def arguments(p):
     p.add_argument("out")
-    p.add_argument("checkpoint", nargs="+", help="PATH or PATH:SHARE, shares are 1 without; the first says what the result is: in 8 bits, say, and then others may be in float32")
+    p.add_argument(
+        "checkpoint",
+        nargs="+",
+        help=(
+            "PATH or PATH:SHARE, shares are 1 without; the first says what the result is: in 8 "
+            "bits, say, and then others may be in float32"
+        ),
+    )
 
 
 def split(text: str) -> tuple[str, float]:
@@ -33,7 +43,9 @@ def architecture(path: str) -> SrConfig:
 
 
 def mean(checkpoints: list) -> dict:
-    """Of (checkpoint, share): the averaged weights' mean. Steps of 8-bit activations are averaged over those that have them."""
+    """Of (checkpoint, share): the averaged weights' mean. Steps of 8-bit activations are averaged
+    over those that have them.
+    """
     first = checkpoints[0][0]
     out = {}
     for key in first["ema"]:
@@ -48,4 +60,12 @@ def run(args):
         if architecture(path) != architecture(paths[0][0]):
             raise SystemExit(f"sr-mean: {path} is another network than {paths[0][0]}")
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(mean([(torch.load(path, map_location="cpu", weights_only=True), share) for path, share in paths]), args.out)
+    torch.save(
+        mean(
+            [
+                (torch.load(path, map_location="cpu", weights_only=True), share)
+                for path, share in paths
+            ]
+        ),
+        args.out,
+    )

@@ -1,7 +1,9 @@
-"""Bicubic resampling as MATLAB's `imresize` does it, which is what the usual benchmarks of super-resolution are made with.
+"""Bicubic resampling as MATLAB's `imresize` does it, which is what the usual benchmarks of
+super-resolution are made with.
 
-The kernel is Keys' cubic with a = -0.5 (Catmull-Rom), centres are aligned, borders are mirrored, and shrinking widens the
-kernel by the factor (antialiasing). R. Keys, Cubic convolution interpolation for digital image processing, 1981.
+The kernel is Keys' cubic with a = -0.5 (Catmull-Rom), centres are aligned, borders are mirrored,
+and shrinking widens the kernel by the factor (antialiasing). R. Keys, Cubic convolution
+interpolation for digital image processing, 1981.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ def cubic(x: np.ndarray) -> np.ndarray:
 
 
 def luma(rgb: np.ndarray) -> np.ndarray:
-    """u8 RGB [h,w,3] -> float64 luma [h,w], BT.601 limited range in 8-bit code values (MATLAB's `rgb2ycbcr` before rounding)."""
+    """u8 RGB [h,w,3] -> float64 luma [h,w], BT.601 limited range in 8-bit code values (MATLAB's
+    `rgb2ycbcr` before rounding).
+    """
     return 16 + rgb.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255)
 
 
@@ -33,17 +37,23 @@ def to_u8(plane: np.ndarray) -> np.ndarray:
 
 
 def resize(plane: np.ndarray, h: int, w: int) -> np.ndarray:
-    """Resizes a plane [H,W] to [h,w], antialiased where it shrinks. Returns float32, not rounded."""
+    """Resizes a plane [H,W] to [h,w], antialiased where it shrinks. Returns float32, not rounded.
+    """
     H, W = plane.shape
-    # Pillow has this kernel, but drops the taps that fall outside: give it the mirrored surroundings.
+    # Pillow has this kernel, but drops the taps that fall outside: give it the mirrored
+    # surroundings.
     my, mx = (min(n, 2 + math.ceil(2 * max(1.0, n / m))) for n, m in ((H, h), (W, w)))
     padded = np.pad(np.asarray(plane, np.float32), ((my, my), (mx, mx)), "symmetric")
-    return np.asarray(Image.fromarray(padded).resize((w, h), Image.BICUBIC, box=(mx, my, mx + W, my + H)))
+    return np.asarray(
+        Image.fromarray(padded).resize((w, h), Image.BICUBIC, box=(mx, my, mx + W, my + H))
+    )
 
 
 @functools.cache
 def down_taps(scale: int) -> tuple[torch.Tensor, int]:
-    """Taps of the antialiased kernel for a whole factor, and the first one's place relative to `scale * output index`."""
+    """Taps of the antialiased kernel for a whole factor, and the first one's place relative to
+    `scale * output index`.
+    """
     centre = (scale - 1) / 2
     first = math.ceil(centre - 2 * scale)
     at = np.arange(first, math.floor(centre + 2 * scale) + 1)
@@ -57,7 +67,9 @@ def down_margin(scale: int) -> int:
 
 
 def downscale(x: torch.Tensor, scale: int) -> torch.Tensor:
-    """x [N,1,H,W] holds `down_margin` samples of surroundings on each side -> [N,1,(H-2m)/scale,(W-2m)/scale]."""
+    """x [N,1,H,W] holds `down_margin` samples of surroundings on each side ->
+    [N,1,(H-2m)/scale,(W-2m)/scale].
+    """
     m = down_margin(scale)
     taps, first = down_taps(scale)
     taps = taps.to(x.device, x.dtype)
@@ -69,7 +81,9 @@ def downscale(x: torch.Tensor, scale: int) -> torch.Tensor:
 
 
 def up_kernel(scale: int) -> torch.Tensor:
-    """Bicubic enlargement as a convolution [scale**2,1,5,5] ahead of a pixel shuffle (1x1 for scale 1)."""
+    """Bicubic enlargement as a convolution [scale**2,1,5,5] ahead of a pixel shuffle (1x1 for scale
+    1).
+    """
     if scale == 1:
         return torch.ones(1, 1, 1, 1)
     rows = []
