@@ -2,7 +2,8 @@
 
 log10(rate) is interpolated as a function of quality and integrated, exactly, over the range of
 quality that both curves cover. Akima needs no more than four points, does not overshoot as the
-classic cubic fit does, and is what current codec comparisons (PyPI `bjontegaard`, method "akima") use.
+classic cubic fit does, and is what current codec comparisons (PyPI `bjontegaard`, method "akima")
+use.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ class Curve:
 
 
 def make_curve(rate, quality) -> Curve:
-    """Sort by rate and keep only points that gain quality: a point that costs more and looks no better
-    cannot be part of an invertible curve. The number of dropped points is kept for the report."""
-    pairs = sorted((float(r), float(q)) for r, q in zip(rate, quality) if r > 0 and math.isfinite(q))
+    """Sort by rate and keep only points that gain quality: a point that costs more and looks no
+    better
+    cannot be part of an invertible curve. The number of dropped points is kept for the report.
+    """
+    pairs = sorted(
+        (float(r), float(q)) for r, q in zip(rate, quality) if r > 0 and math.isfinite(q)
+    )
     kept: list[tuple[float, float]] = []
     for r, q in pairs:
         if not kept or (q > kept[-1][1] and r > kept[-1][0]):
@@ -57,7 +62,9 @@ def akima_slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     out = 0.5 * (m[3:] + m[:-3])
     # Straight runs have no curvature on either side; the mean of the neighbours is then the answer.
     curved = total > 1e-9 * max(float(total.max(initial=0.0)), 1e-300)
-    out[curved] = (weight_left[curved] * m[1:-2][curved] + weight_right[curved] * m[2:-1][curved]) / total[curved]
+    out[curved] = (
+        weight_left[curved] * m[1:-2][curved] + weight_right[curved] * m[2:-1][curved]
+    ) / total[curved]
     return out
 
 
@@ -83,15 +90,19 @@ def akima_integral(x: np.ndarray, y: np.ndarray, lo: float, hi: float) -> float:
 
 @dataclass(frozen=True)
 class BdResult:
-    """percent: rate change of the test against the anchor at equal quality; overlap: the share of the
-    narrower quality range that both curves cover (a figure below about 0.5 says little)."""
+    """percent: rate change of the test against the anchor at equal quality; overlap: the share of
+    the
+    narrower quality range that both curves cover (a figure below about 0.5 says little).
+    """
 
     percent: float
     overlap: float
 
 
 def bd_rate(anchor: Curve, test: Curve) -> BdResult | None:
-    """BD-rate in percent, negative when `test` needs fewer bits; None when the curves do not overlap."""
+    """BD-rate in percent, negative when `test` needs fewer bits; None when the curves do not
+    overlap.
+    """
     if len(anchor.rate) < 4 or len(test.rate) < 4:
         return None
     lo = max(anchor.quality[0], test.quality[0])

@@ -1,8 +1,8 @@
 """Distortion between two I420 files: PSNR of each plane, SSIM and MS-SSIM of luma.
 
 PSNR is taken from the mean squared error over all frames of the clip (not the mean of the frames'
-PSNR), plane by plane, capped at 100 dB. `psnr_yuv` is (6 PSNR_Y + PSNR_U + PSNR_V) / 8.
-SSIM and MS-SSIM (Wang et al. 2004, 2003: Gaussian window 11, sigma 1.5, valid positions) are means over
+PSNR), plane by plane, capped at 100 dB. `psnr_yuv` is (6 PSNR_Y + PSNR_U + PSNR_V) / 8. SSIM and
+MS-SSIM (Wang et al. 2004, 2003: Gaussian window 11, sigma 1.5, valid positions) are means over
 every third frame: three shares no factor with mini-GOPs of 2, 4 or 8, so no level is favoured.
 """
 
@@ -46,7 +46,9 @@ def _blur(a: np.ndarray) -> np.ndarray:
 
 
 def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """Means of SSIM and of its contrast-structure part. Filters x+y and x-y, four maps in place of five."""
+    """Means of SSIM and of its contrast-structure part. Filters x+y and x-y, four maps in place of
+    five.
+    """
     a, b = x + y, x - y
     mu_a, mu_b = _blur(a), _blur(b)
     e_a, e_b = _blur(a * a), _blur(b * b)
@@ -68,8 +70,10 @@ def _halve(a: np.ndarray) -> np.ndarray:
 
 
 def ssim_pair(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(SSIM, MS-SSIM) of two luma planes of equal shape. Where the picture is too small for five scales
-    (shorter side below 176), MS-SSIM uses the scales there are, its weights normalised to one."""
+    """(SSIM, MS-SSIM) of two luma planes of equal shape. Where the picture is too small for five
+    scales (shorter side below 176), MS-SSIM uses the scales there are, its weights normalised to
+    one.
+    """
     x, y = x.astype(np.float32), y.astype(np.float32)
     if min(x.shape) < len(_WINDOW):
         return math.nan, math.nan
@@ -85,7 +89,8 @@ def ssim_pair(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         if i == 0:
             single = ssim
         term = ssim if i == scales - 1 else cs
-        # A negative mean would make a fractional power complex; it only occurs for unrelated pictures.
+        # A negative mean would make a fractional power complex; it only occurs for unrelated
+        # pictures.
         product *= max(term, 0.0) ** (_MS_WEIGHTS[i] / weight_sum)
         if i < scales - 1:
             x, y = _halve(x), _halve(y)
@@ -126,12 +131,16 @@ def read_frame(data: np.ndarray, index: int, width: int, height: int) -> list[np
 
 
 def compare(original: Path, decoded: Path, width: int, height: int, frames: int) -> Quality:
-    """Compare two packed I420 files; raises ValueError when either does not hold exactly `frames` frames."""
+    """Compare two packed I420 files; raises ValueError when either does not hold exactly `frames`
+    frames.
+    """
     size = frame_bytes(width, height)
     for path in (original, decoded):
         have = path.stat().st_size
         if have != size * frames:
-            raise ValueError(f"{path}: {have} bytes, {frames} frames of {width}x{height} need {size * frames}")
+            raise ValueError(
+                f"{path}: {have} bytes, {frames} frames of {width}x{height} need {size * frames}"
+            )
     a = np.memmap(original, dtype=np.uint8, mode="r")
     b = np.memmap(decoded, dtype=np.uint8, mode="r")
     squares = [0, 0, 0]

@@ -20,8 +20,12 @@ def _frame_rgb(path: Path, clip: RawClip, index: int) -> np.ndarray:
     return png.i420_to_rgb(*read_frame(data, index, clip.width, clip.height))
 
 
-def _match(codec: str, clip: RawClip, size: int, a: argparse.Namespace, work: Path) -> tuple[int, Coded]:
-    """The CRF whose file is nearest to `size` bytes; rate falls with CRF, so bisection over 0..51 finds it."""
+def _match(
+    codec: str, clip: RawClip, size: int, a: argparse.Namespace, work: Path
+) -> tuple[int, Coded]:
+    """The CRF whose file is nearest to `size` bytes; rate falls with CRF, so bisection over 0..51
+    finds it.
+    """
     best: tuple[float, int] | None = None
     lo, hi = 0, 51
     while lo <= hi:
@@ -48,11 +52,15 @@ def write(a: argparse.Namespace, clips: list[Clip], models: Models) -> int:
             work = Path(text)
             (work / "nnv").mkdir()
             (work / "x264").mkdir()
-            coded = code(CODECS[ours], ready, a.picture_quantizer, a.key, a.threads, models, work / "nnv")
+            coded = code(
+                CODECS[ours], ready, a.picture_quantizer, a.key, a.threads, models, work / "nnv"
+            )
             size = coded.stream.stat().st_size
             crf, anchor = _match(theirs, ready, size, a, work / "x264")
             index = ready.frames // 2
-            images = [_frame_rgb(p, ready, index) for p in (ready.yuv, coded.decoded, anchor.decoded)]
+            images = [
+                _frame_rgb(p, ready, index) for p in (ready.yuv, coded.decoded, anchor.decoded)
+            ]
             gap = np.full((ready.height, 4, 3), 255, np.uint8)
             file = folder / f"{clip.name}.png"
             png.write_png(file, np.hstack([images[0], gap, images[1], gap, images[2]]))

@@ -1,4 +1,6 @@
-"""Write RGB pictures as PNG, and turn I420 into RGB (BT.601 below 720 lines, BT.709 from there; limited range)."""
+"""Write RGB pictures as PNG, and turn I420 into RGB (BT.601 below 720 lines, BT.709 from there;
+limited range).
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,13 @@ def _page(width: int, height: int, body: list[str]) -> str:
     )
 
 
-def rate_plot(path: Path, title: str, y_label: str, series: list[Series], x_label: str = "bit per pixel (logarithmic)") -> None:
+def rate_plot(
+    path: Path,
+    title: str,
+    y_label: str,
+    series: list[Series],
+    x_label: str = "bit per pixel (logarithmic)",
+) -> None:
     """Quality over logarithmic rate, one line with markers per series."""
     series = [s for s in series if s.points]
     xs = [math.log10(x) for s in series for x, _ in s.points]
@@ -63,32 +69,54 @@ def rate_plot(path: Path, title: str, y_label: str, series: list[Series], x_labe
     body = [_text(_LEFT, 22, title, 'font-size="15" font-weight="bold"')]
     y = y0
     while y <= y1 + step / 2:
-        body.append(f'<line x1="{_LEFT}" x2="{_LEFT + plot_w}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#dddddd"/>')
+        body.append(
+            f'<line x1="{_LEFT}" x2="{_LEFT + plot_w}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#dddddd"/>'
+        )
         body.append(_text(_LEFT - 6, py(y) + 4, f"{y:g}", 'text-anchor="end"'))
         y += step
     for decade in range(math.floor(x0), math.ceil(x1) + 1):
         for m in (1, 2, 5):
             x = m * 10.0**decade
             if x0 <= math.log10(x) <= x1:
-                body.append(f'<line y1="{_TOP}" y2="{_TOP + plot_h}" x1="{px(x):.1f}" x2="{px(x):.1f}" stroke="#dddddd"/>')
+                body.append(
+                    f'<line y1="{_TOP}" y2="{_TOP + plot_h}" x1="{px(x):.1f}" x2="{px(x):.1f}" stroke="#dddddd"/>'
+                )
                 body.append(_text(px(x), _TOP + plot_h + 16, f"{x:g}", 'text-anchor="middle"'))
-    body.append(f'<rect x="{_LEFT}" y="{_TOP}" width="{plot_w}" height="{plot_h}" fill="none" stroke="#888888"/>')
+    body.append(
+        f'<rect x="{_LEFT}" y="{_TOP}" width="{plot_w}" height="{plot_h}" fill="none" stroke="#888888"/>'
+    )
     body.append(_text(_LEFT + plot_w / 2, _HEIGHT - 12, x_label, 'text-anchor="middle"'))
-    body.append(_text(14, _TOP + plot_h / 2, y_label, f'text-anchor="middle" transform="rotate(-90 14 {_TOP + plot_h / 2:.0f})"'))
+    body.append(
+        _text(
+            14,
+            _TOP + plot_h / 2,
+            y_label,
+            f'text-anchor="middle" transform="rotate(-90 14 {_TOP + plot_h / 2:.0f})"',
+        )
+    )
     for i, s in enumerate(series):
         line = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in s.points)
-        body.append(f'<polyline points="{line}" fill="none" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>')
-        body += [f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if s.bold else 2}" fill="{s.colour}"/>' for x, y in s.points]
+        body.append(
+            f'<polyline points="{line}" fill="none" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>'
+        )
+        body += [
+            f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if s.bold else 2}" fill="{s.colour}"/>'
+            for x, y in s.points
+        ]
         ly = _TOP + 12 + i * 18
         lx = _LEFT + plot_w + 12
-        body.append(f'<line x1="{lx}" x2="{lx + 18}" y1="{ly - 4}" y2="{ly - 4}" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>')
+        body.append(
+            f'<line x1="{lx}" x2="{lx + 18}" y1="{ly - 4}" y2="{ly - 4}" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>'
+        )
         body.append(_text(lx + 24, ly, s.label, 'font-size="11"'))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(_page(_WIDTH, _HEIGHT, body))
 
 
 def bar_plot(path: Path, title: str, bars: list[tuple[str, float]]) -> None:
-    """Horizontal bars around zero: to the left (green) is gain, to the right (red) is loss, in percent."""
+    """Horizontal bars around zero: to the left (green) is gain, to the right (red) is loss, in
+    percent.
+    """
     if not bars:
         return
     row, left = 20, 230
@@ -101,7 +129,9 @@ def bar_plot(path: Path, title: str, bars: list[tuple[str, float]]) -> None:
         length = abs(value) / limit * half
         x = mid - length if value < 0 else mid
         body.append(_text(left - 8, y + 13, label, 'text-anchor="end"'))
-        body.append(f'<rect x="{x:.1f}" y="{y + 2}" width="{length:.1f}" height="{row - 5}" fill="{"#30a050" if value < 0 else "#d04040"}"/>')
+        body.append(
+            f'<rect x="{x:.1f}" y="{y + 2}" width="{length:.1f}" height="{row - 5}" fill="{"#30a050" if value < 0 else "#d04040"}"/>'
+        )
         at, anchor = (x - 4, "end") if value < 0 else (x + length + 4, "start")
         body.append(_text(at, y + 13, f"{value:+.1f} %", f'text-anchor="{anchor}" font-size="11"'))
     body.append(f'<line x1="{mid}" x2="{mid}" y1="36" y2="{height - 8}" stroke="#888888"/>')

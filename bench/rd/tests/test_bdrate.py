@@ -33,7 +33,10 @@ def test_points_that_gain_nothing_are_dropped_and_counted():
 
 
 def test_no_figure_where_there_is_none():
-    low, high = make_curve([1, 2, 3, 4], [20, 21, 22, 23]), make_curve([1, 2, 3, 4], [30, 31, 32, 33])
+    low, high = (
+        make_curve([1, 2, 3, 4], [20, 21, 22, 23]),
+        make_curve([1, 2, 3, 4], [30, 31, 32, 33]),
+    )
     assert bd_rate(low, high) is None
     assert bd_rate(low, make_curve([1, 2, 3], [20, 21, 22])) is None
 

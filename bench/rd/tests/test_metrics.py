@@ -16,7 +16,8 @@ def picture(shift: int, noise: int) -> np.ndarray:
 
 
 def test_ssim_equals_the_published_definition():
-    # Reference: skimage.metrics.structural_similarity, gaussian_weights, sigma 1.5, population covariance.
+    # Reference: skimage.metrics.structural_similarity, gaussian_weights, sigma 1.5, population
+    # covariance.
     ssim, _ = metrics.ssim_pair(picture(0, 0), picture(0, 2))
     assert ssim == pytest.approx(SSIM_NOISE, abs=2e-5)
     ssim, _ = metrics.ssim_pair(picture(0, 0), picture(1, 1))
@@ -99,6 +100,8 @@ def test_grey_stays_grey_and_red_is_red():
     grey = png.i420_to_rgb(y, c, c)
     assert (grey == grey[0, 0, 0]).all()
     assert grey[0, 0, 0] == 128
-    red = png.i420_to_rgb(np.full((4, 4), 81, np.uint8), np.full((2, 2), 90, np.uint8), np.full((2, 2), 240, np.uint8))
+    red = png.i420_to_rgb(
+        np.full((4, 4), 81, np.uint8), np.full((2, 2), 90, np.uint8), np.full((2, 2), 240, np.uint8)
+    )
     assert red[0, 0, 0] > 250
     assert (red[0, 0, 1:] < 5).all()
