@@ -64,6 +64,7 @@ def write(a: argparse.Namespace, clips: list[Clip], models: Models) -> int:
             gap = np.full((ready.height, 4, 3), 255, np.uint8)
             file = folder / f"{clip.name}.png"
             png.write_png(file, np.hstack([images[0], gap, images[1], gap, images[2]]))
-            print(f"{file}: frame {index}; original | {ours} q{a.picture_quantizer}, {size} bytes | {theirs} crf {crf}, "
+            print(f"{file}: frame {index}; "
+                  f"original | {ours} q{a.picture_quantizer}, {size} bytes | {theirs} crf {crf}, "
                   f"{anchor.stream.stat().st_size} bytes", file=sys.stderr)  # fmt: skip
     return 0

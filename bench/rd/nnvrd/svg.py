@@ -32,7 +32,8 @@ def _text(x: float, y: float, text: str, extra: str = "") -> str:
 def _page(width: int, height: int, body: list[str]) -> str:
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" '
             'font-family="sans-serif" font-size="12">',
             f'<rect width="{width}" height="{height}" fill="#ffffff"/>',
             *body,
@@ -70,7 +71,8 @@ def rate_plot(
     y = y0
     while y <= y1 + step / 2:
         body.append(
-            f'<line x1="{_LEFT}" x2="{_LEFT + plot_w}" y1="{py(y):.1f}" y2="{py(y):.1f}" stroke="#dddddd"/>'
+            f'<line x1="{_LEFT}" x2="{_LEFT + plot_w}" y1="{py(y):.1f}" y2="{py(y):.1f}" '
+            'stroke="#dddddd"/>'
         )
         body.append(_text(_LEFT - 6, py(y) + 4, f"{y:g}", 'text-anchor="end"'))
         y += step
@@ -79,11 +81,13 @@ def rate_plot(
             x = m * 10.0**decade
             if x0 <= math.log10(x) <= x1:
                 body.append(
-                    f'<line y1="{_TOP}" y2="{_TOP + plot_h}" x1="{px(x):.1f}" x2="{px(x):.1f}" stroke="#dddddd"/>'
+                    f'<line y1="{_TOP}" y2="{_TOP + plot_h}" x1="{px(x):.1f}" x2="{px(x):.1f}" '
+                    'stroke="#dddddd"/>'
                 )
                 body.append(_text(px(x), _TOP + plot_h + 16, f"{x:g}", 'text-anchor="middle"'))
     body.append(
-        f'<rect x="{_LEFT}" y="{_TOP}" width="{plot_w}" height="{plot_h}" fill="none" stroke="#888888"/>'
+        f'<rect x="{_LEFT}" y="{_TOP}" width="{plot_w}" height="{plot_h}" fill="none" '
+        'stroke="#888888"/>'
     )
     body.append(_text(_LEFT + plot_w / 2, _HEIGHT - 12, x_label, 'text-anchor="middle"'))
     body.append(
@@ -97,16 +101,19 @@ def rate_plot(
     for i, s in enumerate(series):
         line = " ".join(f"{px(x):.1f},{py(y):.1f}" for x, y in s.points)
         body.append(
-            f'<polyline points="{line}" fill="none" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>'
+            f'<polyline points="{line}" fill="none" stroke="{s.colour}" '
+            f'stroke-width="{2.5 if s.bold else 1.3}"/>'
         )
         body += [
-            f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if s.bold else 2}" fill="{s.colour}"/>'
+            f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="{3 if s.bold else 2}" '
+            f'fill="{s.colour}"/>'
             for x, y in s.points
         ]
         ly = _TOP + 12 + i * 18
         lx = _LEFT + plot_w + 12
         body.append(
-            f'<line x1="{lx}" x2="{lx + 18}" y1="{ly - 4}" y2="{ly - 4}" stroke="{s.colour}" stroke-width="{2.5 if s.bold else 1.3}"/>'
+            f'<line x1="{lx}" x2="{lx + 18}" y1="{ly - 4}" y2="{ly - 4}" stroke="{s.colour}" '
+            f'stroke-width="{2.5 if s.bold else 1.3}"/>'
         )
         body.append(_text(lx + 24, ly, s.label, 'font-size="11"'))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +137,8 @@ def bar_plot(path: Path, title: str, bars: list[tuple[str, float]]) -> None:
         x = mid - length if value < 0 else mid
         body.append(_text(left - 8, y + 13, label, 'text-anchor="end"'))
         body.append(
-            f'<rect x="{x:.1f}" y="{y + 2}" width="{length:.1f}" height="{row - 5}" fill="{"#30a050" if value < 0 else "#d04040"}"/>'
+            f'<rect x="{x:.1f}" y="{y + 2}" width="{length:.1f}" height="{row - 5}" '
+            f'fill="{"#30a050" if value < 0 else "#d04040"}"/>'
         )
         at, anchor = (x - 4, "end") if value < 0 else (x + length + 4, "start")
         body.append(_text(at, y + 13, f"{value:+.1f} %", f'text-anchor="{anchor}" font-size="11"'))

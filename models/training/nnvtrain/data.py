@@ -288,7 +288,7 @@ class GroupSampler:
 
 
 def resize_plane(plane: np.ndarray, h: int, w: int, box=None) -> np.ndarray:
-    """Antialiased resize of a u8 plane, or of its `box` (left, top, right, bottom in its pixels)."""
+    """Antialiased resize of a u8 plane, or of its `box` (left, top, right, bottom, in pixels)."""
     return np.asarray(Image.fromarray(plane).resize((w, h), Image.BICUBIC, box=box))
 
 
