@@ -225,6 +225,11 @@ class Run:
         ended, took = self.evaluation
         return self.step % self.args.eval_every == 0 and time.time() - ended >= 20 * took
 
+    def known(self, within: int):
+        """Whether the curve has a row that is fewer than `within` steps old."""
+        rows = curve.read(self.out / "curve.csv")
+        return bool(rows) and 0 <= self.step - int(rows[-1]["step"]) < within
+
     def evaluate(self, evaluation):
         """Prints what `evaluation` finds out about the moving average, and adds it to `curve.csv`.
 
@@ -379,7 +384,8 @@ def key_main(args):
         some = (centred(*next(batches), args.device) for _ in range(8))
         net.init_statistics(statistics(net.transform, some))
         run.ema.load_state_dict(net.state_dict())
-    run.evaluate(evaluation)
+    if not run.known(args.eval_every):
+        run.evaluate(evaluation)
     ops, free = TorchOps(quant=args.quant, amp=amp_of(args)), TorchOps(amp=amp_of(args))
     forward = torch.compile(net) if args.compile else net
     mask = M.checkerboard(args.size // 16, args.size // 16, args.device)
@@ -401,7 +407,8 @@ def key_main(args):
             run.evaluate(evaluation)
     run.save()
     run.save("small.pt", small=True)
-    run.evaluate(evaluation)
+    if not run.known(1):
+        run.evaluate(evaluation)
 
 
 # ---------------------------------------------------------------- inter frames
@@ -571,7 +578,8 @@ def inter_main(args):
             residuals.append(x[1] - predict(b, a, a, q, motion)[0])
         net.init_statistics(statistics(net.transform, residuals))
         run.ema.load_state_dict(net.state_dict())
-    run.evaluate(evaluation)
+    if not run.known(args.eval_every):
+        run.evaluate(evaluation)
     pixels = args.size**2
     rng = torch.Generator().manual_seed(args.seed + run.step)
     while not run.done():
@@ -597,4 +605,5 @@ def inter_main(args):
             run.evaluate(evaluation)
     run.save()
     run.save("small.pt", small=True)
-    run.evaluate(evaluation)
+    if not run.known(1):
+        run.evaluate(evaluation)
