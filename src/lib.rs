@@ -13,6 +13,7 @@ mod nnvdec;
 mod nnvenc;
 mod nnvparse;
 mod quantizer;
+mod rtp;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();
@@ -20,7 +21,8 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvdec::register(plugin)?;
     nnvenc::register(plugin)?;
     nnqp::register(plugin)?;
-    nnsr::register(plugin)
+    nnsr::register(plugin)?;
+    rtp::register(plugin)
 }
 
 gst::plugin_define!(

@@ -13,4 +13,5 @@ mod parser;
 mod playback;
 mod properties;
 mod quantizers;
+mod rtp;
 mod util;

@@ -8,6 +8,7 @@
 //! * [`access_unit`]: a sequence header where there is one, and one frame.
 //!
 //! * [`limits`]: every limit of the format;
+//! * [`rtp`]: access units in packets of RTP;
 //! * [`stream_info`]: what a sequence header says about the pictures, as users see it;
 //! * [`index`]: times of access units, and where a file's key frames are.
 //!
@@ -18,6 +19,7 @@ pub mod frame;
 pub mod index;
 mod io;
 pub mod limits;
+pub mod rtp;
 pub mod sequence;
 pub mod stream_info;
 pub mod unit;
