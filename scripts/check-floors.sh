@@ -4,11 +4,17 @@
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 failed=0
+names_ort='^(ort( |\.|=)|\[.*dependencies\.ort\])'
 
 # forbid CRATE PATTERN WHAT: no normal dependency of CRATE, however deep, matches.
 forbid() {
-  local found
-  found=$(cargo tree --locked --offline -e normal --prefix none -p "$1" | grep -E "$2" | sort -u)
+  local tree found
+  if ! tree=$(cargo tree --locked --offline -e normal --prefix none -p "$1"); then
+    echo "cargo tree -p $1 failed"
+    failed=1
+    return
+  fi
+  found=$(grep -E "$2" <<<"$tree" | sort -u)
   if [ -n "$found" ]; then
     printf '%s must not know %s, but depends on:\n%s\n' "$1" "$3" "$found"
     failed=1
@@ -19,11 +25,15 @@ for manifest in crates/*/Cargo.toml; do
   crate=$(basename "$(dirname "$manifest")")
   forbid "$crate" '^(gstreamer|glib|gio|gobject)' GStreamer
   # Directly: through nnv-nn everybody above has it.
-  if [ "$crate" != nnv-nn ] && grep -qE '^ort( |\.|=)' "$manifest"; then
+  if [ "$crate" != nnv-nn ] && grep -qE "$names_ort" "$manifest"; then
     echo "$crate names ort; only nnv-nn may"
     failed=1
   fi
 done
+if grep -qE "$names_ort" Cargo.toml; then
+  echo "the plugin names ort; only nnv-nn may"
+  failed=1
+fi
 for crate in nnv-bitstream nnv-format nnv-cpu nnv-h264; do
   forbid "$crate" '^(ort|ort-sys|nnv-nn|nnv-codec|nnv-sr) ' 'networks and coders'
 done

@@ -2,7 +2,7 @@
 //! Symbols to the residuals that the synthesis networks take.
 
 use super::entropy::SparseSymbols;
-use super::entropy::symbols::MAX_MAGNITUDE;
+use super::entropy::tables::MAX_MAGNITUDE;
 use super::quantizer_map::Quantisation;
 use super::tables::LATENT_CHANNELS;
 

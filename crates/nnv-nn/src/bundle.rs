@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use nnv_bitstream::limits::QUANTIZERS;
 use nnv_format::entropy::SymbolTables;
-use nnv_format::entropy::symbols::{BINS, SCALES};
+use nnv_format::entropy::tables::{BINS, SCALES};
 use nnv_format::tables::{LATENT_CHANNELS, NetworkSet, Tables};
 
 use super::error::{NnError, Result};

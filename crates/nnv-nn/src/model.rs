@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nnv_bitstream::limits::QUANTIZERS;
-use nnv_format::entropy::symbols::SCALES;
+use nnv_format::entropy::tables::SCALES;
 use nnv_format::grid::Grid;
 use nnv_format::picture::TENSOR_CHANNELS;
 use nnv_format::tables::{LATENT_CHANNELS, NetworkSet, Tables};

@@ -181,7 +181,7 @@ def test_rows_are_looked_at_one_in_four():
     first, second = (
         (20 + 5 * (x + s) + 2 * y + np.where(x + s > 6, 40, 0)).astype(np.uint8) for s in (0, 1)
     )
-    # src/sr/rating.rs tests the same picture and figures.
+    # crates/nnv-sr/src/rating.rs tests the same picture and figures.
     assert rate.look(second, first).tolist() == [5.5, 8.0, 9.0, 0.8, 0.0]
 
 

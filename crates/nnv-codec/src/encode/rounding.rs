@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Latents to symbols: what the encoder rounds to, by rate and distortion.
 
-use nnv_format::entropy::symbols::MAX_MAGNITUDE;
+use nnv_format::entropy::tables::MAX_MAGNITUDE;
 use nnv_format::entropy::{self, HIDING_CHANNELS, HIDING_SUM, SymbolCosts};
 use nnv_format::quantizer_map::Quantisation;
 use nnv_format::tables::LATENT_CHANNELS;

@@ -5,7 +5,7 @@
 use super::golomb::UIntModel;
 use super::mix::{Counter, Mixer};
 use super::range::BinaryCoder;
-use super::symbols::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
+use super::tables::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
 
 /// Places in a row that form a run.
 const RUN: usize = 8;

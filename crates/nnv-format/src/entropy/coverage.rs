@@ -5,7 +5,7 @@
 //! neighbours to seventeen are mixed, the largest of which find a letter again that stood elsewhere
 //! (context mixing after M. Mahoney's PAQ, as JBIG2 coders with large templates do for two levels).
 
-use super::EntropyError;
+use super::error::EntropyError;
 use super::mix::{Counter, Mixer};
 use super::range::BinaryCoder;
 
@@ -204,7 +204,7 @@ impl CoverageModel {
                 k += 1;
                 &table[slots[k - 1]]
             });
-            cost += super::bit_cost(self.mixers[node].p1(models), bit);
+            cost += super::range::bit_cost(self.mixers[node].p1(models), bit);
             bit
         });
         cost

@@ -4,7 +4,7 @@
 use super::golomb::UIntModel;
 use super::mix::{Counter, Mixer};
 use super::range::{BinaryCoder, Prob};
-use super::symbols::{BINS, LatentShape, SymbolTables};
+use super::tables::{BINS, LatentShape, SymbolTables};
 
 /// Largest magnitude of a symbol of `z`.
 pub const MAX_HYPER: i32 = 127;

@@ -7,7 +7,7 @@
 //! the end are not written (a decoder reads zeros past the end of its data) it may take no byte at
 //! all.
 
-use super::EntropyError;
+use super::error::EntropyError;
 
 /// Renormalise while the range is below this.
 const TOP: u32 = 1 << 24;

@@ -9,7 +9,7 @@
 //! In memory intermediates are lowered by [`OFFSET`], so that the largest overshoot of two filters
 //! fits an `i16`; as taps sum to 64 this changes no result.
 
-use super::MotionError;
+use super::error::MotionError;
 use super::field::{Leaf, Mode, MotionField, Mv, is_split};
 use crate::picture::{MAX_SAMPLE, Picture, PictureError, Plane, pack_planes};
 use nnv_cpu::simd::weighted8;

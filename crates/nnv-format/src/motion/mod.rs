@@ -6,34 +6,13 @@
 pub mod candidates;
 pub mod coding;
 pub mod compensate;
+mod error;
 pub mod field;
 
 pub use coding::{MotionContexts, decode_field, encode_field, field_bits};
 pub use compensate::{Difference, Prediction, predict};
+pub use error::MotionError;
 pub use field::{Leaf, Mode, MotionField, Mv};
-
-/// What can be wrong with the inputs of this module.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MotionError {
-    /// Pictures or fields of one call differ in size.
-    #[error(
-        "{what} is {got_width}x{got_height}, but the motion field is for {width}x{height} \
-         (padded sizes): \
-         references must have the size of the picture that they predict"
-    )]
-    Size {
-        /// What has the wrong size.
-        what: &'static str,
-        /// Its padded width.
-        got_width: usize,
-        /// Its padded height.
-        got_height: usize,
-        /// Padded width needed.
-        width: usize,
-        /// Padded height needed.
-        height: usize,
-    },
-}
 
 /// Time of a frame less that of its references, which motion vectors are scaled with.
 pub fn temporal_distances(poc: u32, ref0: Option<u32>, ref1: Option<u32>) -> [i16; 2] {

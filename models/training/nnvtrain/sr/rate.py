@@ -5,7 +5,7 @@ the bit rate: the same rate is plenty for a screen and little for a crowd. Both 
 five or six steps. This program codes the training clips and fits their mean quantizers, linearly,
 to what the decoded frames hold and the logarithm of bits per sample; clips of one group are asked
 about what the others taught. Of other codecs it is the quantizer of x264 which would leave such a
-PSNR. `src/sr/rating.rs` has the result and sees the same.
+PSNR. `crates/nnv-sr/src/rating.rs` has the result and sees the same.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def report(rows):
     pictures = x[:, STILL]
     both = np.concatenate([pictures, mean[:, None]], 1)
     found = fit(both[told], y[told], weights[told])
-    # For `BLOCKS` in src/sr/rating.rs.
+    # For `BLOCKS` in crates/nnv-sr/src/rating.rs.
     slices = np.array([np.mean(r["slices"]) if t else 0.0 for r, t in zip(rows, told)])
     of_slices = np.stack([np.ones(told.sum()), slices[told]], 1)
     blocks = fit(of_slices, mean[told], weights[told])
