@@ -11,6 +11,7 @@ mod nnqp;
 mod nnsr;
 mod nnvdec;
 mod nnvenc;
+mod nnvmp4mux;
 mod nnvparse;
 mod quantizer;
 mod rtp;
@@ -20,6 +21,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvparse::register(plugin)?;
     nnvdec::register(plugin)?;
     nnvenc::register(plugin)?;
+    nnvmp4mux::register(plugin)?;
     nnqp::register(plugin)?;
     nnsr::register(plugin)?;
     rtp::register(plugin)

@@ -126,7 +126,9 @@ impl ElementImpl for NnvParse {
 
     fn pad_templates() -> &'static [gst::PadTemplate] {
         static TEMPLATES: LazyLock<Vec<gst::PadTemplate>> = LazyLock::new(|| {
-            let any = gst::Caps::new_empty_simple(common::MEDIA_TYPE);
+            let mut any = gst::Caps::new_empty_simple(common::MEDIA_TYPE);
+            // As qtdemux calls what it finds in the sample entry `nnv1`.
+            any.merge(gst::Caps::new_empty_simple("video/x-gst-fourcc-nnv1"));
             common::templates(&any, &common::parsed_caps())
         });
         &TEMPLATES
@@ -271,7 +273,10 @@ impl BaseParseImpl for NnvParse {
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
-        if let gst::EventView::Seek(seek) = event.view() {
+        // A container's demuxer knows better where its key frames are.
+        if let gst::EventView::Seek(seek) = event.view()
+            && !lock(&self.state).upstream_time
+        {
             let event = self.exact_seek(seek).unwrap_or_else(|| event.clone());
             return self.parent_src_event(event);
         }

@@ -10,7 +10,8 @@
 //! * [`limits`]: every limit of the format;
 //! * [`rtp`]: access units in packets of RTP;
 //! * [`stream_info`]: what a sequence header says about the pictures, as users see it;
-//! * [`index`]: times of access units, and where a file's key frames are.
+//! * [`index`]: times of access units, and where a file's key frames are;
+//! * [`mp4`]: sample entry and configuration box of MP4 files.
 //!
 //! Nothing here panics on any input or allocates more than the input's own size.
 
@@ -19,6 +20,7 @@ pub mod frame;
 pub mod index;
 mod io;
 pub mod limits;
+pub mod mp4;
 pub mod rtp;
 pub mod sequence;
 pub mod stream_info;
