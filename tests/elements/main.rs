@@ -8,6 +8,7 @@ mod conformance;
 mod damage;
 mod decoder;
 mod encoder;
+mod mp4;
 mod nnsr;
 mod parser;
 mod playback;

@@ -258,11 +258,17 @@ impl<D: Data> FileMuxer<D> {
     /// [`Error::TooLarge`].
     pub fn end(&mut self) -> Result<Vec<Piece<D>>, Error> {
         let mut out = Vec::new();
-        for track in &mut self.tracks {
-            for unit in track.incoming.flush(None) {
-                track.take(unit)?;
+        // The picture last: qtdemux 1.22 ends everything with the first frame of a pushed file
+        // whose time, without the edit list, is behind the file's duration.
+        for video in [false, true] {
+            let of_kind =
+                |track: &&mut FileTrack<D>| track.incoming.track.codec.is_video() == video;
+            for track in self.tracks.iter_mut().filter(of_kind) {
+                for unit in track.incoming.flush(None) {
+                    track.take(unit)?;
+                }
+                out.append(&mut track.chunk(&mut self.position));
             }
-            out.append(&mut track.chunk(&mut self.position));
         }
         Ok(out)
     }

@@ -2,22 +2,20 @@
 //! Fragments: the file plays while it grows, and what was written before a crash stays.
 
 use shiguredo_mp4::boxes::{
-    MfhdBox, MfraBox, MfroBox, MoofBox, StblBox, StcoBox, StscBox, StszBox, SttsBox, TfdtBox,
-    TfhdBox, TfraBox, TfraEntry, TrafBox, TrunBox, TrunSample,
+    MfhdBox, MoofBox, StblBox, StcoBox, StscBox, StszBox, SttsBox, TfdtBox, TfhdBox, TrafBox,
+    TrunBox, TrunSample,
 };
 use shiguredo_mp4::{Either, Encode};
 
 use crate::boxes::{DELTA, Filled, SYNC, ftyp, moov, stsd};
 use crate::incoming::{Incoming, Unit};
 use crate::timing::{decoding, shift, ticks};
-use crate::{Data, Error, Piece, Sample, Tag, Track};
+use crate::{Codec, Data, Error, Piece, Sample, Tag, Track};
 use nnv_bitstream::limits::MAX_MINI_GOP;
 
 /// Most bytes that wait for the next key frame. Beyond them, a fragment is cut before it; it then
 /// does not begin with one.
 const MAX_WAITING: u64 = 32 << 20;
-/// Most fragments that are listed at the end of the file.
-const MAX_LISTED: usize = 1 << 16;
 
 /// Writes fragments. Memory: the data from one key frame to the next, at most 32 MiB and a sample.
 #[derive(Debug)]
@@ -31,16 +29,14 @@ pub struct FragmentMuxer<D> {
     waiting: u64,
     /// Number of the last fragment.
     number: u32,
-    /// Bytes so far.
-    position: u64,
-    /// Fragments that begin with a key frame.
-    listed: Vec<TfraEntry>,
 }
 
 #[derive(Debug)]
 struct FragmentTrack<D> {
     incoming: Incoming<D>,
     waiting: Vec<Unit<D>>,
+    /// Video: times that something is shown and nothing is decoded yet; as many as wait.
+    free: Vec<i64>,
     /// When the last sample is decoded.
     last: Option<i64>,
     /// By how much decoding is ahead; known with the first fragment.
@@ -52,8 +48,9 @@ struct Part<D> {
     traf: TrafBox,
     bytes: u64,
     data: Vec<Piece<D>>,
-    /// When the first frame is shown, if that is a key frame.
-    key: Option<i64>,
+    /// What is small and sparse stands first: where a file is cut within its last fragment, readers
+    /// that miss a subtitle stop as well.
+    place: u8,
 }
 
 impl<D: Data> FragmentTrack<D> {
@@ -66,7 +63,7 @@ impl<D: Data> FragmentTrack<D> {
         let video = self.incoming.track.codec.is_video();
         let shown: Vec<i64> = self.waiting.iter().map(|unit| unit.shown).collect();
         let mut decoded = if video {
-            decoding(&shown, self.last)
+            decoding(&self.free, self.last)
         } else {
             shown.clone()
         };
@@ -89,6 +86,8 @@ impl<D: Data> FragmentTrack<D> {
             self.shift = shift(&shown[..count], &decoded).max(self.incoming.lead);
         }
         self.last = Some(last);
+        self.free.sort_unstable();
+        self.free.drain(..count.min(self.free.len()));
         let rest = self.waiting.split_off(count);
         let units = std::mem::replace(&mut self.waiting, rest);
 
@@ -128,7 +127,6 @@ impl<D: Data> FragmentTrack<D> {
                 composition_time_offset: shifted.then_some(*offset),
             })
             .collect();
-        let key = (video && first_sync).then(|| units[0].shown + self.shift);
         let traf = TrafBox {
             tfhd_box: TfhdBox {
                 track_id: id,
@@ -156,7 +154,11 @@ impl<D: Data> FragmentTrack<D> {
             traf,
             bytes: units.iter().map(|unit| u64::from(unit.size)).sum(),
             data: units.into_iter().map(|unit| unit.data).collect(),
-            key,
+            place: match self.incoming.track.codec {
+                Codec::Text => 0,
+                Codec::Aac { .. } | Codec::Opus { .. } => 1,
+                Codec::Nnv(_) => 2,
+            },
         }))
     }
 
@@ -204,6 +206,7 @@ impl<D: Data> FragmentMuxer<D> {
                     Ok(FragmentTrack {
                         incoming: Incoming::new(track)?,
                         waiting: Vec::new(),
+                        free: Vec::new(),
                         last: None,
                         shift: 0,
                     })
@@ -214,8 +217,6 @@ impl<D: Data> FragmentMuxer<D> {
             since: None,
             waiting: 0,
             number: 0,
-            position: 0,
-            listed: Vec::new(),
         })
     }
 
@@ -245,39 +246,22 @@ impl<D: Data> FragmentMuxer<D> {
         let track = &mut self.tracks[index];
         for unit in track.incoming.push(sample)? {
             self.waiting += u64::from(unit.size);
+            if track.incoming.track.codec.is_video() {
+                track.free.push(unit.shown);
+            }
             track.waiting.push(unit);
         }
         Ok(out)
     }
 
-    /// No more samples follow; gives the last fragment, and the list of all.
+    /// No more samples follow; gives the last fragment.
     ///
     /// # Errors
     /// [`Error::Empty`], [`Error::TooLarge`], [`Error::Boxes`].
     pub fn end(&mut self) -> Result<Vec<Piece<D>>, Error> {
-        let mut out = self.cut(None, true)?;
+        let out = self.cut(None, true)?;
         if self.number == 0 {
             return Err(Error::Empty);
-        }
-        let video = self
-            .tracks
-            .iter()
-            .position(|track| track.incoming.track.codec.is_video());
-        if let (Some(video), false) = (video, self.listed.is_empty()) {
-            let mut mfra = MfraBox {
-                tfra_boxes: vec![TfraBox {
-                    version: 1,
-                    track_id: video as u32 + 1,
-                    length_size_of_traf_num: 0,
-                    length_size_of_trun_num: 0,
-                    length_size_of_sample_num: 0,
-                    entries: std::mem::take(&mut self.listed),
-                }],
-                mfro_box: MfroBox { size: 0 },
-            };
-            let size = mfra.encode_to_vec()?.len();
-            mfra.mfro_box.size = u32::try_from(size).map_err(|_| Error::TooLarge("the list"))?;
-            out.push(Piece::Bytes(mfra.encode_to_vec()?));
         }
         Ok(out)
     }
@@ -303,27 +287,16 @@ impl<D: Data> FragmentMuxer<D> {
                 .collect::<Result<Vec<_>, Error>>()?;
             head.extend(moov(tracks, &self.tags, true)?.encode_to_vec()?);
         }
-        let at = self.position + head.len() as u64;
         self.number = self.number.wrapping_add(1);
-        let key = parts
-            .iter()
-            .enumerate()
-            .find_map(|(index, part)| part.key.map(|shown| (index, shown)));
-        if let Some((index, shown)) = key
-            && self.listed.len() < MAX_LISTED
-        {
-            self.listed.push(TfraEntry {
-                time: u64::try_from(shown).unwrap_or(0),
-                moof_offset: at,
-                traf_number: index as u32 + 1,
-                trun_number: 1,
-                sample_number: 1,
-            });
+        let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+        let mut order: Vec<_> = (0..parts.len()).collect();
+        order.sort_by_key(|index| parts[*index].place);
+        let mut data = Vec::with_capacity(parts.len());
+        let mut trafs = Vec::with_capacity(parts.len());
+        for part in parts {
+            trafs.push(part.traf);
+            data.push((part.bytes, part.data));
         }
-        let lens: Vec<u64> = parts.iter().map(|part| part.bytes).collect();
-        let bytes: u64 = lens.iter().sum();
-        let (trafs, data): (Vec<_>, Vec<_>) =
-            parts.into_iter().map(|part| (part.traf, part.data)).unzip();
         let mut moof = MoofBox {
             mfhd_box: MfhdBox {
                 sequence_number: self.number,
@@ -333,21 +306,23 @@ impl<D: Data> FragmentMuxer<D> {
         };
         // Its size does not depend on the places in it.
         let mut place = moof.encode_to_vec()?.len() as u64 + 8;
-        for (traf, len) in moof.traf_boxes.iter_mut().zip(lens) {
+        let mut ordered = Vec::new();
+        for index in order {
             let offset = i32::try_from(place).map_err(|_| Error::TooLarge("a fragment"))?;
-            for trun in &mut traf.trun_boxes {
+            for trun in &mut moof.traf_boxes[index].trun_boxes {
                 trun.data_offset = Some(offset);
             }
+            let (len, pieces) = std::mem::take(&mut data[index]);
             place += len;
+            ordered.extend(pieces);
         }
         head.extend(moof.encode_to_vec()?);
         let size = u32::try_from(bytes + 8).map_err(|_| Error::TooLarge("a fragment"))?;
         head.extend(size.to_be_bytes());
         head.extend(b"mdat");
-        self.position += head.len() as u64 + bytes;
         self.waiting = self.waiting.saturating_sub(bytes);
         let mut out = vec![Piece::Bytes(head)];
-        out.extend(data.into_iter().flatten());
+        out.extend(ordered);
         Ok(out)
     }
 }
