@@ -24,6 +24,8 @@ pub const TEXT_TIMESCALE: u32 = 1_000;
 /// Lines of the box that subtitles are shown in, as other writers have it.
 const TEXT_HEIGHT: i16 = 60;
 
+const MPEG4_AUDIO: u8 = DecoderConfigDescriptor::OBJECT_TYPE_INDICATION_AUDIO_ISO_IEC_14496_3;
+
 /// How a track is coded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Codec {
@@ -175,8 +177,7 @@ impl Codec {
                         url_string: None,
                         ocr_es_id: None,
                         dec_config_descr: DecoderConfigDescriptor {
-                            object_type_indication:
-                                DecoderConfigDescriptor::OBJECT_TYPE_INDICATION_AUDIO_ISO_IEC_14496_3,
+                            object_type_indication: MPEG4_AUDIO,
                             stream_type: DecoderConfigDescriptor::STREAM_TYPE_AUDIO,
                             up_stream: DecoderConfigDescriptor::UP_STREAM_FALSE,
                             buffer_size_db: Uint::new(0),
