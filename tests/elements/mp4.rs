@@ -761,7 +761,7 @@ fn timed(number: u64, data: Vec<u8>) -> gst::Buffer {
     b.set_pts(ms(40 * number));
     b.set_dts(ms(40 * number));
     b.set_duration(ms(40));
-    if number % 50 != 0 {
+    if !number.is_multiple_of(50) {
         b.set_flags(gst::BufferFlags::DELTA_UNIT);
     }
     buffer
