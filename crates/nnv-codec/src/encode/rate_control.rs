@@ -504,7 +504,8 @@ impl RateController {
         let base = ((inter + key).max(1.0) / share).ln() / self.slope;
         // Key frames that are held to less than that leave more to the others.
         let held = keys * self.keys.allowed * rate;
-        if self.keys.only() || key * (-self.slope * base).exp() <= held {
+        let few = keys == 0.0 || key * (-self.slope * base).exp() <= held;
+        if self.keys.only() || few {
             return base;
         }
         (inter / (share - held).max(0.1 * share)).ln() / self.slope
@@ -1107,6 +1108,20 @@ mod tests {
                 let rate = sizes[15..45].iter().sum::<u64>() as f64 / to as f64;
                 assert!((rate - 1.0).abs() < 0.1, "{:?}: {rate}", rc.mode());
             }
+        }
+    }
+
+    #[test]
+    fn a_rate_may_follow_constant_quality() {
+        for to in [vbr(400_000), cbr(400_000, 1000)] {
+            let c = config(RateControl::Cq, 0, 0);
+            let mut rc = RateController::new(&c);
+            let mut s = source(0.06, 6e5);
+            run(&mut rc, &c, &mut s, 100);
+            rc.change(to, 28);
+            // The run starts with a key frame of its own.
+            let r = run(&mut rc, &c, &mut s, 300);
+            assert!((r.rate() / 4e5 - 1.0).abs() < 0.03, "{to:?}: {}", r.rate());
         }
     }
 
