@@ -678,7 +678,8 @@ fn a_step_of_the_rate_is_met_within_half_a_second() {
 #[test]
 fn a_bitrate_alone_is_obeyed() {
     within(|| {
-        let cases: [(&[(&str, &str)], &str, bool); 7] = [
+        type Case = (&'static [(&'static str, &'static str)], &'static str, bool);
+        let cases: [Case; 7] = [
             (&[], "cq", false),
             (&[("bitrate", "300")], "vbr", false),
             (&[("quantizer", "30")], "cq", false),

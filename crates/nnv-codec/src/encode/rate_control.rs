@@ -877,10 +877,13 @@ mod tests {
         }
     }
 
+    /// A name, and where scenes begin.
+    type Cuts = (&'static str, fn(u64) -> bool);
+
     /// Sources of all kinds at a rate that quantizers around 30 reach: slopes, orders, shares of
     /// key frames.
     fn sources(rate: u64) -> Vec<(String, Source, u8, u32)> {
-        let cuts: [(&str, fn(u64) -> bool); 6] = [
+        let cuts: [Cuts; 6] = [
             ("none", |_| false),
             ("every 2", |i| i.is_multiple_of(2)),
             ("every 4", |i| i.is_multiple_of(4)),
@@ -1132,13 +1135,13 @@ mod tests {
             (c.min_quantizer, c.max_quantizer) = (10, 50);
             let mut rc = RateController::new(&c);
             let r = run(&mut rc, &c, &mut source(0.06, complexity), 100);
-            let coded = r
+            let mut coded = r
                 .quantizers
                 .iter()
                 .zip(&r.sizes)
                 .filter(|(_, s)| **s != 160);
             assert!(coded.clone().all(|(q, _)| (10..=50).contains(q)));
-            let end = *coded.last().unwrap().0;
+            let end = *coded.next_back().unwrap().0;
             assert_eq!(end, if complexity > 1.0 { 50 } else { 10 });
         }
     }
