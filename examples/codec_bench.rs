@@ -99,7 +99,7 @@ fn main() -> Result<(), AnyError> {
         Some(other) => return Err(format!("unknown speed {other}").into()),
     };
     if let Some(list) = args.take("tuning") {
-        tune(config.tuning.insert(Tuning::of(config.tune)), &list)?;
+        config.tuning.insert(Tuning::of(config.tune)).set(&list)?;
     }
     let dump = args.take("dump").map(PathBuf::from);
     let decode = !args.flag("no-decode");
@@ -354,44 +354,6 @@ fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages
         ms(stages.entropy),
         ms(stages.synth)
     );
-}
-
-fn tune(t: &mut Tuning, list: &str) -> Result<(), AnyError> {
-    let offsets = |v: &str| -> Result<[i8; 4], AnyError> {
-        let parsed = v
-            .split(':')
-            .map(str::parse)
-            .collect::<Result<Vec<i8>, _>>()?;
-        parsed
-            .try_into()
-            .map_err(|_| "four offsets are needed".into())
-    };
-    for item in list.split(',') {
-        let (name, v) = item.split_once('=').ok_or("NAME=VALUE is needed")?;
-        match name {
-            "key" => t.key = v.parse()?,
-            "key_only" => t.key_only = v.parse()?,
-            "low_delay" => t.low_delay = offsets(v)?,
-            "levels" => t.levels = offsets(v)?,
-            "inheritance" => t.inheritance = v.parse()?,
-            "lambda" => t.lambda = v.parse()?,
-            "adaptive_quantizer" => t.adaptive_quantizer = v.parse()?,
-            "temporal_filter" => {
-                let parsed: Result<Vec<f32>, _> = v.split(':').map(str::parse).collect();
-                t.temporal_filter = parsed?
-                    .try_into()
-                    .map_err(|_| "four strengths are needed")?;
-            }
-            "ink" => t.ink = v.parse()?,
-            "round_up" => t.round_up = v.parse()?,
-            "motion_lambda" => t.motion_lambda = v.parse()?,
-            "scene_cut" => t.scene_cut = v.parse()?,
-            "scene_cut_near" => t.scene_cut_near = v.parse()?,
-            "mini_gop_change" => t.mini_gop_change = v.parse()?,
-            _ => return Err(format!("no constant {name}").into()),
-        }
-    }
-    Ok(())
 }
 
 /// Peak resident memory in MiB.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -101,10 +101,13 @@ pub enum SpeedPreset {
 #[derive(Debug, Clone)]
 struct Settings {
     common: CommonSettings,
-    rate_control: RateControl,
+    /// As set; otherwise it follows from what was set: see [`Settings::mode`].
+    rate_control: Option<RateControl>,
     quantizer: u32,
+    quantizer_set: bool,
     /// kbit/s
     bitrate: u32,
+    bitrate_set: bool,
     /// kbit/s, 0: no limit
     max_bitrate: u32,
     /// ms
@@ -115,6 +118,8 @@ struct Settings {
     bframes: u32,
     lookahead: u32,
     tune: Tune,
+    zero_latency: bool,
+    tuning: Option<String>,
     speed_preset: SpeedPreset,
     batch_size: u32,
     frame_checksum: bool,
@@ -124,9 +129,11 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             common: CommonSettings::new(None),
-            rate_control: RateControl::default(),
+            rate_control: None,
             quantizer: 28,
+            quantizer_set: false,
             bitrate: 2000,
+            bitrate_set: false,
             max_bitrate: 0,
             vbv_ms: 1000,
             min_quantizer: 0,
@@ -135,6 +142,8 @@ impl Default for Settings {
             bframes: 0,
             lookahead: u32::from(MAX_LOOKAHEAD),
             tune: Tune::default(),
+            zero_latency: false,
+            tuning: None,
             speed_preset: SpeedPreset::default(),
             batch_size: 4,
             frame_checksum: false,
@@ -143,9 +152,23 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// The mode in force: `bitrate` alone asks for that rate, where `rate-control` says nothing.
+    fn mode(&self) -> RateControl {
+        self.rate_control.unwrap_or(if self.bitrate_set {
+            RateControl::Vbr
+        } else {
+            RateControl::Cq
+        })
+    }
+
+    /// Whether two properties ask for different modes.
+    fn is_ambiguous(&self) -> bool {
+        self.rate_control.is_none() && self.bitrate_set && self.quantizer_set
+    }
+
     fn rate_control(&self) -> config::RateControl {
         let bitrate = u64::from(self.bitrate) * 1000;
-        match self.rate_control {
+        match self.mode() {
             RateControl::Cq => config::RateControl::Cq,
             RateControl::Vbr => config::RateControl::Vbr {
                 bitrate,
@@ -183,10 +206,22 @@ impl Settings {
         })
     }
 
-    fn config(&self, info: nnv_bitstream::StreamInfo) -> EncoderConfig {
+    /// The constants that `tuning` asks for.
+    fn tuning(&self) -> Result<Option<Tuning>, config::ConfigError> {
+        let parse = |text: &String| {
+            let mut tuning = Tuning::of(self.tune());
+            tuning.set(text).map(|()| tuning)
+        };
+        self.tuning.as_ref().map(parse).transpose()
+    }
+
+    fn config(
+        &self,
+        info: nnv_bitstream::StreamInfo,
+    ) -> Result<EncoderConfig, config::ConfigError> {
         // The property specifications keep these within u8.
         let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
-        EncoderConfig {
+        Ok(EncoderConfig {
             rate_control: self.rate_control(),
             quantizer: small(self.quantizer),
             min_quantizer: small(self.min_quantizer),
@@ -203,20 +238,24 @@ impl Settings {
             batch_size: self.batch_size,
             frame_checksum: self.frame_checksum,
             threads: self.common.threads,
+            zero_latency: self.zero_latency,
+            tuning: self.tuning()?,
             ..EncoderConfig::new(info)
-        }
+        })
     }
 }
 
-/// Decoding times: monotonic, never after the presentation time.
+/// Decoding times: rising, never after the presentation time.
 ///
 /// The k-th unit gets the presentation time of the frame that went in `depth` frames before the
-/// k-th; the first `depth` units are extrapolated backwards.
+/// k-th; the first `depth` units are extrapolated backwards. All times are running times, which go
+/// on where a new segment begins.
 #[derive(Debug)]
 struct DtsClock {
     depth: u32,
     duration: gst::ClockTime,
-    /// Presentation times of frames whose turn has not come.
+    /// Presentation times of frames whose turn has not come, and [`SHIFT`]: decoding times may lie
+    /// before zero.
     waiting: BinaryHeap<Reverse<gst::ClockTime>>,
     /// Units that left before the first presentation time is due.
     lead: u32,
@@ -234,12 +273,13 @@ impl DtsClock {
         }
     }
 
-    fn push(&mut self, pts: Option<gst::ClockTime>) {
-        self.waiting.extend(pts.map(Reverse));
+    fn push(&mut self, running: Option<gst::ClockTime>) {
+        self.waiting.extend(running.map(|t| Reverse(t + SHIFT)));
     }
 
-    fn next(&mut self, pts: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
-        let pts = pts?;
+    /// How long before its presentation the next unit is decoded.
+    fn next(&mut self, running: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+        let pts = running? + SHIFT;
         let dts = if self.lead < self.depth {
             let first = self.waiting.peek()?.0;
             let ahead = self.duration * u64::from(self.depth - self.lead);
@@ -248,9 +288,12 @@ impl DtsClock {
         } else {
             self.waiting.pop()?.0
         };
-        let dts = dts.max(self.last.unwrap_or(gst::ClockTime::ZERO)).min(pts);
+        let least = self
+            .last
+            .map(|last| last + gst::ClockTime::from_nseconds(1));
+        let dts = dts.max(least.unwrap_or(gst::ClockTime::ZERO)).min(pts);
         self.last = Some(dts);
-        Some(dts)
+        Some(pts - dts)
     }
 }
 
@@ -282,23 +325,31 @@ struct State {
     encoder: Encoder,
     info: gst_video::VideoInfo,
     format: RawFormat,
+    /// Caps of the input.
+    caps: Option<gst::Caps>,
     dts: DtsClock,
+    /// Running times of the frames inside the encoder, by number.
+    running: HashMap<u64, gst::ClockTime>,
 }
 
-/// Times in the stream start at zero with the first frame and go on over flushes and changes of
-/// format.
+/// Format of the input as the base class hands it over.
+type Input = gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>;
+
+/// Times in the stream start at zero with the first frame and go on over segments, flushes and
+/// changes of format.
 #[derive(Debug, Default)]
 struct Timeline {
-    /// What to subtract from presentation times.
+    /// What to subtract from running times.
     origin: Option<gst::ClockTime>,
     /// Where the last frame ends, in stream time.
     end: gst::ClockTime,
-    /// Set after a flush: a jump back must not lead to a stream time that was already used.
+    /// Set after a flush and at a segment: a jump back must not lead to a stream time that was
+    /// already used.
     restarted: bool,
 }
 
 impl Timeline {
-    /// Time in the stream in ns, for a frame at `pts`.
+    /// Time in the stream in ns, for a frame at the running time `pts`.
     fn stream_time(&mut self, pts: gst::ClockTime, duration: gst::ClockTime) -> Option<u64> {
         let origin = *self.origin.get_or_insert(pts);
         let mut time = pts.checked_sub(origin);
@@ -318,6 +369,10 @@ pub struct NnvEnc {
     settings: Mutex<Settings>,
     model: Mutex<Option<Arc<Model>>>,
     state: Mutex<Option<State>>,
+    /// A format that takes effect with its first frame.
+    pending: Mutex<Option<Input>>,
+    /// Caps that were refused last.
+    refused: Mutex<Option<gst::Caps>>,
     timeline: Mutex<Timeline>,
     totals: Mutex<Totals>,
     shown: Mutex<Shown>,
@@ -325,6 +380,8 @@ pub struct NnvEnc {
     cancel: Mutex<Option<Cancel>>,
     /// A rate property was set since the encoder last heard of it.
     rate_changed: AtomicBool,
+    /// The application was told of properties that contradict each other.
+    warned: AtomicBool,
     /// Times are shifted, for frames that are reordered.
     shifted: AtomicBool,
     /// Requests for key frames that wait for the first unit; `None` where they need not.
@@ -368,7 +425,7 @@ impl ObjectImpl for NnvEnc {
     fn properties() -> &'static [glib::ParamSpec] {
         static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
             let d = Settings::default();
-            let quantizer = |name, nick, blurb, default| {
+            let limit = |name, nick, blurb, default| {
                 glib::ParamSpecUInt::builder(name)
                     .nick(nick)
                     .blurb(blurb)
@@ -380,15 +437,19 @@ impl ObjectImpl for NnvEnc {
             let mut specs = vec![
                 glib::ParamSpecEnum::builder::<RateControl>("rate-control")
                     .nick("Rate control")
-                    .blurb("How the quantizer of each frame is chosen")
+                    .blurb(
+                        "How the quantizer of each frame is chosen \
+                         (where it is not set: vbr if bitrate is set, cq otherwise)",
+                    )
                     .mutable_ready()
                     .build(),
-                quantizer(
-                    "quantizer",
-                    "Quantizer",
-                    "Quantizer for rate-control=cq, lower is better; +12 doubles the step",
-                    d.quantizer,
-                ),
+                glib::ParamSpecUInt::builder("quantizer")
+                    .nick("Quantizer")
+                    .blurb("Quantizer for rate-control=cq, lower is better; +12 doubles the step")
+                    .maximum(u32::from(MAX_QUANTIZER))
+                    .default_value(d.quantizer)
+                    .mutable_playing()
+                    .build(),
                 glib::ParamSpecUInt::builder("bitrate")
                     .nick("Bitrate")
                     .blurb("Bitrate for rate-control=vbr and cbr in kbit/s")
@@ -413,15 +474,15 @@ impl ObjectImpl for NnvEnc {
                     .minimum(*VBV_MS.start())
                     .maximum(*VBV_MS.end())
                     .default_value(d.vbv_ms)
-                    .mutable_ready()
+                    .mutable_playing()
                     .build(),
-                quantizer(
+                limit(
                     "min-quantizer",
                     "Minimum quantizer",
                     "Lowest quantizer (best quality) that any frame may get",
                     d.min_quantizer,
                 ),
-                quantizer(
+                limit(
                     "max-quantizer",
                     "Maximum quantizer",
                     "Highest quantizer (worst quality) that any frame may get",
@@ -462,6 +523,24 @@ impl ObjectImpl for NnvEnc {
                 glib::ParamSpecEnum::builder::<Tune>("tune")
                     .nick("Tune")
                     .blurb("What the encoder favours")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecBoolean::builder("zerolatency")
+                    .nick("Zero latency")
+                    .blurb(
+                        "Each frame leaves before the next comes, as with tune=zerolatency, \
+                         but with any tune",
+                    )
+                    .default_value(d.zero_latency)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("tuning")
+                    .nick("Tuning")
+                    .blurb(
+                        "Constants of the encoder for experiments, as NAME=VALUE:NAME=VALUE, \
+                         lists with commas (key=-8:low_delay=11,7,11,0). Unstable: names, values \
+                         and effects change from version to version",
+                    )
                     .mutable_ready()
                     .build(),
                 glib::ParamSpecEnum::builder::<SpeedPreset>("speed-preset")
@@ -512,9 +591,9 @@ impl ObjectImpl for NnvEnc {
         // The type system has checked the type of `value` against `pspec`.
         let uint = || value.get::<u32>().expect("type checked upstream");
         match pspec.name() {
-            "rate-control" => s.rate_control = value.get().expect("type checked upstream"),
-            "quantizer" => s.quantizer = uint(),
-            "bitrate" => s.bitrate = uint(),
+            "rate-control" => s.rate_control = Some(value.get().expect("type checked upstream")),
+            "quantizer" => (s.quantizer, s.quantizer_set) = (uint(), true),
+            "bitrate" => (s.bitrate, s.bitrate_set) = (uint(), true),
             "max-bitrate" => s.max_bitrate = uint(),
             "vbv-buf-capacity" => s.vbv_ms = uint(),
             "min-quantizer" => s.min_quantizer = uint(),
@@ -523,12 +602,21 @@ impl ObjectImpl for NnvEnc {
             "bframes" => s.bframes = uint(),
             "lookahead" => s.lookahead = uint(),
             "tune" => s.tune = value.get().expect("type checked upstream"),
+            "zerolatency" => s.zero_latency = value.get().expect("type checked upstream"),
+            "tuning" => s.tuning = value.get().expect("type checked upstream"),
             "speed-preset" => s.speed_preset = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
             "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
         }
-        if matches!(pspec.name(), "bitrate" | "max-bitrate") {
+        let rates = [
+            "rate-control",
+            "quantizer",
+            "bitrate",
+            "max-bitrate",
+            "vbv-buf-capacity",
+        ];
+        if rates.contains(&pspec.name()) {
             drop(guard);
             self.rate_changed.store(true, Ordering::Release);
         }
@@ -540,7 +628,7 @@ impl ObjectImpl for NnvEnc {
             return value;
         }
         match pspec.name() {
-            "rate-control" => s.rate_control.to_value(),
+            "rate-control" => s.mode().to_value(),
             "quantizer" => s.quantizer.to_value(),
             "bitrate" => s.bitrate.to_value(),
             "max-bitrate" => s.max_bitrate.to_value(),
@@ -551,6 +639,8 @@ impl ObjectImpl for NnvEnc {
             "bframes" => s.bframes.to_value(),
             "lookahead" => s.lookahead.to_value(),
             "tune" => s.tune.to_value(),
+            "zerolatency" => s.zero_latency.to_value(),
+            "tuning" => s.tuning.to_value(),
             "speed-preset" => s.speed_preset.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
@@ -611,6 +701,8 @@ impl ElementImpl for NnvEnc {
 impl VideoEncoderImpl for NnvEnc {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         self.shifted.store(false, Ordering::Release);
+        *lock(&self.pending) = None;
+        *lock(&self.refused) = None;
         *lock(&self.requests) = None;
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
@@ -620,23 +712,22 @@ impl VideoEncoderImpl for NnvEnc {
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
         *lock(&self.state) = None;
+        *lock(&self.pending) = None;
         *lock(&self.cancel) = None;
         *lock(&self.model) = None;
         self.show_no_model();
         Ok(())
     }
 
-    fn set_format(
-        &self,
-        state: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
-    ) -> Result<(), gst::LoggableError> {
-        self.drain().map_err(|e| {
-            gst::loggable_error!(CAT, "Frames of the last format could not be coded: {e}")
-        })?;
-        let info = state.info().clone();
-        self.configure(state, info).map_err(|e| {
-            // Without this, the application would only hear "not negotiated".
-            self.post(&e);
+    fn set_format(&self, input: &Input) -> Result<(), gst::LoggableError> {
+        self.prepare(input).map_err(|e| {
+            // Without this, the application would only hear "not negotiated"; sources try the same
+            // caps again and again.
+            let caps = input.caps_owned();
+            let before = std::mem::replace(&mut *lock(&self.refused), caps.clone());
+            if before.is_none() || before != caps {
+                self.post(&e);
+            }
             gst::loggable_error!(CAT, "{e}")
         })
     }
@@ -650,10 +741,16 @@ impl VideoEncoderImpl for NnvEnc {
             .flags()
             .contains(gst_video::VideoCodecFrameFlags::FORCE_KEYFRAME);
         let id = frame.system_frame_number();
-        let (pts, duration) = (frame.pts(), frame.duration());
+        let duration = frame.duration();
         let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
         // The frame holds the stream lock; the element keeps it under its number.
         drop(frame);
+        let pending = lock(&self.pending).take();
+        if let Some(input) = pending {
+            self.drain()?;
+            self.check(self.configure(&input))?;
+        }
+        let running = buffer.pts().map(|pts| self.running_time(pts));
 
         let mut guard = lock(&self.state);
         let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
@@ -667,16 +764,19 @@ impl VideoEncoderImpl for NnvEnc {
                     );
                     gst::FlowError::Error
                 })?;
-            self.read_picture(&raw, state.format)
+            self.read_picture(&raw, state)
         };
         drop(buffer);
         let result = picture.and_then(|picture| {
             self.apply_rates(&mut state.encoder)?;
-            let stream_pts = pts.and_then(|pts| {
+            let stream_pts = running.and_then(|running| {
                 let duration = duration.unwrap_or(state.dts.duration);
-                lock(&self.timeline).stream_time(pts, duration)
+                lock(&self.timeline).stream_time(running, duration)
             });
-            state.dts.push(pts);
+            state.dts.push(running);
+            state
+                .running
+                .extend(running.map(|running| (u64::from(id), running)));
             state.encoder.send(InputFrame {
                 pts: stream_pts,
                 duration: duration.map(|d| d.nseconds()),
@@ -699,6 +799,7 @@ impl VideoEncoderImpl for NnvEnc {
         gst::debug!(CAT, imp = self, "Flushing");
         if let Some(state) = lock(&self.state).as_mut() {
             state.encoder.reset();
+            state.running.clear();
             state.dts = DtsClock::new(state.dts.depth, state.dts.duration);
         }
         lock(&self.timeline).restarted = true;
@@ -708,8 +809,16 @@ impl VideoEncoderImpl for NnvEnc {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::FlushStart {
-            self.abort();
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.abort(),
+            gst::EventView::Segment(segment) if self.is_new(segment.segment()) => {
+                // Frames of the last segment must not leave in this one.
+                if self.code_waiting().is_err() {
+                    return false;
+                }
+                lock(&self.timeline).restarted = true;
+            }
+            _ => {}
         }
         match self.held(event, Request::Downstream) {
             Some(event) => self.parent_sink_event(event),
@@ -741,44 +850,95 @@ impl NnvEnc {
     /// Loads the model.
     fn load(&self) -> Result<(), gst::StateChangeError> {
         let settings = self.settings().clone();
-        let (source, common) = (settings.model_source(), settings.common);
-        let model = Model::load(&source, &common.runtime_options()).map_err(|e| {
-            self.post(&e.into());
+        let refuse = |e: CodecError| {
+            self.post(&e);
             gst::StateChangeError
-        })?;
+        };
+        settings.tuning().map_err(|e| refuse(e.into()))?;
+        self.warned.store(false, Ordering::Release);
+        self.warn(&settings);
+        let (source, common) = (settings.model_source(), settings.common);
+        let model =
+            Model::load(&source, &common.runtime_options()).map_err(|e| refuse(e.into()))?;
         *self.show() = Shown::default();
         self.show_model(&model);
         *lock(&self.model) = Some(model);
         Ok(())
     }
 
-    fn configure(
-        &self,
-        input: &gst_video::VideoCodecState<'static, gst_video::video_codec_state::Readable>,
-        info: gst_video::VideoInfo,
-    ) -> Result<(), CodecError> {
-        let unsupported = |what: String| CodecError::Config(config::ConfigError::Info(what));
-        if info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive {
-            return Err(unsupported(format!(
-                "interlace-mode is {}, only progressive video can be coded; put a deinterlace \
-                 element before nnvenc",
-                info.interlace_mode().to_str()
-            )));
+    /// Says which of two properties rules that contradict each other, once.
+    fn warn(&self, settings: &Settings) {
+        if settings.is_ambiguous() && !self.warned.swap(true, Ordering::AcqRel) {
+            gst::element_imp_warning!(
+                self,
+                gst::LibraryError::Settings,
+                (
+                    "Both bitrate and quantizer are set: bitrate={} rules, as with \
+                     rate-control=vbr. Set rate-control to say which one is meant (cq for \
+                     quantizer={})",
+                    settings.bitrate,
+                    settings.quantizer
+                )
+            );
         }
-        let format = common::raw_format(info.format()).ok_or_else(|| {
-            unsupported(format!(
-                "the format is {:?}; put a videoconvert element before nnvenc",
-                info.format()
-            ))
-        })?;
+    }
+
+    /// Takes note of a format. An encoder for it is made with its first frame: elements like
+    /// `videorate` announce formats that no frame comes in.
+    fn prepare(&self, input: &Input) -> Result<(), CodecError> {
+        let info = input.info();
+        raw_format(info)?;
+        let config = self.settings().config(stream_info(input))?;
+        config.validate()?;
+        self.shift(reorder_depth(config.effective_bframes()) > 0);
+        let same = |state: &State| input.caps_owned() == state.caps;
+        let known = lock(&self.state).as_ref().is_some_and(same);
+        *lock(&self.pending) = (!known).then(|| input.clone());
+        Ok(())
+    }
+
+    /// Shifts all times, or not, before the first frame gets one.
+    fn shift(&self, shift: bool) {
+        // The base class starts a new segment with each call.
+        if self.shifted.swap(shift, Ordering::AcqRel) != shift {
+            *lock(&self.requests) = shift.then(Vec::new);
+            self.obj().set_min_pts(shift.then_some(SHIFT));
+        }
+    }
+
+    /// Whether a segment begins here in which times mean something else.
+    fn is_new(&self, segment: &gst::Segment) -> bool {
+        let meaning = |segment: &gst::Segment| {
+            let segment = segment.downcast_ref::<gst::ClockTime>()?;
+            let ns = |time: Option<gst::ClockTime>| i128::from(time.map_or(0, |t| t.nseconds()));
+            let zero = ns(segment.start()) + ns(segment.offset()) - ns(segment.base());
+            Some((zero, segment.rate().to_bits()))
+        };
+        meaning(&self.obj().input_segment()) != meaning(segment)
+    }
+
+    /// Running time of a frame of the segment that came last.
+    fn running_time(&self, pts: gst::ClockTime) -> gst::ClockTime {
+        let segment = self.obj().input_segment();
+        let Some(segment) = segment.downcast_ref::<gst::ClockTime>() else {
+            return pts;
+        };
+        let inside = segment.start().map_or(pts, |start| pts.max(start));
+        segment.to_running_time(inside).unwrap_or(pts)
+    }
+
+    /// Makes an encoder for a format.
+    fn configure(&self, input: &Input) -> Result<(), CodecError> {
+        let info = input.info().clone();
+        let format = raw_format(&info)?;
         let model = lock(&self.model)
             .clone()
             .ok_or_else(|| CodecError::Internal("format set before start".into()))?;
-        let stream = common::stream_info(&info, input.caps());
+        let stream = stream_info(input);
         let duration = common::frame_duration(stream.frame_rate);
-        let settings = self.settings().clone();
         self.rate_changed.store(false, Ordering::Release);
-        let config = settings.config(stream.clone());
+        let settings = self.settings().clone();
+        let config = settings.config(stream.clone())?;
         let bframes = config.effective_bframes();
         gst::debug!(CAT, imp = self, "Encoding with {config:?}");
         let encoder = Encoder::new(model.clone(), config)?;
@@ -786,12 +946,7 @@ impl NnvEnc {
         let obj = self.obj();
         let latency = duration * encoder.latency_frames() as u64;
         let depth = reorder_depth(bframes);
-        // The base class starts a new segment with each call.
-        let shift = depth > 0;
-        if self.shifted.swap(shift, Ordering::AcqRel) != shift {
-            *lock(&self.requests) = shift.then(Vec::new);
-            obj.set_min_pts(shift.then_some(SHIFT));
-        }
+        self.shift(depth > 0);
         obj.set_latency(latency, latency);
         let caps = common::stream_caps(&stream, &encoder.sequence_header());
         *lock(&self.cancel) = Some(encoder.cancel_handle());
@@ -799,7 +954,9 @@ impl NnvEnc {
             encoder,
             info,
             format,
+            caps: input.caps_owned(),
             dts: DtsClock::new(depth, duration),
+            running: HashMap::new(),
         });
 
         let mut tags = gst::TagList::new();
@@ -811,11 +968,11 @@ impl NnvEnc {
                 mode,
             );
             tags.add::<gst::tags::EncoderVersion>(&ENCODER_VERSION, mode);
-            if settings.rate_control != RateControl::Cq {
+            if settings.mode() != RateControl::Cq {
                 tags.add::<gst::tags::NominalBitrate>(&settings.bitrate.saturating_mul(1000), mode);
             }
             if let Some(max) = settings.max_rate().and_then(|max| u32::try_from(max).ok())
-                && settings.rate_control == RateControl::Vbr
+                && settings.mode() == RateControl::Vbr
             {
                 tags.add::<gst::tags::MaximumBitrate>(&max, mode);
             }
@@ -858,7 +1015,7 @@ impl NnvEnc {
     fn read_picture(
         &self,
         raw: &gst_video::VideoFrameRef<&gst::BufferRef>,
-        format: RawFormat,
+        state: &State,
     ) -> Result<Picture, CodecError> {
         let mut planes = Vec::with_capacity(3);
         for plane in 0..raw.n_planes() {
@@ -871,10 +1028,11 @@ impl NnvEnc {
             .iter()
             .map(|&stride| usize::try_from(stride).unwrap_or(0))
             .collect();
+        // Surfaces may be larger than what the caps show of them.
         Ok(Picture::from_raw(
-            format,
-            raw.width(),
-            raw.height(),
+            state.format,
+            state.info.width(),
+            state.info.height(),
             &planes,
             &strides[..planes.len()],
         )?)
@@ -885,17 +1043,16 @@ impl NnvEnc {
         if !self.rate_changed.swap(false, Ordering::AcqRel) {
             return Ok(());
         }
-        let (bitrate, max) = {
-            let s = self.settings();
-            (u64::from(s.bitrate) * 1000, s.max_rate())
-        };
+        let settings = self.settings().clone();
+        self.warn(&settings);
+        let (mode, quantizer) = (settings.rate_control(), settings.quantizer);
         gst::info!(
             CAT,
             imp = self,
-            "Bitrate is {bitrate} bit/s now, at most {max:?}"
+            "{mode:?}, quantizer {quantizer} from now on"
         );
-        encoder.set_bitrate(bitrate)?;
-        encoder.set_max_bitrate(max)
+        // The property's specification keeps it within u8.
+        encoder.set_rate_control(mode, u8::try_from(quantizer).unwrap_or(u8::MAX))
     }
 
     fn ready(encoder: &mut Encoder) -> Result<Vec<EncodedFrame>, CodecError> {
@@ -908,19 +1065,29 @@ impl NnvEnc {
 
     /// Codes what waits; the next frame starts anew.
     fn drain(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.end(Encoder::finish, Encoder::reset)
+    }
+
+    /// Codes what waits; frames to come may refer to it.
+    fn code_waiting(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
+        self.end(Encoder::flush, |_| ())
+    }
+
+    fn end(
+        &self,
+        code: fn(&mut Encoder) -> Result<(), CodecError>,
+        then: fn(&mut Encoder),
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let started = Instant::now();
         let mut guard = lock(&self.state);
         let Some(state) = guard.as_mut() else {
             return Ok(gst::FlowSuccess::Ok);
         };
         gst::debug!(CAT, imp = self, "Draining");
-        let result = state
-            .encoder
-            .finish()
-            .and_then(|()| Self::ready(&mut state.encoder));
+        let result = code(&mut state.encoder).and_then(|()| Self::ready(&mut state.encoder));
         let units = self.check(result)?;
         self.count(state, &units, started);
-        state.encoder.reset();
+        then(&mut state.encoder);
         drop(guard);
         self.push(units)
     }
@@ -974,7 +1141,12 @@ impl NnvEnc {
                 continue;
             };
             if let Some(state) = lock(&self.state).as_mut() {
-                frame.set_dts(state.dts.next(frame.pts()));
+                let ahead = state.dts.next(state.running.remove(&unit.id));
+                let dts = frame
+                    .pts()
+                    .zip(ahead)
+                    .map(|(pts, ahead)| pts.saturating_sub(ahead));
+                frame.set_dts(dts);
             }
             if unit.key {
                 frame.set_flags(gst_video::VideoCodecFrameFlags::SYNC_POINT);
@@ -998,6 +1170,35 @@ impl NnvEnc {
         }
         Ok(gst::FlowSuccess::Ok)
     }
+}
+
+/// What the stream says about pictures in the format of `input`.
+fn stream_info(input: &Input) -> nnv_bitstream::StreamInfo {
+    let info = input.info();
+    let mut stream = common::stream_info(info, input.caps());
+    // The rate is then the greatest one.
+    if info.flags().contains(gst_video::VideoFlags::VARIABLE_FPS) {
+        stream.frame_rate = None;
+    }
+    stream
+}
+
+/// The codec's name of a format that can be coded.
+fn raw_format(info: &gst_video::VideoInfo) -> Result<RawFormat, CodecError> {
+    let unsupported = |what: String| CodecError::Config(config::ConfigError::Info(what));
+    if info.interlace_mode() != gst_video::VideoInterlaceMode::Progressive {
+        return Err(unsupported(format!(
+            "interlace-mode is {}, only progressive video can be coded; put a deinterlace element \
+             before nnvenc",
+            info.interlace_mode().to_str()
+        )));
+    }
+    common::raw_format(info.format()).ok_or_else(|| {
+        unsupported(format!(
+            "the format is {:?}; put a videoconvert element before nnvenc",
+            info.format()
+        ))
+    })
 }
 
 /// Version of the plugin as one number, for tags.
@@ -1039,8 +1240,8 @@ mod tests {
                     }
                     while let Some(group) = planner.next_group() {
                         for frame in group {
-                            let dts = clock.next(Some(pts(frame.index)));
-                            assert!(dts.is_some() && dts <= Some(pts(frame.index)));
+                            let ahead = clock.next(Some(pts(frame.index))).unwrap();
+                            let dts = Some(pts(frame.index) - ahead);
                             assert!(dts > last, "bframes {bframes}, unit {units}");
                             last = dts;
                             units += 1;

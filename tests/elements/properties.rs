@@ -55,6 +55,8 @@ fn every_property_is_there_and_explained() {
         "bframes",
         "lookahead",
         "tune",
+        "zerolatency",
+        "tuning",
         "speed-preset",
         "batch-size",
         "frame-checksum",

@@ -110,6 +110,54 @@ impl Tuning {
         self.ink * ((f32::from(quantizer) - 40.0) / 6.0).exp2()
     }
 
+    /// Sets constants by name: `NAME=VALUE:NAME=VALUE`, where lists have commas between their
+    /// numbers, as in `key=-8:low_delay=11,7,11,0`. Colons and commas may change places.
+    ///
+    /// # Errors
+    /// [`ConfigError::Tuning`] names the first constant that does not exist, or whose value is no
+    /// number that it can have; then nothing is set.
+    pub fn set(&mut self, text: &str) -> Result<(), ConfigError> {
+        let mut new = *self;
+        let mut items: Vec<(&str, Vec<&str>)> = Vec::new();
+        for part in text.split([':', ',']).filter(|part| !part.is_empty()) {
+            match (part.split_once('='), items.last_mut()) {
+                (Some((name, value)), _) => items.push((name.trim(), vec![value.trim()])),
+                (None, Some((_, values))) => values.push(part.trim()),
+                (None, None) => {
+                    return Err(ConfigError::Tuning(format!(
+                        "{part} is not of the form NAME=VALUE:NAME=VALUE"
+                    )));
+                }
+            }
+        }
+        for (name, values) in items {
+            new.set_one(name, &values)?;
+        }
+        *self = new;
+        Ok(())
+    }
+
+    fn set_one(&mut self, name: &str, values: &[&str]) -> Result<(), ConfigError> {
+        match name {
+            "key" => [self.key] = offsets(name, values)?,
+            "key_only" => [self.key_only] = offsets(name, values)?,
+            "low_delay" => self.low_delay = offsets(name, values)?,
+            "levels" => self.levels = offsets(name, values)?,
+            "inheritance" => [self.inheritance] = reals(name, values)?,
+            "lambda" => [self.lambda] = reals(name, values)?,
+            "round_up" => [self.round_up] = reals(name, values)?,
+            "adaptive_quantizer" => [self.adaptive_quantizer] = reals(name, values)?,
+            "temporal_filter" => self.temporal_filter = reals(name, values)?,
+            "ink" => [self.ink] = reals(name, values)?,
+            "motion_lambda" => [self.motion_lambda] = reals(name, values)?,
+            "scene_cut" => [self.scene_cut] = reals(name, values)?,
+            "scene_cut_near" => [self.scene_cut_near] = reals(name, values)?,
+            "mini_gop_change" => [self.mini_gop_change] = reals(name, values)?,
+            _ => return Err(ConfigError::Tuning(format!("there is no constant {name}"))),
+        }
+        Ok(())
+    }
+
     /// The constants for what the encoder optimises for.
     pub fn of(tune: Tune) -> Self {
         let plain = Self::default();
@@ -129,6 +177,31 @@ impl Tuning {
             },
         }
     }
+}
+
+/// Exactly `N` values of a constant, each made by `parse`.
+fn values<T, const N: usize>(
+    name: &str,
+    values: &[&str],
+    range: &str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Result<[T; N], ConfigError> {
+    let parsed: Option<Vec<T>> = values.iter().map(|v| parse(v)).collect();
+    parsed.and_then(|p| p.try_into().ok()).ok_or_else(|| {
+        let got = values.join(",");
+        ConfigError::Tuning(format!("{name} is {got}, it must be {N} of {range}"))
+    })
+}
+
+fn offsets<const N: usize>(name: &str, given: &[&str]) -> Result<[i8; N], ConfigError> {
+    let most = MAX_QUANTIZER as i8;
+    let parse = |v: &str| v.parse().ok().filter(|v| (-most..=most).contains(v));
+    values(name, given, "the whole numbers from -63 to 63", parse)
+}
+
+fn reals<const N: usize>(name: &str, given: &[&str]) -> Result<[f32; N], ConfigError> {
+    let parse = |v: &str| v.parse().ok().filter(|v| (0.0..=1e6).contains(v));
+    values(name, given, "the numbers from 0 to 1000000", parse)
 }
 
 impl Default for Tuning {
@@ -185,6 +258,8 @@ pub struct EncoderConfig {
     /// Threads of the encoder's own work (motion search, packing); 0 for as many as there are
     /// processors.
     pub threads: u32,
+    /// Every frame leaves before the next one comes in, whatever the tune.
+    pub zero_latency: bool,
     /// Starts key frames at scene cuts.
     pub scene_cut: bool,
     /// Constants for experiments in place of those of the tune.
@@ -208,6 +283,7 @@ impl EncoderConfig {
             batch_size: 4,
             frame_checksum: false,
             threads: 0,
+            zero_latency: false,
             scene_cut: true,
             tuning: None,
         }
@@ -283,9 +359,13 @@ impl EncoderConfig {
         self.tuning.unwrap_or_else(|| Tuning::of(self.tune))
     }
 
-    /// `bframes` as the tune allows.
+    fn is_zero_latency(&self) -> bool {
+        self.zero_latency || self.tune == Tune::ZeroLatency
+    }
+
+    /// `bframes` as the latency allows.
     pub fn effective_bframes(&self) -> u8 {
-        if self.tune == Tune::ZeroLatency || self.key_int_max == 1 {
+        if self.is_zero_latency() || self.key_int_max == 1 {
             0
         } else {
             self.bframes
@@ -301,9 +381,9 @@ impl EncoderConfig {
         }
     }
 
-    /// `batch_size` as the tune allows.
+    /// `batch_size` as the latency allows.
     pub fn effective_batch(&self) -> usize {
-        if self.tune == Tune::ZeroLatency {
+        if self.is_zero_latency() {
             1
         } else {
             self.batch_size as usize
@@ -386,6 +466,9 @@ pub enum ConfigError {
         /// Greatest.
         max: u64,
     },
+    /// A constant of the encoder that does not exist or cannot have that value.
+    #[error("tuning: {0}")]
+    Tuning(String),
     /// A decoder buffer out of range.
     #[error(
         "a vbv buffer of {0} ms is out of range: {min} to {max} are possible",
@@ -393,4 +476,62 @@ pub enum ConfigError {
         max = VBV_MS.end()
     )]
     Vbv(u32),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constants_are_set_by_name() {
+        let mut t = Tuning::default();
+        t.set("key=-8:low_delay=1,2,3,-4:ink=0:temporal_filter=1.5,0,0,2")
+            .unwrap();
+        let expected = Tuning {
+            key: -8,
+            low_delay: [1, 2, 3, -4],
+            ink: 0.0,
+            temporal_filter: [1.5, 0.0, 0.0, 2.0],
+            ..Tuning::default()
+        };
+        assert_eq!(t, expected);
+        let mut other = Tuning::default();
+        other
+            .set("key=-8,low_delay=1:2:3:-4,ink=0,temporal_filter=1.5:0:0:2")
+            .unwrap();
+        assert_eq!(other, expected);
+        other.set("").unwrap();
+        assert_eq!(other, expected);
+        for bad in [
+            "key",
+            "key=",
+            "key=x",
+            "key=64",
+            "key=1,2",
+            "keys=1",
+            "levels=1,2,3",
+            "lambda=-1",
+            "lambda=nan",
+            "ink=inf",
+            "key=1:lambda=x",
+        ] {
+            let error = other.set(bad).unwrap_err().to_string();
+            assert!(error.starts_with("tuning: "), "{error}");
+            assert_eq!(other, expected, "{bad}");
+        }
+    }
+
+    #[test]
+    fn zero_latency_goes_with_every_tune() {
+        let mut c = EncoderConfig::new(StreamInfo::new(64, 64, 8));
+        c.bframes = 7;
+        for (tune, flag) in [(Tune::Visual, true), (Tune::ZeroLatency, false)] {
+            (c.tune, c.zero_latency) = (tune, flag);
+            assert_eq!((c.effective_bframes(), c.effective_batch()), (0, 1));
+        }
+        assert_eq!(Tuning::of(Tune::Visual), {
+            c.tune = Tune::Visual;
+            c.effective_tuning()
+        });
+    }
 }

@@ -23,6 +23,7 @@
 
 mod adaptive_quantizer;
 mod frame;
+pub mod frame_clock;
 mod inheritance;
 mod ink;
 pub mod motion;
@@ -56,14 +57,20 @@ use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use adaptive_quantizer::choose_map;
 pub use frame::{EncodedFrame, FrameStats, FrameSymbols, InputFrame};
+use frame_clock::{FrameClock, FrameTime};
 use inheritance::Inheritance;
 use motion::search::lambda_of_quantizer;
 use motion::{SearchEffort, SearchParams, search};
 use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
-use planner::{FrameFacts, GopPlanner, Group, PlannedFrame};
-use rate_control::{RateController, guess_key_bits};
+use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
+use rate_control::{RETRIES, RateController, guess_key_bits};
 use scene_cut::SceneCut;
 use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
+
+/// The quantizer at which the size of key frames is guessed.
+const GUESS_AT: f64 = 28.0;
+/// Bytes of a frame's header, its unit's, and the lengths of its parts: about so many.
+const HEADER_BYTES: usize = 40;
 
 /// Totals for the `stats` property.
 #[derive(Debug, Clone, Default)]
@@ -111,12 +118,12 @@ pub struct Encoder {
     /// Presentation time of the last key frame in ns.
     key_pts: Option<i64>,
     /// Frames that wait for their turn, by input order.
-    waiting: BTreeMap<u64, InputFrame>,
+    waiting: BTreeMap<u64, (InputFrame, FrameTime)>,
     next_index: u64,
     last_picture: Option<Arc<Picture>>,
-    last_pts: Option<u64>,
-    /// Length of the last frame in s.
-    seconds: f64,
+    clock: FrameClock,
+    /// A key frame was asked for where there was no room for one.
+    key_owed: bool,
     output: VecDeque<EncodedFrame>,
     stats: EncoderStats,
     cancel: Cancel,
@@ -193,8 +200,8 @@ impl Encoder {
             waiting: BTreeMap::new(),
             next_index: 0,
             last_picture: None,
-            last_pts: None,
-            seconds: 1.0 / 30.0,
+            clock: FrameClock::new(info.rate()),
+            key_owed: false,
             output: VecDeque::new(),
             stats: EncoderStats::default(),
             cancel: Cancel::new(),
@@ -213,6 +220,7 @@ impl Encoder {
     pub fn config(&self) -> EncoderConfig {
         EncoderConfig {
             rate_control: self.rate.mode(),
+            quantizer: self.rate.constant_quantizer(),
             ..self.config.clone()
         }
     }
@@ -247,40 +255,18 @@ impl Encoder {
         &self.stats
     }
 
-    /// Changes the bit rate (bit/s) from the next frame on. No effect with constant quality.
+    /// Changes mode and rates, and the quantizer of constant quality, from the next frame on.
     ///
     /// # Errors
-    /// [`CodecError::Config`] for a rate out of range.
-    pub fn set_bitrate(&mut self, bitrate: u64) -> Result<()> {
-        let mut config = self.config();
-        match &mut config.rate_control {
-            RateControl::Cq => return Ok(()),
-            RateControl::Vbr {
-                bitrate: b,
-                max_bitrate,
-            } => {
-                *b = bitrate;
-                *max_bitrate = max_bitrate.map(|m| m.max(bitrate));
-            }
-            RateControl::Cbr { bitrate: b, .. } => *b = bitrate,
-        }
+    /// [`CodecError::Config`] for values out of range; then nothing has changed.
+    pub fn set_rate_control(&mut self, mode: RateControl, quantizer: u8) -> Result<()> {
+        let config = EncoderConfig {
+            rate_control: mode,
+            quantizer,
+            ..self.config()
+        };
         config.validate()?;
-        self.rate.set_bitrate(bitrate);
-        Ok(())
-    }
-
-    /// Changes the greatest bit rate (bit/s) from the next frame on; only variable bit rate has
-    /// one.
-    ///
-    /// # Errors
-    /// [`CodecError::Config`] for a rate out of range or below the mean.
-    pub fn set_max_bitrate(&mut self, bitrate: Option<u64>) -> Result<()> {
-        let mut config = self.config();
-        if let RateControl::Vbr { max_bitrate, .. } = &mut config.rate_control {
-            *max_bitrate = bitrate;
-        }
-        config.validate()?;
-        self.rate.set_max_bitrate(bitrate);
+        self.rate.change(mode, quantizer);
         Ok(())
     }
 
@@ -307,31 +293,61 @@ impl Encoder {
             .last_picture
             .as_ref()
             .is_some_and(|last| Arc::ptr_eq(last, &frame.picture) || last.is_equal(&frame.picture));
-        let ratio = if repeat {
-            Some(0.0)
-        } else {
-            self.scene.measure(&frame.picture.quarter_luma())
+        let times = self.clock.next(frame.pts, frame.duration);
+        let frame = InputFrame {
+            pts: times.pts,
+            duration: times.duration,
+            force_key: frame.force_key || std::mem::take(&mut self.key_owed),
+            ..frame
         };
-        let scene_cut = self.config.scene_cut
-            && !repeat
-            && ratio.is_some_and(|ratio| {
-                SceneCut::is_cut(
-                    ratio,
-                    self.planner.distance(),
-                    &self.config.effective_tuning(),
-                )
-            });
-        self.last_picture = Some(frame.picture.clone());
-        let facts = FrameFacts {
-            force_key: frame.force_key,
-            scene_cut,
-            repeat,
-            novelty: ratio.unwrap_or(0.0),
-        };
-        self.waiting.insert(self.next_index, frame);
+        let facts = self.facts(&frame, repeat, times.real);
+        self.key_owed = facts.hold && frame.force_key;
+        self.waiting.insert(self.next_index, (frame, times.real));
         self.next_index += 1;
         self.planner.push(facts);
         self.code_ready()
+    }
+
+    /// What the planner has to know of the next frame.
+    fn facts(&mut self, frame: &InputFrame, repeat: bool, time: FrameTime) -> FrameFacts {
+        let mut facts = FrameFacts {
+            force_key: frame.force_key,
+            repeat,
+            ..FrameFacts::default()
+        };
+        let tuning = self.config.effective_tuning();
+        let mut scene = None;
+        if !repeat {
+            let mut looked = self.scene.clone();
+            let ratio = looked.measure(&frame.picture.quarter_luma());
+            facts.novelty = ratio.unwrap_or(0.0);
+            facts.scene_cut = self.config.scene_cut
+                && ratio
+                    .is_some_and(|ratio| SceneCut::is_cut(ratio, self.planner.distance(), &tuning));
+            scene = Some(looked);
+        }
+        if self.rate.has_buffer() {
+            let class = self.planner.next_class(&facts);
+            if class == FrameClass::Key {
+                self.hint_key(&frame.picture);
+            }
+            facts.hold = self.rate.must_hold(class, self.planner.pending(), time);
+        }
+        if facts.hold {
+            facts.novelty = 0.0;
+        } else {
+            // Later frames are compared with what is shown.
+            self.last_picture = Some(frame.picture.clone());
+            if let Some(scene) = scene {
+                self.scene = scene;
+            }
+        }
+        facts
+    }
+
+    fn hint_key(&mut self, picture: &Picture) {
+        let bits = guess_key_bits(picture, GUESS_AT);
+        self.rate.hint_key(GUESS_AT, bits);
     }
 
     /// The next access unit in coding order.
@@ -353,6 +369,15 @@ impl Encoder {
         Ok(())
     }
 
+    /// Codes all waiting frames, without an end: frames that come later may still refer to them.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn flush(&mut self) -> Result<()> {
+        self.planner.flush();
+        self.code_ready()
+    }
+
     /// Drops everything that waits; the next frame is a key frame. Also clears a cancellation.
     pub fn reset(&mut self) {
         self.planner.reset();
@@ -360,7 +385,8 @@ impl Encoder {
         self.references.clear();
         self.rate.forget_waiting();
         self.waiting.clear();
-        self.last_pts = None;
+        self.clock.reset();
+        self.key_owed = false;
         self.output.clear();
         self.last_picture = None;
         self.finished = false;
@@ -381,29 +407,61 @@ impl Encoder {
     fn code_group(&mut self, group: &Group) -> Result<()> {
         for part in group.chunks(self.batch) {
             let mut inputs = Vec::with_capacity(part.len());
+            let mut times = Vec::with_capacity(part.len());
             for plan in part {
-                let input = self.waiting.remove(&plan.index).ok_or_else(|| {
+                let (input, time) = self.waiting.remove(&plan.index).ok_or_else(|| {
                     CodecError::Internal(format!("frame {} was planned but not sent", plan.index))
                 })?;
                 inputs.push(input);
+                times.push(time);
             }
-            let chosen: Vec<(u8, f64)> = part
-                .iter()
-                .zip(&inputs)
-                .map(|(plan, input)| self.choose_quantizer(plan, input))
+            let quantizers: Vec<u8> = (part.iter().zip(&inputs).zip(&times))
+                .map(|((plan, input), time)| self.choose_quantizer(plan, input, *time))
                 .collect();
-            let quantizers: Vec<u8> = chosen.iter().map(|c| c.0).collect();
             self.filter_noise(part, &mut inputs, &quantizers)?;
-            let coded = match part[0].kind {
-                FrameType::Repeat => part.iter().map(|_| Coded::default()).collect(),
-                FrameType::Key => self.code_keys(part, &inputs, &quantizers)?,
-                FrameType::Inter => self.code_inters(part, &inputs, &quantizers)?,
-            };
-            for (((plan, input), chosen), coded) in part.iter().zip(inputs).zip(chosen).zip(coded) {
-                self.emit(plan, input, chosen, coded)?;
+            let coded = self.code(part, &inputs, &quantizers)?;
+            for (i, mut coded) in coded.into_iter().enumerate() {
+                let (plan, input, time) = (&part[i..=i], &inputs[i..=i], times[i]);
+                let mut quantizer = quantizers[i];
+                for _ in 0..RETRIES {
+                    let bits = 8 * self.unit_bytes(&plan[0], &coded);
+                    let class = plan[0].class();
+                    let Some(other) = self.rate.retry(class, quantizer, bits, time) else {
+                        break;
+                    };
+                    quantizer = other;
+                    coded = self
+                        .code(plan, input, &[quantizer])?
+                        .pop()
+                        .ok_or_else(|| CodecError::Internal("nothing was coded again".into()))?;
+                }
+                self.emit(&plan[0], &input[0], (quantizer, time), coded)?;
             }
         }
         Ok(())
+    }
+
+    /// Codes frames of one kind that do not depend on each other.
+    fn code(
+        &mut self,
+        plans: &[PlannedFrame],
+        inputs: &[InputFrame],
+        quantizers: &[u8],
+    ) -> Result<Vec<Coded>> {
+        match plans[0].kind {
+            FrameType::Repeat => Ok(plans.iter().map(|_| Coded::default()).collect()),
+            FrameType::Key => self.code_keys(plans, inputs, quantizers),
+            FrameType::Inter => self.code_inters(plans, inputs, quantizers),
+        }
+    }
+
+    /// What a coded frame will take as an access unit, to within a few bytes.
+    fn unit_bytes(&self, plan: &PlannedFrame, coded: &Coded) -> u64 {
+        let header = match plan.kind {
+            FrameType::Key => HEADER_BYTES + self.sequence_unit.len(),
+            _ => HEADER_BYTES,
+        };
+        (header + coded.bytes()) as u64
     }
 
     /// Filters frames along the motion of those that wait around them, as strongly as their level
@@ -432,7 +490,7 @@ impl Encoder {
                 .filter(|index| *index < end)
                 .filter_map(|index| {
                     Some(Neighbour {
-                        picture: &self.waiting.get(&index)?.picture,
+                        picture: &self.waiting.get(&index)?.0.picture,
                         distance: plan.index.abs_diff(index) as u32,
                     })
                 });
@@ -447,37 +505,11 @@ impl Encoder {
         Ok(())
     }
 
-    /// How long a frame is shown, in s.
-    fn frame_seconds(&mut self, input: &InputFrame) -> f64 {
-        let last = std::mem::replace(&mut self.last_pts, input.pts);
-        let known = input
-            .duration
-            .filter(|d| *d > 0)
-            .map(|d| d as f64 / 1e9)
-            .or_else(|| {
-                self.config
-                    .info
-                    .frame_rate
-                    .map(|(n, d)| f64::from(d) / f64::from(n))
-            })
-            .or_else(|| {
-                let step = input.pts?.checked_sub(last?)?;
-                (step > 0).then_some(step as f64 / 1e9)
-            });
-        // Longer pauses would let the rate control save up what it then spends at once.
-        self.seconds = known.unwrap_or(self.seconds).clamp(1e-4, 1.0);
-        self.seconds
-    }
-
-    fn choose_quantizer(&mut self, plan: &PlannedFrame, input: &InputFrame) -> (u8, f64) {
-        let seconds = self.frame_seconds(input);
+    fn choose_quantizer(&mut self, plan: &PlannedFrame, input: &InputFrame, time: FrameTime) -> u8 {
         if plan.kind == FrameType::Key && !self.rate.is_constant_quality() {
-            let at = f64::from(self.config.quantizer);
-            let bits = guess_key_bits(&input.picture, at);
-            self.rate.hint_key(at, bits);
+            self.hint_key(&input.picture);
         }
-        let q = self.rate.quantizer(plan.class(), plan.offset, seconds);
-        (q, seconds)
+        self.rate.quantizer(plan.class(), plan.offset, time)
     }
 
     /// How frames go through the networks.
@@ -758,8 +790,8 @@ impl Encoder {
     fn emit(
         &mut self,
         plan: &PlannedFrame,
-        input: InputFrame,
-        (quantizer, seconds): (u8, f64),
+        input: &InputFrame,
+        (quantizer, time): (u8, FrameTime),
         coded: Coded,
     ) -> Result<()> {
         let key = plan.kind == FrameType::Key;
@@ -823,7 +855,7 @@ impl Encoder {
             plan.offset,
             quantizer,
             8 * data.len() as u64,
-            seconds,
+            time,
         );
         self.inheritance.coded(plan.kind, quantizer, data.len());
         let stats = FrameStats {

@@ -36,6 +36,15 @@ pub(super) struct Coded {
     pub symbols: Option<Arc<FrameSymbols>>,
 }
 
+impl Coded {
+    /// Bytes of all parts.
+    pub fn bytes(&self) -> usize {
+        let optional = [&self.map, &self.ink].into_iter().flatten().map(Vec::len);
+        let y = self.y.iter().map(Vec::len);
+        self.side.len() + self.z.len() + optional.chain(y).sum::<usize>()
+    }
+}
+
 /// A frame as coded in one of several ways.
 pub(super) struct Outcome {
     pub written: Written,

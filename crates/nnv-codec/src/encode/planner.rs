@@ -22,6 +22,9 @@ pub struct FrameFacts {
     pub scene_cut: bool,
     /// The frame is identical to the one before it.
     pub repeat: bool,
+    /// There is no room to code the frame: the one before is shown in its place, and a key frame
+    /// that is due waits.
+    pub hold: bool,
     /// How much of the frame motion cannot explain from the one before: 0 nothing, 1 and above all
     /// of it.
     pub novelty: f32,
@@ -183,17 +186,40 @@ impl GopPlanner {
         self.distance
     }
 
+    /// Frames that wait for their mini-GOP to be full.
+    pub fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Whether the next frame would be a key frame.
+    pub fn is_key(&self, facts: &FrameFacts) -> bool {
+        let due = self.key_int_max != 0 && self.distance >= self.key_int_max;
+        // A repeated frame needs no key frame unless one was asked for: showing it again costs
+        // nothing.
+        let wanted = facts.force_key || due || (facts.scene_cut && !facts.repeat);
+        self.distance == 0 || (wanted && !facts.hold)
+    }
+
+    /// Class of the next frame; where it is not known yet, that of the frames which cost most.
+    pub fn next_class(&self, facts: &FrameFacts) -> FrameClass {
+        if self.is_key(facts) {
+            FrameClass::Key
+        } else if facts.repeat {
+            FrameClass::Repeat
+        } else if self.bframes == 0 {
+            let pattern = self.tuning.low_delay.len();
+            FrameClass::LowDelay((self.low_delay as usize % pattern) as u8)
+        } else {
+            FrameClass::Inter(0)
+        }
+    }
+
     /// Adds the next frame. Returns true when it will be a key frame.
     pub fn push(&mut self, facts: FrameFacts) -> bool {
         let index = self.next_index;
         self.next_index += 1;
         self.flushed = false;
-        let due = self.key_int_max != 0 && self.distance >= self.key_int_max;
-        // A repeated frame needs no key frame unless one was asked for: showing it again costs
-        // nothing.
-        let key =
-            self.distance == 0 || facts.force_key || due || (facts.scene_cut && !facts.repeat);
-        if key {
+        if self.is_key(&facts) {
             self.close_mini_gop();
             self.distance = 1;
             self.poc = 1;
@@ -207,15 +233,16 @@ impl GopPlanner {
             }
             return true;
         }
+        self.flush_keys();
         self.distance += 1;
         self.pending.push(Pending {
             index,
-            repeat: facts.repeat,
+            repeat: facts.repeat || facts.hold,
         });
         self.change += facts.novelty;
         // An anchor far from the last one in content predicts its B frames badly, and is predicted
         // badly itself.
-        let full = self.pending.len() > usize::from(self.bframes);
+        let full = self.key_int_max == 1 || self.pending.len() > usize::from(self.bframes);
         if full || self.change > self.tuning.mini_gop_change {
             self.close_mini_gop();
         }
@@ -482,7 +509,7 @@ mod tests {
             assert!(
                 facts[original as usize + 1..=repeat as usize]
                     .iter()
-                    .all(|f| f.repeat)
+                    .all(|f| f.repeat || f.hold)
             );
         }
         shown.extend(reorder.drain());
@@ -597,6 +624,7 @@ mod tests {
                     force_key: rng().is_multiple_of(16),
                     scene_cut: rng().is_multiple_of(16),
                     repeat: rng().is_multiple_of(5),
+                    hold: rng().is_multiple_of(9),
                     novelty: 0.0,
                 })
                 .collect();

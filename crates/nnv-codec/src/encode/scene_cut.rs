@@ -12,7 +12,7 @@ const SCENE_CUT_DISTANCE: u32 = 2;
 
 /// Detects scene cuts by comparing how well blocks are predicted from the last picture and from
 /// their own mean.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct SceneCut {
     last: Option<Plane>,
 }
