@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Access units: one frame, with the sequence header before it where there is one.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::BitstreamError;
+use super::checksums::Checksums;
 use super::frame::FrameHeader;
 use super::sequence::SequenceHeader;
 use super::unit::{Scan, UnitScanner, UnitType};
@@ -93,9 +95,64 @@ pub fn scan_access_unit<'a>(
     data: &'a [u8],
     eos: bool,
 ) -> AccessUnitScan<'a> {
+    scan_at(scanner, &mut Checksums::default(), 0, data, eos)
+}
+
+/// Finds the access units of a stream from its beginning to its end. All its calls together take
+/// time linear in the bytes of the stream.
+#[derive(Clone, Debug)]
+pub struct AccessUnitScanner {
+    units: UnitScanner,
+    sums: Checksums,
+    /// Where the stream went on at the last call.
+    offset: u64,
+}
+
+impl Default for AccessUnitScanner {
+    fn default() -> Self {
+        AccessUnitScanner {
+            units: UnitScanner::unknown_pictures(),
+            sums: Checksums::default(),
+            offset: 0,
+        }
+    }
+}
+
+impl AccessUnitScanner {
+    /// Takes over what is known of the pictures: it bounds how long a frame may be. A sequence
+    /// header does so for the frame of its own access unit without this.
+    pub fn set_pictures(&mut self, width: u32, height: u32) {
+        self.units = UnitScanner::of_pictures(width, height);
+    }
+
+    /// The stream goes on somewhere else.
+    pub fn restart(&mut self) {
+        self.sums = Checksums::default();
+    }
+
+    /// Says what stands at the beginning of `data`, which is at `offset` in the stream. `eos`:
+    /// nothing will follow. Where data are passed over, all are that hold no sound access unit.
+    pub fn scan<'a>(&mut self, offset: u64, data: &'a [u8], eos: bool) -> AccessUnitScan<'a> {
+        if offset < self.offset {
+            self.restart();
+        }
+        self.offset = offset;
+        scan_at(&self.units, &mut self.sums, offset, data, eos)
+    }
+}
+
+fn scan_at<'a>(
+    scanner: &UnitScanner,
+    sums: &mut Checksums,
+    offset: u64,
+    data: &'a [u8],
+    eos: bool,
+) -> AccessUnitScan<'a> {
     let (mut pos, mut sequence, mut sequence_unit) = (0, None, None);
+    // How long frames may be follows the header of the very access unit.
+    let mut scanner = Cow::Borrowed(scanner);
     for _ in 0..=MAX_LEADING_UNITS {
-        let unit = match scanner.scan(&data[pos..], eos) {
+        let unit = match scanner.scan_at(sums, offset + pos as u64, &data[pos..], eos) {
             Scan::Unit(u) => u,
             Scan::NeedMore(n) => return AccessUnitScan::NeedMore(pos + n),
             Scan::End if pos == 0 => return AccessUnitScan::End,
@@ -111,6 +168,7 @@ pub fn scan_access_unit<'a>(
             UnitType::Sequence if sequence.is_some() => return AccessUnitScan::Skip(pos),
             UnitType::Sequence => match SequenceHeader::parse(unit.payload) {
                 Ok(h) => {
+                    scanner = Cow::Owned(scanner.for_pictures(h.width, h.height));
                     sequence = Some(h);
                     sequence_unit = Some(pos..pos + unit.len);
                 }
