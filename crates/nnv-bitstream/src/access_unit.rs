@@ -79,6 +79,9 @@ pub enum AccessUnitScan<'a> {
     Unit(Box<AccessUnit<'a>>),
     /// So many bytes are damaged or belong to no access unit: pass over them. Never 0.
     Skip(usize),
+    /// So many bytes are a sequence header that another one or the end follows, as senders repeat
+    /// them: nothing is lost.
+    Repeated(usize),
     /// Nothing can be said before there are at least so many bytes. Never at the end of the stream.
     NeedMore(usize),
     /// A sequence header that this decoder cannot read (a later version, a field out of range):
@@ -156,7 +159,7 @@ fn scan_at<'a>(
             Scan::Unit(u) => u,
             Scan::NeedMore(n) => return AccessUnitScan::NeedMore(pos + n),
             Scan::End if pos == 0 => return AccessUnitScan::End,
-            // Headers without a frame, then damage or the end.
+            Scan::End if sequence.is_some() => return AccessUnitScan::Repeated(pos),
             Scan::End => return AccessUnitScan::Skip(pos),
             // Sound leading units wait for the frame that follows the damage: drop the damage
             // first. The caller cannot cut it out of the middle, so a sequence header right before
@@ -165,7 +168,7 @@ fn scan_at<'a>(
         };
         match unit.kind {
             // The earlier header had no frame: begin with this one.
-            UnitType::Sequence if sequence.is_some() => return AccessUnitScan::Skip(pos),
+            UnitType::Sequence if sequence.is_some() => return AccessUnitScan::Repeated(pos),
             UnitType::Sequence => match SequenceHeader::parse(unit.payload) {
                 Ok(h) => {
                     scanner = Cow::Owned(scanner.for_pictures(h.width, h.height));
@@ -275,8 +278,11 @@ mod tests {
             (UnitType::Sequence, header()),
             (UnitType::Sequence, header()),
         ]);
-        assert_eq!(scan(&s), AccessUnitScan::Skip(s.len() / 2));
-        assert_eq!(scan(&s[s.len() / 2..]), AccessUnitScan::Skip(s.len() / 2));
+        assert_eq!(scan(&s), AccessUnitScan::Repeated(s.len() / 2));
+        assert_eq!(
+            scan(&s[s.len() / 2..]),
+            AccessUnitScan::Repeated(s.len() / 2)
+        );
         assert_eq!(scan(&[]), AccessUnitScan::End);
         let mut newer = header();
         newer[4] = 9;
