@@ -434,8 +434,7 @@ impl NnvParse {
             rate.into_iter()
                 .for_each(|rate| state.timeline.set_rate(rate));
         } else if let Some(key) = group
-            && state.timeline_key != Some(key.offset)
-            && (state.exact || key.offset == offset)
+            && (key.offset == offset || state.exact && state.timeline_key != Some(key.offset))
         {
             // After a seek, and backwards, times go on from what the file's beginning says.
             state.timeline = key.after.clone();
