@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One network of a bundle: held to its interface, to its known answers, and run.
 
+use std::time::Duration;
+
 use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Scalar, Tensor};
 use super::bundle::{AnswerInput, DType, KnownAnswer};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
-use super::{Provider, RuntimeOptions};
+use super::{Provider, RuntimeOptions, onnx};
+
+/// Longest time for a first run. Known answers take milliseconds; making TensorRT's engines for one
+/// takes a minute on slow machines.
+const FIRST_RUN: Duration = Duration::from_secs(120);
 
 /// What a network must accept and return: name and element type (`None`: any of 8 bits). All
 /// tensors have four dimensions.
@@ -51,6 +57,11 @@ impl Graph {
             provider,
             options,
         } = place;
+        let wrong = |what| NnError::Bundle {
+            bundle: bundle.into(),
+            what,
+        };
+        onnx::check(onnx).map_err(|what| wrong(format!("the graph {name}: {what}")))?;
         let network = backend
             .network(name, onnx, provider, options)
             .map_err(|what| NnError::Provider {
@@ -58,10 +69,6 @@ impl Graph {
                 bundle: format!("{bundle}/{name}"),
                 what,
             })?;
-        let wrong = |what| NnError::Bundle {
-            bundle: bundle.into(),
-            what,
-        };
         for input in network.inputs() {
             check_port(name, "input", input, contract.may_take, contract.channels)
                 .map_err(wrong)?;
@@ -112,6 +119,16 @@ impl Graph {
             .map_err(|_| self.failed(format!("it gave {count} outputs of {N}")))
     }
 
+    /// Runs a network for the first time, which nobody can wait for without end.
+    pub(super) fn run_in_time<T>(&self, run: impl FnOnce(&Cancel) -> Result<T>) -> Result<T> {
+        Cancel::after(FIRST_RUN, run).unwrap_or_else(|| {
+            Err(self.failed(format!(
+                "it did not end within {} s on a small input; it cannot be used",
+                FIRST_RUN.as_secs()
+            )))
+        })
+    }
+
     /// Runs a stored input and compares checksums.
     pub(super) fn verify(&self, answer: &KnownAnswer, provider: Provider) -> Result<()> {
         let inputs: Vec<(&str, Stored, [usize; 4])> = answer
@@ -127,7 +144,7 @@ impl Graph {
                     data: stored.data(),
                 })
             };
-            let [value] = self.run(feed, [output], &Cancel::new())?;
+            let [value] = self.run_in_time(|cancel| self.run(feed, [output], cancel))?;
             let fail = |what: String| self.failed(format!("output {output}: {what}"));
             let tensor = value.tensor().map_err(fail)?;
             let got = checksum(&tensor.data).map_err(fail)?;
