@@ -28,7 +28,8 @@ const fn multiply(a: u32, mut b: u32) -> u32 {
     product
 }
 
-/// What a register is multiplied by when `digit * 256^place` zero bytes pass: `POWERS[place][digit]`.
+/// `POWERS[place][digit]` is what a register is multiplied by when `digit * 256^place` zero bytes
+/// pass.
 const POWERS: [[u32; 256]; 4] = {
     let mut powers = [[1 << 31; 256]; 4];
     // x to the eighth: one byte.

@@ -4,8 +4,8 @@
 use std::fs::File;
 use std::path::Path;
 
-/// Opens a file for reading if it is one: a named pipe would wait for a writer, a device might never
-/// end.
+/// Opens a file for reading if it is one: a named pipe would wait for a writer, a device might
+/// never end.
 ///
 /// # Errors
 /// Those of the system, and one for what is no regular file.

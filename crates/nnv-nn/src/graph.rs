@@ -9,9 +9,11 @@ use super::cancel::Cancel;
 use super::error::{NnError, Result};
 use super::{Provider, RuntimeOptions, onnx};
 
-/// Longest time for a first run. Known answers take milliseconds; making TensorRT's engines for one
-/// takes a minute on slow machines.
+/// Longest time for a first run: on small inputs it takes milliseconds, on the slowest machine
+/// seconds.
 const FIRST_RUN: Duration = Duration::from_secs(120);
+/// The same where the first run builds an engine for the network, which takes minutes.
+const FIRST_RUN_WITH_BUILD: Duration = Duration::from_secs(1800);
 
 /// What a network must accept and return: name and element type (`None`: any of 8 bits). All
 /// tensors have four dimensions.
@@ -41,6 +43,8 @@ pub(super) struct Graph {
     name: &'static str,
     bundle: String,
     network: Box<dyn Network>,
+    /// Longest time for a first run.
+    first_run: Duration,
 }
 
 impl Graph {
@@ -86,6 +90,10 @@ impl Graph {
             name,
             bundle: bundle.into(),
             network,
+            first_run: match provider {
+                Provider::TensorRt => FIRST_RUN_WITH_BUILD,
+                Provider::Cpu | Provider::Cuda => FIRST_RUN,
+            },
         })
     }
 
@@ -121,10 +129,10 @@ impl Graph {
 
     /// Runs a network for the first time, which nobody can wait for without end.
     pub(super) fn run_in_time<T>(&self, run: impl FnOnce(&Cancel) -> Result<T>) -> Result<T> {
-        Cancel::after(FIRST_RUN, run).unwrap_or_else(|| {
+        Cancel::after(self.first_run, run).unwrap_or_else(|| {
             Err(self.failed(format!(
                 "it did not end within {} s on a small input; it cannot be used",
-                FIRST_RUN.as_secs()
+                self.first_run.as_secs()
             )))
         })
     }
