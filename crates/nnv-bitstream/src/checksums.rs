@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn pieces_have_the_checksums_that_they_have_alone() {
-        let stream: Vec<u8> = (0..5000u32).map(|i| (i * i >> 3) as u8).collect();
+        let stream: Vec<u8> = (0..5000u32).map(|i| ((i * i) >> 3) as u8).collect();
         let mut sums = Checksums::default();
         for offset in [0usize, 1, 255, 256, 700, 3000] {
             let data = &stream[offset..];
