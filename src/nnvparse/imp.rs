@@ -30,6 +30,10 @@ const INDEX_TIME: Duration = Duration::from_millis(300);
 /// Most bytes passed over at once: the base class takes two MiB without a frame for a stream of
 /// another kind.
 const MAX_SKIP: usize = 1 << 20;
+/// Up to this many ns beyond what has flowed by, all up to there is read: such seeks are exact.
+const NEAR: u64 = 20_000_000_000;
+/// How much too early an estimated seek aims, in ns, beside an eighth of the way: about a group.
+const EARLIER: u64 = 1_000_000_000;
 /// Frames between two estimates of the duration of what is pushed.
 const ESTIMATE_EVERY: u32 = 10;
 
@@ -416,6 +420,7 @@ impl NnvParse {
         }
         let mut index = lock(&self.index);
         let group = index.before_offset(offset);
+        let known = group.is_some();
         let mut times = None;
         if std::mem::take(&mut state.jumped) && group.is_none_or(|key| key.offset != offset) {
             // Nothing is known of the place: times of the stream are right, others an estimate.
@@ -447,7 +452,9 @@ impl NnvParse {
         let times = times.unwrap_or_else(|| state.timeline.times(frame));
         if frame.is_key() && state.timeline_key != Some(offset) {
             state.timeline_key = Some(offset);
-            if state.exact
+            // A key frame that carries its time is in its place again after a jump.
+            let exact = state.exact || known && frame.pts.is_some();
+            if exact
                 && let Some(pts) = times.pts
                 && *state.seekable.get_or_insert_with(|| self.can_go_back())
             {
@@ -457,6 +464,7 @@ impl NnvParse {
                     after: state.timeline.clone(),
                 };
                 if index.add(key) {
+                    state.exact = true;
                     // The base class also adds entries of its own, but not for the very first
                     // frame.
                     let pts = gst::ClockTime::from_nseconds(pts);
@@ -611,15 +619,37 @@ impl NnvParse {
             gst::GenericFormattedValue::Time(time) => time,
             _ => return None,
         };
+        let stop: Option<gst::ClockTime> = match stop {
+            gst::GenericFormattedValue::Time(time) => time,
+            _ => None,
+        };
         if !self.is_file() {
             let key_frames = flags.contains(gst::SeekFlags::TRICKMODE_KEY_UNITS);
             lock(&self.state).seek = Some((seek.seqnum(), key_frames));
-            // Beyond what has flowed by, the base class's estimate is the best there is.
-            let known = lock(&self.index).keys().last().map(|key| key.pts);
+            // Far beyond what has flowed by, the base class estimates the byte.
+            let index = lock(&self.index);
+            let known = index.keys().last().map_or(0, |key| key.pts);
+            let beyond = start.filter(|start| start.nseconds() > known.saturating_add(NEAR));
             if !flags.contains(gst::SeekFlags::ACCURATE)
-                && start.zip(known).is_none_or(|(start, known)| *start > known)
+                && let Some(start) = beyond
             {
-                return None;
+                // Too early costs a moment, too late what was asked for.
+                let distance = *start - known;
+                let early = (distance / 8).saturating_add(EARLIER).min(distance);
+                let start = gst::ClockTime::from_nseconds(*start - early);
+                gst::debug!(CAT, imp = self, "Seek beyond what is known, to {start:?}");
+                if rate < 0.0 || start_type != gst::SeekType::Set {
+                    return None;
+                }
+                let event = gst::event::Seek::builder(
+                    rate,
+                    flags,
+                    start_type,
+                    Some(start),
+                    stop_type,
+                    stop,
+                );
+                return Some(event.seqnum(seek.seqnum()).build());
             }
         } else if self.scan_index(None).is_err() {
             gst::warning!(CAT, imp = self, "The file cannot be read to its end");
@@ -655,10 +685,6 @@ impl NnvParse {
             imp = self,
             "Seek to {start:?} becomes one to {target:?}"
         );
-        let stop: Option<gst::ClockTime> = match stop {
-            gst::GenericFormattedValue::Time(time) => time,
-            _ => None,
-        };
         Some(
             gst::event::Seek::builder(rate, flags, start_type, target, stop_type, stop)
                 .seqnum(seek.seqnum())

@@ -81,7 +81,8 @@ pub(crate) struct Checksums {
 
 impl Checksums {
     /// Whether the CRC-32C of `header` and then of `data[from..to]` is `expected`. `offset` is
-    /// where `data` lies in the stream. Never may offsets fall, or the bytes at one change.
+    /// where `data` lies in the stream; the bytes at one place must not change. Where offsets fall,
+    /// as when the same access unit is looked at again, registers are made anew.
     pub fn fit(
         &mut self,
         header: &[u8],
@@ -131,11 +132,12 @@ impl Checksums {
         result
     }
 
-    /// Drops registers of bytes that are gone, from time to time. Begins anew where the last one is
-    /// before `offset`.
+    /// Drops registers of bytes that are gone, from time to time. Begins anew where none is at
+    /// `offset` or after it, or the first one is after it.
     fn forget_before(&mut self, offset: u64) {
         let known = self.registers.len() as u64;
-        if known == 0 || self.start + (known - 1) * STEP < offset {
+        let held = self.start..self.start + known * STEP;
+        if !held.contains(&offset) || offset > held.end - STEP {
             self.start = offset;
             self.registers.clear();
             self.registers.push(0);
@@ -165,7 +167,7 @@ mod tests {
     fn pieces_have_the_checksums_that_they_have_alone() {
         let stream: Vec<u8> = (0..5000u32).map(|i| ((i * i) >> 3) as u8).collect();
         let mut sums = Checksums::default();
-        for offset in [0usize, 1, 255, 256, 700, 3000] {
+        for offset in [0usize, 1, 255, 256, 700, 3000, 2999, 300, 256, 0] {
             let data = &stream[offset..];
             for (from, to) in [(0, 0), (0, 1), (3, 900), (255, 256), (256, 1024), (1, 1999)] {
                 let crc = crc32c::crc32c_append(crc32c::crc32c(b"head"), &data[from..to]);
