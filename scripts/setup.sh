@@ -36,7 +36,7 @@ python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if ((want_test || want_bench)); then
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
-if ((want_test)); then packages+=(gstreamer1.0-plugins-base-apps); fi
+if ((want_test)); then packages+=(gstreamer1.0-plugins-base-apps g++); fi
 if ((want_bench)); then packages+=(ffmpeg); fi
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
@@ -45,6 +45,7 @@ if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     # A compiler or interpreter that is there already, from wherever, will do.
     case $package in
       gcc) ! command -v cc >/dev/null || continue ;;
+      g++) ! command -v c++ >/dev/null || continue ;;
       git | ffmpeg | python3) ! command -v "$package" >/dev/null || continue ;;
     esac
     dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")

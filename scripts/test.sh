@@ -80,6 +80,9 @@ part "Rust: exactness of the other codec bundle"
 NNV_TEST_BUNDLE=$root/models/visual cargo test --locked --no-fail-fast -p nnv-nn --test exactness 2>&1 | tee -a "$log"
 if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("exactness of models/visual"); fi
 
+part "fuzz targets, ten seconds each"
+scripts/fuzz.sh || failed+=("fuzz targets")
+
 part "summary"
 grep '^test result:' "$log"
 for line in "${summary[@]}"; do printf '!! %s\n' "$line"; done

@@ -13,8 +13,8 @@ use nnv_bitstream::StreamInfo;
 use nnv_bitstream::index::{Index, KeyFrame, Progress, Timeline};
 use nnv_bitstream::unit::MIN_UNIT;
 use nnv_bitstream::{
-    AccessUnitScan, BitstreamError, FrameHeader, FrameType, Scan, SequenceHeader, UnitScanner,
-    UnitType, scan_access_unit,
+    AccessUnitScan, AccessUnitScanner, BitstreamError, FrameHeader, FrameType, Scan,
+    SequenceHeader, UnitScanner, UnitType,
 };
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -25,16 +25,26 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
-/// Longest unit before anything is known of the pictures.
-const FIRST_PAYLOAD: usize = 1 << 20;
 /// How long the start of a file may wait for its index; the rest follows with the first seek.
 const INDEX_TIME: Duration = Duration::from_millis(300);
+/// Most bytes passed over at once: the base class takes two MiB without a frame for a stream of
+/// another kind.
+const MAX_SKIP: usize = 1 << 20;
+/// Up to this many ns beyond what has flowed by, all up to there is read: such seeks are exact.
+const NEAR: u64 = 20_000_000_000;
+/// How much too early an estimated seek aims, in ns, beside an eighth of the way: about a group.
+const EARLIER: u64 = 1_000_000_000;
+/// Frames between two estimates of the duration of what is pushed.
+const ESTIMATE_EVERY: u32 = 10;
 
+#[derive(Default)]
 struct State {
-    scanner: UnitScanner,
+    scanner: AccessUnitScanner,
     /// The sequence header in force, and its unit.
     header: Option<(SequenceHeader, Vec<u8>)>,
     timeline: Timeline,
+    /// Where the key frame is that the timeline has passed last.
+    timeline_key: Option<u64>,
     /// Frames of the group so far and the time of its first, for decoding times.
     group: Option<(u64, u64)>,
     last_dts: u64,
@@ -42,39 +52,46 @@ struct State {
     upstream_time: bool,
     /// Damage that was passed over: where it began, bytes.
     skipped: Option<(u64, u64)>,
+    /// Why the last sequence header cannot be used.
+    unusable: Option<BitstreamError>,
+    /// A frame went out, or an error told that none will.
+    answered: bool,
     /// A file whose index was begun.
     index_begun: bool,
+    /// Data are pushed from a new place: nothing is of use before a key frame.
+    jumped: bool,
+    /// The times of key frames are known, not estimated.
+    exact: bool,
+    /// Key frames of what is pushed are worth remembering: upstream can go back to them.
+    seekable: Option<bool>,
+    /// The last seek of what is pushed: whether only key frames are wanted from then on.
+    seek: Option<(gst::Seqnum, bool)>,
+    /// Only key frames are wanted of what is pushed.
+    key_frames_only: bool,
 }
 
-impl Default for State {
-    fn default() -> Self {
+impl State {
+    fn new() -> Self {
         Self {
-            scanner: UnitScanner::with_max_payload(FIRST_PAYLOAD),
-            header: None,
-            timeline: Timeline::default(),
-            group: None,
-            last_dts: 0,
-            upstream_time: false,
-            skipped: None,
-            index_begun: false,
+            exact: true,
+            ..Self::default()
         }
     }
 }
 
-impl State {
-    /// Compressed pictures are smaller than raw ones; more than that is damage, and not worth the
-    /// memory.
-    fn limit(header: &SequenceHeader) -> UnitScanner {
-        let samples = header.width as usize * header.height as usize;
-        UnitScanner::with_max_payload(samples * 4 + FIRST_PAYLOAD)
-    }
-}
-
-#[derive(Default)]
 pub struct NnvParse {
     state: Mutex<State>,
     /// Apart from `state`, because seeks use it while data flows.
     index: Mutex<Index>,
+}
+
+impl Default for NnvParse {
+    fn default() -> Self {
+        Self {
+            state: Mutex::new(State::new()),
+            index: Mutex::default(),
+        }
+    }
 }
 
 /// What stands at the beginning of the data.
@@ -89,7 +106,8 @@ enum Step {
         header: Option<Box<(SequenceHeader, Vec<u8>)>>,
         frame: Box<FrameHeader>,
     },
-    Unsupported(BitstreamError),
+    /// A sequence header of so many bytes that cannot be used.
+    Unsupported(usize, BitstreamError),
 }
 
 #[glib::object_subclass]
@@ -137,14 +155,16 @@ impl ElementImpl for NnvParse {
 
 impl BaseParseImpl for NnvParse {
     fn start(&self) -> Result<(), gst::ErrorMessage> {
-        *lock(&self.state) = State::default();
+        *lock(&self.state) = State::new();
         *lock(&self.index) = Index::default();
         self.obj().set_min_frame_size(MIN_UNIT as u32);
+        self.obj()
+            .set_duration(gst::ClockTime::NONE, ESTIMATE_EVERY);
         Ok(())
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
-        *lock(&self.state) = State::default();
+        *lock(&self.state) = State::new();
         *lock(&self.index) = Index::default();
         Ok(())
     }
@@ -155,7 +175,7 @@ impl BaseParseImpl for NnvParse {
             .structure(0)
             .map(common::stream_header_of)
             .unwrap_or_default();
-        if let Scan::Unit(unit) = UnitScanner::with_max_payload(FIRST_PAYLOAD).scan(&header, true)
+        if let Scan::Unit(unit) = UnitScanner::unknown_pictures().scan(&header, true)
             && unit.kind == UnitType::Sequence
             && let Ok(parsed) = SequenceHeader::parse(unit.payload)
         {
@@ -183,7 +203,7 @@ impl BaseParseImpl for NnvParse {
                 );
                 gst::FlowError::Error
             })?;
-            (self.step(&data, at_end), data.len())
+            (self.step(offset, &data, at_end), data.len())
         };
         match step {
             Step::NeedMore(size) => {
@@ -191,25 +211,20 @@ impl BaseParseImpl for NnvParse {
                 Ok((gst::FlowSuccess::Ok, 0))
             }
             Step::Skip(len) => {
-                self.skipped(offset, len);
-                if at_end && len == size {
-                    // A file's end is no event: this is the last occasion to tell.
-                    self.report_damage();
-                }
-                obj.set_min_frame_size(MIN_UNIT as u32);
+                let len = len.min(MAX_SKIP);
+                self.pass_over(offset, len);
+                self.at_file_end(at_end && len == size)?;
                 Ok((gst::FlowSuccess::Ok, len as u32))
             }
             Step::PassOver(len) => {
                 obj.set_min_frame_size(MIN_UNIT as u32);
                 Ok((gst::FlowSuccess::Ok, len as u32))
             }
-            Step::Unsupported(error) => {
-                gst::element_imp_error!(
-                    self,
-                    gst::StreamError::Format,
-                    ("Sequence header at byte {offset} cannot be used: {error}")
-                );
-                Err(gst::FlowError::Error)
+            Step::Unsupported(len, error) => {
+                self.refuse_header(offset, error);
+                self.pass_over(offset, len);
+                self.at_file_end(at_end && len == size)?;
+                Ok((gst::FlowSuccess::Ok, len as u32))
             }
             Step::Unit {
                 len,
@@ -226,10 +241,20 @@ impl BaseParseImpl for NnvParse {
                         imp = self,
                         "Frame at byte {offset} has no sequence header"
                     );
-                    self.skipped(offset, len);
+                    self.pass_over(offset, len);
+                    self.at_file_end(at_end && len == size)?;
                     return Ok((gst::FlowSuccess::Ok, len as u32));
                 }
                 self.report_damage();
+                if !facts.is_key() && !self.wants_all_frames() {
+                    if let Some(distance) = self.next_key_frame(offset) {
+                        return Ok((gst::FlowSuccess::Ok, distance));
+                    }
+                    frame.set_flags(gst_base::BaseParseFrameFlags::DROP);
+                    obj.finish_frame(frame, len as u32)?;
+                    return Ok((gst::FlowSuccess::Ok, 0));
+                }
+                lock(&self.state).answered = true;
                 let buffer = frame.buffer_mut().ok_or(gst::FlowError::Error)?;
                 self.stamp(buffer, &facts, offset);
                 gst::log!(
@@ -248,17 +273,41 @@ impl BaseParseImpl for NnvParse {
 
     fn pre_push_frame(
         &self,
-        _frame: &mut gst_base::BaseParseFrame,
+        frame: &mut gst_base::BaseParseFrame,
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         // The base class would clip to the segment, but frames outside of it are references:
-        // decoders clip.
+        // decoders clip. Backwards it waits to hear that a piece of the file is read to the end of
+        // the segment; behind a key frame there, nothing belongs into it any more.
+        let segment = self.obj().segment();
+        if segment.rate() < 0.0
+            && let Some(segment) = segment.downcast_ref::<gst::ClockTime>()
+            && let Some(buffer) = frame.buffer()
+            && !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT)
+            && buffer
+                .pts()
+                .zip(segment.stop())
+                .is_some_and(|(pts, stop)| pts >= stop)
+            && self.is_file()
+        {
+            return Err(gst::FlowError::Eos);
+        }
         Ok(gst::FlowSuccess::Ok)
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Segment(segment) => {
-                lock(&self.state).upstream_time = segment.segment().format() == gst::Format::Time;
+                let bytes = segment.segment().downcast_ref::<gst::format::Bytes>();
+                let time = segment.segment().format() == gst::Format::Time;
+                // A segment of upstream's bytes loses what was asked for.
+                let state = &mut *lock(&self.state);
+                state.upstream_time = time;
+                state.key_frames_only = state
+                    .seek
+                    .is_some_and(|(number, key_frames)| key_frames && number == event.seqnum());
+                let from_start =
+                    bytes.is_some_and(|s| s.time().unwrap_or_default() == gst::format::Bytes::ZERO);
+                state.jumped = bytes.is_some() && !from_start;
             }
             gst::EventView::FlushStop(_) => {
                 let mut state = lock(&self.state);
@@ -266,10 +315,21 @@ impl BaseParseImpl for NnvParse {
                 state.last_dts = 0;
                 state.skipped = None;
             }
-            gst::EventView::Eos(_) => self.report_damage(),
+            gst::EventView::Eos(_) => {
+                self.report_damage();
+                if let Err(error) = self.at_file_end(true) {
+                    gst::debug!(CAT, imp = self, "No frame before the end: {error}");
+                }
+            }
             _ => {}
         }
-        self.parent_sink_event(event)
+        let kind = event.type_();
+        let handled = self.parent_sink_event(event);
+        // Only now is what came before the event taken apart.
+        if matches!(kind, gst::EventType::Segment | gst::EventType::FlushStop) {
+            lock(&self.state).scanner.restart();
+        }
+        handled
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
@@ -285,18 +345,9 @@ impl BaseParseImpl for NnvParse {
 }
 
 impl NnvParse {
-    fn step(&self, data: &[u8], end: bool) -> Step {
+    fn step(&self, offset: u64, data: &[u8], end: bool) -> Step {
         let state = &mut *lock(&self.state);
-        // The limit for units follows the header of the very access unit it stands in.
-        let mut header_len = None;
-        if let Scan::Unit(unit) = state.scanner.scan(data, end)
-            && unit.kind == UnitType::Sequence
-            && let Ok(header) = SequenceHeader::parse(unit.payload)
-        {
-            state.scanner = State::limit(&header);
-            header_len = Some(unit.len);
-        }
-        match scan_access_unit(&state.scanner, data, end) {
+        match state.scanner.scan(offset, data, end) {
             AccessUnitScan::Unit(unit) => {
                 let known = state.header.as_ref().map(|(_, unit)| unit.as_slice());
                 let header = unit.sequence.zip(unit.sequence_unit);
@@ -310,12 +361,33 @@ impl NnvParse {
                     frame: Box::new(unit.frame),
                 }
             }
-            AccessUnitScan::Skip(len) if header_len == Some(len) => Step::PassOver(len),
+            AccessUnitScan::Repeated(len) => Step::PassOver(len),
             AccessUnitScan::Skip(len) => Step::Skip(len),
             AccessUnitScan::NeedMore(size) => Step::NeedMore(size),
-            AccessUnitScan::Unsupported(_, error) => Step::Unsupported(error),
+            AccessUnitScan::Unsupported(len, error) => Step::Unsupported(len, error),
             AccessUnitScan::End => Step::Skip(data.len()),
         }
+    }
+
+    /// Whether not only key frames are to go out.
+    fn wants_all_frames(&self) -> bool {
+        let flags = self.obj().segment().flags();
+        let state = lock(&self.state);
+        !state.jumped
+            && !state.key_frames_only
+            && !flags.contains(gst::SegmentFlags::TRICKMODE_KEY_UNITS)
+    }
+
+    /// How many bytes after `offset` a file's next key frame begins. Backwards the base class goes
+    /// from piece to piece, and would not take so many.
+    fn next_key_frame(&self, offset: u64) -> Option<u32> {
+        if !self.is_file() || self.obj().segment().rate() < 0.0 {
+            return None;
+        }
+        let next = lock(&self.index).after_offset(offset)?.offset;
+        u32::try_from(next - offset)
+            .ok()
+            .filter(|distance| *distance <= i32::MAX as u32)
     }
 
     fn set_header(&self, header: SequenceHeader, unit: Vec<u8>) {
@@ -323,9 +395,10 @@ impl NnvParse {
         gst::debug!(CAT, imp = self, "New header: {caps}");
         {
             let mut state = lock(&self.state);
-            state.scanner = State::limit(&header);
+            state.scanner.set_pictures(header.width, header.height);
             state.timeline.set_rate(header.frame_rate);
             state.header = Some((header, unit));
+            state.unusable = None;
         }
         let obj = self.obj();
         let mut tags = gst::TagList::new();
@@ -350,34 +423,61 @@ impl NnvParse {
         if state.upstream_time {
             return;
         }
-        if frame.is_key() {
-            let mut index = lock(&self.index);
-            if let Some(key) = index.at_offset(offset) {
-                // After a seek, times go on from what the file's beginning says.
-                let rate = state.header.as_ref().map(|(header, _)| header.frame_rate);
-                state.timeline = key.before.clone();
-                if let Some(rate) = rate {
-                    state.timeline.set_rate(rate);
-                }
-            } else {
-                let before = state.timeline.clone();
-                if let Some(pts) = before.clone().times(frame).pts {
-                    let new = index.add(KeyFrame {
-                        offset,
-                        pts,
-                        before,
-                    });
-                    drop(index);
-                    if new {
-                        // The base class also adds entries of its own, but not for the very first
-                        // frame.
-                        let pts = gst::ClockTime::from_nseconds(pts);
-                        self.obj().add_index_entry(offset, pts, true, true);
-                    }
+        let mut index = lock(&self.index);
+        let group = index.before_offset(offset);
+        let known = group.is_some();
+        let mut times = None;
+        if std::mem::take(&mut state.jumped) && group.is_none_or(|key| key.offset != offset) {
+            // Nothing is known of the place: times of the stream are right, others an estimate.
+            if let Some(key) = group {
+                state.timeline = key.after.clone();
+                state.timeline_key = Some(key.offset);
+            }
+            let estimate = self.obj().segment();
+            let estimate = estimate.downcast_ref::<gst::ClockTime>();
+            let estimate = estimate.and_then(|segment| segment.start());
+            state
+                .timeline
+                .jump_to(estimate.map_or(0, |time| time.nseconds()));
+            state.exact = false;
+            let rate = state.header.as_ref().map(|(header, _)| header.frame_rate);
+            rate.into_iter()
+                .for_each(|rate| state.timeline.set_rate(rate));
+        } else if let Some(key) = group
+            && (key.offset == offset || state.exact && state.timeline_key != Some(key.offset))
+        {
+            // After a seek, and backwards, times go on from what the file's beginning says.
+            state.timeline = key.after.clone();
+            state.timeline_key = Some(key.offset);
+            state.exact = true;
+            if key.offset == offset {
+                times = Some(key.after.times_of_key(frame, key.pts));
+            }
+        }
+        let times = times.unwrap_or_else(|| state.timeline.times(frame));
+        if frame.is_key() && state.timeline_key != Some(offset) {
+            state.timeline_key = Some(offset);
+            // A key frame that carries its time is in its place again after a jump.
+            let exact = state.exact || known && frame.pts.is_some();
+            if exact
+                && let Some(pts) = times.pts
+                && *state.seekable.get_or_insert_with(|| self.can_go_back())
+            {
+                let key = KeyFrame {
+                    offset,
+                    pts,
+                    after: state.timeline.clone(),
+                };
+                if index.add(key) {
+                    state.exact = true;
+                    // The base class also adds entries of its own, but not for the very first
+                    // frame.
+                    let pts = gst::ClockTime::from_nseconds(pts);
+                    self.obj().add_index_entry(offset, pts, true, true);
                 }
             }
         }
-        let times = state.timeline.times(frame);
+        drop(index);
         buffer.set_pts(times.pts.map(gst::ClockTime::from_nseconds));
         buffer.set_duration(times.duration.map(gst::ClockTime::from_nseconds));
         buffer.set_dts(
@@ -387,10 +487,59 @@ impl NnvParse {
         );
     }
 
-    fn skipped(&self, offset: u64, len: usize) {
+    /// Notes bytes without a frame that can be used.
+    fn pass_over(&self, offset: u64, len: usize) {
+        let obj = self.obj();
+        obj.set_min_frame_size(MIN_UNIT as u32);
+        // Backwards, pieces of a file begin within units: they are put together later.
+        if obj.segment().rate() >= 0.0 {
+            let mut state = lock(&self.state);
+            // Neither are the frames before the first key frame of a new place damage.
+            if !state.jumped {
+                let (_, bytes) = state.skipped.get_or_insert((offset, 0));
+                *bytes += len as u64;
+            }
+        }
+    }
+
+    /// Tells, once, of a sequence header that cannot be used: until the next one that can, nothing
+    /// can be decoded.
+    fn refuse_header(&self, offset: u64, error: BitstreamError) {
         let mut state = lock(&self.state);
-        let (_, bytes) = state.skipped.get_or_insert((offset, 0));
-        *bytes += len as u64;
+        state.header = None;
+        let known = state.unusable.as_ref() == Some(&error);
+        state.unusable = Some(error.clone());
+        drop(state);
+        if !known {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Format,
+                ("Sequence header at byte {offset} cannot be used: {error}. Frames are passed \
+                     over until one follows that can")
+            );
+        }
+    }
+
+    /// The end of a stream is the last occasion to tell of damage, and of headers when all of them
+    /// were unusable.
+    fn at_file_end(&self, is_end: bool) -> Result<(), gst::FlowError> {
+        if !is_end {
+            return Ok(());
+        }
+        let mut state = lock(&self.state);
+        let error = state.unusable.clone();
+        let error = error.filter(|_| !std::mem::replace(&mut state.answered, true));
+        drop(state);
+        let Some(error) = error else {
+            self.report_damage();
+            return Ok(());
+        };
+        gst::element_imp_error!(
+            self,
+            gst::StreamError::Format,
+            ("No sequence header of the stream can be used: {error}")
+        );
+        Err(gst::FlowError::Error)
     }
 
     fn report_damage(&self) {
@@ -403,6 +552,15 @@ impl NnvParse {
             ("Passed over {bytes} bytes at byte {offset} that hold no sound access unit: the \
                  stream is damaged there or was cut")
         );
+    }
+
+    /// Whether upstream can be sent back to a key frame.
+    fn can_go_back(&self) -> bool {
+        if self.is_file() {
+            return true;
+        }
+        let mut query = gst::query::Seeking::new(gst::Format::Bytes);
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
     }
 
     fn is_file(&self) -> bool {
@@ -466,7 +624,39 @@ impl NnvParse {
             gst::GenericFormattedValue::Time(time) => time,
             _ => return None,
         };
-        if self.is_file() && self.scan_index(None).is_err() {
+        let stop: Option<gst::ClockTime> = match stop {
+            gst::GenericFormattedValue::Time(time) => time,
+            _ => None,
+        };
+        if !self.is_file() {
+            let key_frames = flags.contains(gst::SeekFlags::TRICKMODE_KEY_UNITS);
+            lock(&self.state).seek = Some((seek.seqnum(), key_frames));
+            // Far beyond what has flowed by, the base class estimates the byte.
+            let index = lock(&self.index);
+            let known = index.keys().last().map_or(0, |key| key.pts);
+            let beyond = start.filter(|start| start.nseconds() > known.saturating_add(NEAR));
+            if !flags.contains(gst::SeekFlags::ACCURATE)
+                && let Some(start) = beyond
+            {
+                // Too early costs a moment, too late what was asked for.
+                let distance = *start - known;
+                let early = (distance / 8).saturating_add(EARLIER).min(distance);
+                let start = gst::ClockTime::from_nseconds(*start - early);
+                gst::debug!(CAT, imp = self, "Seek beyond what is known, to {start:?}");
+                if rate < 0.0 || start_type != gst::SeekType::Set {
+                    return None;
+                }
+                let event = gst::event::Seek::builder(
+                    rate,
+                    flags,
+                    start_type,
+                    Some(start),
+                    stop_type,
+                    stop,
+                );
+                return Some(event.seqnum(seek.seqnum()).build());
+            }
+        } else if self.scan_index(None).is_err() {
             gst::warning!(CAT, imp = self, "The file cannot be read to its end");
         }
         let mut target = start;
@@ -500,10 +690,6 @@ impl NnvParse {
             imp = self,
             "Seek to {start:?} becomes one to {target:?}"
         );
-        let stop: Option<gst::ClockTime> = match stop {
-            gst::GenericFormattedValue::Time(time) => time,
-            _ => None,
-        };
         Some(
             gst::event::Seek::builder(rate, flags, start_type, target, stop_type, stop)
                 .seqnum(seek.seqnum())
@@ -529,11 +715,15 @@ impl State {
                 self.group = Some((0, pts));
             }
             let (count, start) = self.group.as_mut()?;
+            // A stream may state any rate and have any number of frames in a group.
+            let (num, den) = (header.frame_rate.num, header.frame_rate.den);
             let step = |frames: u64| {
-                frames * 1_000_000_000 * u64::from(header.frame_rate.den)
-                    / u64::from(header.frame_rate.num)
+                let ns = u128::from(frames) * 1_000_000_000 * u128::from(den) / u128::from(num);
+                u64::try_from(ns).unwrap_or(u64::MAX)
             };
-            let dts = (*start + step(*count)).saturating_sub(step(reorder));
+            let dts = start
+                .saturating_add(step(*count))
+                .saturating_sub(step(reorder));
             *count += 1;
             dts
         };

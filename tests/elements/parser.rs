@@ -183,6 +183,142 @@ fn a_later_version_is_one_clear_error() {
     });
 }
 
+/// The same bytes behind a sequence header whose payload was changed.
+fn with_header(data: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let nnv_bitstream::Peek::Sound(kind, payload) = nnv_bitstream::peek_unit(data) else {
+        panic!("a unit begins the stream")
+    };
+    let rest = payload.end + 4;
+    let mut header = data[payload].to_vec();
+    change(&mut header);
+    let mut unit = Vec::new();
+    nnv_bitstream::write_unit(&mut unit, kind, &header).unwrap();
+    unit.extend(&data[rest..]);
+    unit
+}
+
+/// A unit's header that claims a payload of `len` bytes.
+fn lying_header(len: u64) -> Vec<u8> {
+    let mut header = vec![2];
+    let mut rest = len;
+    while rest > 127 {
+        header.push(rest as u8 | 128);
+        rest >>= 7;
+    }
+    header.push(rest as u8);
+    header.push(crc32c::crc32c(&header) as u8);
+    [&[0x8e, b'N', b'V'][..], &header].concat()
+}
+
+#[test]
+fn a_header_that_cannot_be_used_costs_its_own_frames_only() {
+    within(|| {
+        let (data, units) = stream(&[("key-int-max", "5")]);
+        let later = with_header(&data, |header| header[4] = 99);
+        for chunk in [100, 100_000] {
+            let (out, warnings) = parse(&[&data[..], &later[..], &data[..]].concat(), chunk);
+            // The second group of the later stream has a header of its own, which can be used.
+            let expected = [&units[..], &units[5..], &units].concat();
+            assert_eq!(out.iter().map(bytes).collect::<Vec<_>>(), expected);
+            assert_eq!(warnings.len(), 2, "{warnings:?}");
+            assert!(warnings[0].contains("99"), "{warnings:?}");
+        }
+    });
+}
+
+#[test]
+fn lying_headers_take_linear_time() {
+    within(|| {
+        let (data, units) = stream(&[]);
+        let filler = |out: &mut Vec<u8>| {
+            nnv_bitstream::write_unit(out, nnv_bitstream::UnitType::Filler, b"").unwrap();
+        };
+        // 64x48 pictures need at most 13312 bytes.
+        for (lie, between) in [(1_000_000, false), (13_000, false), (13_000, true)] {
+            let seconds = |kilobytes: usize, chunk: usize| {
+                let mut bad = data.clone();
+                while bad.len() < kilobytes * 1000 {
+                    bad.extend(lying_header(lie));
+                    if between {
+                        filler(&mut bad);
+                    }
+                }
+                bad.push(0);
+                bad.extend(&data);
+                let begun = std::time::Instant::now();
+                let (out, _) = parse(&bad, chunk);
+                assert_eq!(out.len(), 2 * units.len());
+                begun.elapsed().as_secs_f64()
+            };
+            for chunk in [4096, 10_000_000] {
+                let once = seconds(500, chunk);
+                let twice = seconds(1000, chunk);
+                assert!(
+                    twice < 3.0 * once + 0.3,
+                    "lies of {lie}, chunks of {chunk}: {once} s and {twice} s"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn a_damaged_length_holds_back_one_frame_only() {
+    within(|| {
+        let (_, units) = stream(&[]);
+        for claimed in [400, 5000, 13_000, 1_000_000] {
+            let mut h = parser();
+            let mut arrived = 0;
+            for (i, unit) in units.iter().enumerate() {
+                let mut unit = unit.clone();
+                if i == 3 {
+                    let lie = lying_header(claimed);
+                    unit[..lie.len()].copy_from_slice(&lie);
+                }
+                h.push(gst::Buffer::from_slice(unit)).unwrap();
+                arrived += pull_all(&mut h).len();
+                let sent = i + 1 - usize::from(i >= 3);
+                assert_eq!(arrived, sent, "frame {i}, {claimed} bytes claimed");
+            }
+        }
+    });
+}
+
+#[test]
+fn damage_of_many_megabytes_is_passed_over() {
+    within(|| {
+        let (data, units) = stream(&[]);
+        let junk = vec![0x55; 5 << 20];
+        let all = [&data[..], &junk, &data].concat();
+        let (out, warnings) = parse(&all, 1 << 24);
+        assert_eq!((out.len(), warnings.len()), (2 * units.len(), 1));
+        let outcome = decode(TempFile::with("junk.nnv", &all).path(), "");
+        assert_eq!(outcome.shown.len(), 2 * units.len(), "{:?}", outcome.errors);
+    });
+}
+
+#[test]
+fn no_frame_rate_overflows_decoding_times() {
+    within(|| {
+        let (_, units) = stream(&[("bframes", "3")]);
+        let mut header = nnv_bitstream::AccessUnit::parse(&units[0])
+            .unwrap()
+            .sequence
+            .unwrap();
+        header.frame_rate = nnv_bitstream::Rational::new(1, i32::MAX as u32);
+        let nnv_bitstream::Peek::Sound(kind, payload) = nnv_bitstream::peek_unit(&units[0]) else {
+            panic!("a unit begins the stream")
+        };
+        let mut data = Vec::new();
+        nnv_bitstream::write_unit(&mut data, kind, &header.to_payload().unwrap()).unwrap();
+        data.extend(&units[0][payload.end + 4..]);
+        data.extend(units[1..].concat());
+        let (out, _) = parse(&data, 1000);
+        assert_eq!(out.len(), units.len());
+        assert!(out.windows(2).all(|u| u[0].dts() <= u[1].dts()));
+    });
+}
+
 #[test]
 fn typefinding_knows_streams_and_nothing_else() {
     within(|| {

@@ -175,6 +175,140 @@ fn key_unit_seeks_land_on_key_frames() {
     });
 }
 
+#[test]
+fn fast_scans_show_key_frames_only_in_the_order_asked_for() {
+    within(|| {
+        for bframes in ["0", "3"] {
+            let file = file(bframes);
+            let linear = decode(file.path(), "").sound();
+            for (rate, source) in [(4.0, ""), (4.0, "queue !"), (-1.0, ""), (-4.0, "")] {
+                let pipeline = launch(&format!(
+                    "filesrc location={} ! {source} nnvparse ! tee name=t ! queue ! nnvdec ! \
+                     fakesink name=out sync=false t. ! queue ! fakesink name=units sync=false",
+                    file.path()
+                ));
+                let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+                let seen = record(&bin.by_name("out").unwrap());
+                let units = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+                let count = units.clone();
+                let pad = bin.by_name("units").unwrap().static_pad("sink").unwrap();
+                pipeline.set_state(gst::State::Paused).unwrap();
+                pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+                let flags = gst::SeekFlags::FLUSH
+                    | gst::SeekFlags::TRICKMODE
+                    | gst::SeekFlags::TRICKMODE_KEY_UNITS;
+                let set = gst::SeekType::Set;
+                pipeline
+                    .seek(rate, flags, set, ms(0), set, ms(2000))
+                    .unwrap();
+                pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+                    count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    gst::PadProbeReturn::Ok
+                });
+                pipeline.set_state(gst::State::Playing).unwrap();
+                let mut outcome = Outcome::default();
+                wait(&pipeline, &mut outcome);
+                outcome.sound();
+                pipeline.set_state(gst::State::Null).unwrap();
+                let shown = &seen.lock().unwrap().0;
+                let got: Vec<_> = shown.iter().map(|s| (s.pts, s.checksum)).collect();
+                let mut expected: Vec<_> = [0, 12, 24, 36, 48]
+                    .iter()
+                    .map(|frame| &linear.shown[*frame])
+                    .map(|s| (s.pts, s.checksum))
+                    .collect();
+                if rate < 0.0 {
+                    expected.reverse();
+                }
+                assert_eq!(got, expected, "rate {rate}, {source} bframes {bframes}");
+                let units = units.load(std::sync::atomic::Ordering::Relaxed);
+                assert!(units <= 6, "{units} access units for 5 key frames");
+            }
+        }
+    });
+}
+
+#[test]
+fn played_backwards_every_frame_comes_in_falling_order() {
+    within(|| {
+        for bframes in ["0", "3"] {
+            let file = file(bframes);
+            let linear = decode(file.path(), "").sound();
+            for (from, to) in [(0, 50), (10, 20), (12, 24)] {
+                let shown = play_segment(&file, -1.0, ms(40 * from), ms(40 * to));
+                let got: Vec<_> = shown.iter().map(|s| (s.pts, s.checksum)).collect();
+                let expected: Vec<_> = (from..to)
+                    .rev()
+                    .map(|frame| &linear.shown[frame as usize])
+                    .map(|s| (s.pts, s.checksum))
+                    .collect();
+                assert_eq!(got, expected, "{from}..{to}, bframes {bframes}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_pushed_has_an_estimated_duration_and_far_seeks() {
+    within(|| {
+        // Two copies of a long stream of tiny groups, so that estimates by bytes are close.
+        let units = encode(
+            &i420(32, 32),
+            1500,
+            &[("key-int-max", "10"), ("bframes", "0")],
+        );
+        let file = TempFile::with("far.nnv", &join(&units));
+        let pipeline = launch(&format!(
+            "filesrc location={} ! queue max-size-bytes=1000 max-size-buffers=1 ! nnvparse ! \
+             fakesink name=out sync=false",
+            file.path()
+        ));
+        let sink = pipeline
+            .downcast_ref::<gst::Bin>()
+            .unwrap()
+            .by_name("out")
+            .unwrap();
+        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let record = seen.clone();
+        sink.static_pad("sink")
+            .unwrap()
+            .add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
+                if let Some(gst::PadProbeData::Buffer(buffer)) = &probe.data {
+                    record.lock().unwrap().push((buffer.pts(), is_key(buffer)));
+                }
+                gst::PadProbeReturn::Ok
+            });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let begun = std::time::Instant::now();
+        while seen.lock().unwrap().len() < 60 && begun.elapsed().as_secs() < 60 {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        pipeline.set_state(gst::State::Paused).unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        let duration = pipeline.query_duration::<gst::ClockTime>().unwrap();
+        assert!(
+            duration > ms(45_000) && duration < ms(75_000),
+            "{duration} for 60 s"
+        );
+        let target = ms(50_000);
+        pipeline
+            .seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT, target)
+            .unwrap();
+        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        seen.lock().unwrap().clear();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let mut outcome = Outcome::default();
+        wait(&pipeline, &mut outcome);
+        outcome.sound();
+        pipeline.set_state(gst::State::Null).unwrap();
+        let seen = seen.lock().unwrap();
+        let last = seen.last().unwrap().0.unwrap();
+        // The rest of the file, not all of it, and about where it was asked for.
+        assert!(seen.len() < 700, "{} frames", seen.len());
+        assert!(seen.len() > 50 && last > target, "{} frames", seen.len());
+    });
+}
+
 /// Plays the frames from `start` to `stop` of a file at `rate`, by an accurate seek, and returns
 /// what a sink is shown.
 fn play_segment(

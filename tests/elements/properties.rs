@@ -253,23 +253,23 @@ fn wrong_bundles_are_one_clear_error() {
     });
 }
 
-/// A copy of the shipped bundle, by links.
-struct LinkedBundle(std::path::PathBuf);
+/// A copy of the shipped bundle.
+struct CopiedBundle(std::path::PathBuf);
 
-impl LinkedBundle {
+impl CopiedBundle {
     fn new(name: &str) -> Self {
         let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/realtime");
         let folder = std::env::temp_dir().join(format!("nnv-bundle-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         for entry in std::fs::read_dir(shipped).unwrap() {
             let entry = entry.unwrap();
-            std::os::unix::fs::symlink(entry.path(), folder.join(entry.file_name())).unwrap();
+            std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
         }
         Self(folder)
     }
 }
 
-impl Drop for LinkedBundle {
+impl Drop for CopiedBundle {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
@@ -280,7 +280,7 @@ fn unreadable_bundles_say_which_file_and_what_to_do() {
     within(|| {
         // A link to itself cannot be read by anybody, not even by root.
         for file in ["bundle.toml", "tables.bin", "inter_synth.onnx"] {
-            let bundle = LinkedBundle::new(file);
+            let bundle = CopiedBundle::new(file);
             let path = bundle.0.join(file);
             std::fs::remove_file(&path).unwrap();
             std::os::unix::fs::symlink(&path, &path).unwrap();
@@ -290,7 +290,7 @@ fn unreadable_bundles_say_which_file_and_what_to_do() {
             assert!(error.contains("model-path"), "{error}");
         }
         // So are files without permission, for anybody but root.
-        let bundle = LinkedBundle::new("permission");
+        let bundle = CopiedBundle::new("permission");
         let path = bundle.0.join("tables.bin");
         std::fs::remove_file(&path).unwrap();
         std::fs::write(&path, b"").unwrap();
@@ -309,7 +309,7 @@ fn unreadable_bundles_say_which_file_and_what_to_do() {
 #[test]
 fn a_bundle_that_cannot_be_written_to_works() {
     within(|| {
-        let bundle = LinkedBundle::new("read-only");
+        let bundle = CopiedBundle::new("read-only");
         let read_only = std::os::unix::fs::PermissionsExt::from_mode(0o555);
         std::fs::set_permissions(&bundle.0, read_only).unwrap();
         let before = std::fs::read_dir(&bundle.0).unwrap().count();

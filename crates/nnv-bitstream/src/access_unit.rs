@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Access units: one frame, with the sequence header before it where there is one.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::BitstreamError;
+use super::checksums::Checksums;
 use super::frame::FrameHeader;
 use super::sequence::SequenceHeader;
 use super::unit::{Scan, UnitScanner, UnitType};
@@ -77,6 +79,9 @@ pub enum AccessUnitScan<'a> {
     Unit(Box<AccessUnit<'a>>),
     /// So many bytes are damaged or belong to no access unit: pass over them. Never 0.
     Skip(usize),
+    /// So many bytes are a sequence header that another one or the end follows, as senders repeat
+    /// them: nothing is lost.
+    Repeated(usize),
     /// Nothing can be said before there are at least so many bytes. Never at the end of the stream.
     NeedMore(usize),
     /// A sequence header that this decoder cannot read (a later version, a field out of range):
@@ -93,13 +98,68 @@ pub fn scan_access_unit<'a>(
     data: &'a [u8],
     eos: bool,
 ) -> AccessUnitScan<'a> {
+    scan_at(scanner, &mut Checksums::default(), 0, data, eos)
+}
+
+/// Finds the access units of a stream from its beginning to its end. All its calls together take
+/// time linear in the bytes of the stream.
+#[derive(Clone, Debug)]
+pub struct AccessUnitScanner {
+    units: UnitScanner,
+    sums: Checksums,
+    /// Where the stream went on at the last call.
+    offset: u64,
+}
+
+impl Default for AccessUnitScanner {
+    fn default() -> Self {
+        AccessUnitScanner {
+            units: UnitScanner::unknown_pictures(),
+            sums: Checksums::default(),
+            offset: 0,
+        }
+    }
+}
+
+impl AccessUnitScanner {
+    /// Takes over what is known of the pictures: it bounds how long a frame may be. A sequence
+    /// header does so for the frame of its own access unit without this.
+    pub fn set_pictures(&mut self, width: u32, height: u32) {
+        self.units = UnitScanner::of_pictures(width, height);
+    }
+
+    /// The stream goes on somewhere else.
+    pub fn restart(&mut self) {
+        self.sums = Checksums::default();
+    }
+
+    /// Says what stands at the beginning of `data`, which is at `offset` in the stream. `eos`:
+    /// nothing will follow. Where data are passed over, all are that hold no sound access unit.
+    pub fn scan<'a>(&mut self, offset: u64, data: &'a [u8], eos: bool) -> AccessUnitScan<'a> {
+        if offset < self.offset {
+            self.restart();
+        }
+        self.offset = offset;
+        scan_at(&self.units, &mut self.sums, offset, data, eos)
+    }
+}
+
+fn scan_at<'a>(
+    scanner: &UnitScanner,
+    sums: &mut Checksums,
+    offset: u64,
+    data: &'a [u8],
+    eos: bool,
+) -> AccessUnitScan<'a> {
     let (mut pos, mut sequence, mut sequence_unit) = (0, None, None);
+    // How long frames may be follows the header of the very access unit.
+    let mut scanner = Cow::Borrowed(scanner);
     for _ in 0..=MAX_LEADING_UNITS {
-        let unit = match scanner.scan(&data[pos..], eos) {
+        let unit = match scanner.scan_at(sums, offset + pos as u64, &data[pos..], eos) {
             Scan::Unit(u) => u,
             Scan::NeedMore(n) => return AccessUnitScan::NeedMore(pos + n),
             Scan::End if pos == 0 => return AccessUnitScan::End,
-            // Headers without a frame, then damage or the end.
+            Scan::End if sequence.is_some() => return AccessUnitScan::Repeated(pos),
             Scan::End => return AccessUnitScan::Skip(pos),
             // Sound leading units wait for the frame that follows the damage: drop the damage
             // first. The caller cannot cut it out of the middle, so a sequence header right before
@@ -108,9 +168,10 @@ pub fn scan_access_unit<'a>(
         };
         match unit.kind {
             // The earlier header had no frame: begin with this one.
-            UnitType::Sequence if sequence.is_some() => return AccessUnitScan::Skip(pos),
+            UnitType::Sequence if sequence.is_some() => return AccessUnitScan::Repeated(pos),
             UnitType::Sequence => match SequenceHeader::parse(unit.payload) {
                 Ok(h) => {
+                    scanner = Cow::Owned(scanner.for_pictures(h.width, h.height));
                     sequence = Some(h);
                     sequence_unit = Some(pos..pos + unit.len);
                 }
@@ -217,8 +278,11 @@ mod tests {
             (UnitType::Sequence, header()),
             (UnitType::Sequence, header()),
         ]);
-        assert_eq!(scan(&s), AccessUnitScan::Skip(s.len() / 2));
-        assert_eq!(scan(&s[s.len() / 2..]), AccessUnitScan::Skip(s.len() / 2));
+        assert_eq!(scan(&s), AccessUnitScan::Repeated(s.len() / 2));
+        assert_eq!(
+            scan(&s[s.len() / 2..]),
+            AccessUnitScan::Repeated(s.len() / 2)
+        );
         assert_eq!(scan(&[]), AccessUnitScan::End);
         let mut newer = header();
         newer[4] = 9;

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Times of the access units of a byte stream, and the index of its key frames.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
-use super::unit::{CRC_LEN, START_CODE};
-use super::{FrameHeader, Peek, Rational, SequenceHeader, UnitType, peek_unit};
+use super::checksums::Checksums;
+use super::limits::MAX_SEQUENCE_PAYLOAD;
+use super::unit::{CRC_LEN, MIN_UNIT};
+use super::{FrameHeader, Peek, Rational, Scan, SequenceHeader, UnitScanner, UnitType};
 
 /// Bytes read at once; units are mostly smaller.
 const BLOCK: usize = 64 * 1024;
 /// Longest frame header: flags, numbers, ten references, two times, a checksum.
 const MAX_FRAME_HEADER: usize = 160;
-/// Longest sequence header that is read for the index.
-const MAX_SEQUENCE_HEADER: usize = 4096;
-/// Most key frames that are remembered: 16 MiB of index.
+/// Most key frames that are remembered: 100 MiB of index.
 const MAX_KEYS: usize = 1 << 20;
 
 /// Gives access units their times, as they come in decoding order.
@@ -29,6 +30,8 @@ pub struct Timeline {
     key: Option<(u8, i64)>,
     /// Where the frame that is shown last ends.
     end: i64,
+    /// `end` is an estimate only.
+    jumped: bool,
 }
 
 /// Presentation time and duration in ns, where known.
@@ -44,6 +47,23 @@ impl Timeline {
     /// Takes over the frame rate of a sequence header.
     pub fn set_rate(&mut self, rate: Rational) {
         self.rate = Some(rate);
+    }
+
+    /// The stream goes on somewhere else. A key frame that does not carry its time is shown at
+    /// `time` (in ns), one that does when it says.
+    pub fn jump_to(&mut self, time: u64) {
+        self.end = i64::try_from(time).unwrap_or(i64::MAX);
+        self.key = None;
+        self.jumped = true;
+    }
+
+    /// Times of a key frame that this timeline has passed already.
+    pub fn times_of_key(&self, frame: &FrameHeader, pts: u64) -> Times {
+        let step = self.frames(1).and_then(|step| u64::try_from(step).ok());
+        Times {
+            pts: Some(pts),
+            duration: frame.duration.or(step),
+        }
     }
 
     /// Duration of `count` frames.
@@ -62,8 +82,9 @@ impl Timeline {
                     let shift = match self.shift {
                         // Half a frame backwards is rounding, more is another stream.
                         Some(shift)
-                            if pts.saturating_add(shift)
-                                >= self.end - duration.unwrap_or(0) / 2 =>
+                            if self.jumped
+                                || pts.saturating_add(shift)
+                                    >= self.end - duration.unwrap_or(0) / 2 =>
                         {
                             shift
                         }
@@ -74,6 +95,9 @@ impl Timeline {
                     pts.saturating_add(shift)
                 }
             };
+            if std::mem::take(&mut self.jumped) {
+                self.end = pts.max(0);
+            }
             self.shift.get_or_insert(0);
             self.key = Some((frame.gop, pts));
             Some(pts)
@@ -113,20 +137,42 @@ pub struct KeyFrame {
     pub offset: u64,
     /// Presentation time in ns.
     pub pts: u64,
-    /// The timeline right before it: to go on from here after a seek.
-    pub before: Timeline,
+    /// The timeline right after it: to go on from here after a seek.
+    pub after: Timeline,
 }
 
 /// Finds all key frames of a file by hopping from unit to unit.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Index {
     keys: Vec<KeyFrame>,
     timeline: Timeline,
+    units: UnitScanner,
+    sums: Checksums,
+    /// Whether the last sequence header can be used: frames without one are not shown.
+    readable: bool,
+    /// Before this place headers are not believed without the checksum of their unit.
+    doubtful: u64,
     /// Where to go on.
     pos: u64,
     /// Where the access unit in progress begins.
     unit_start: Option<u64>,
     complete: bool,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Index {
+            keys: Vec::new(),
+            timeline: Timeline::default(),
+            units: UnitScanner::unknown_pictures(),
+            sums: Checksums::default(),
+            readable: false,
+            doubtful: 0,
+            pos: 0,
+            unit_start: None,
+            complete: false,
+        }
+    }
 }
 
 /// Why indexing stopped.
@@ -162,6 +208,18 @@ impl Index {
             .map(|i| &self.keys[i])
     }
 
+    /// The last key frame whose access unit begins at or before `offset`.
+    pub fn before_offset(&self, offset: u64) -> Option<&KeyFrame> {
+        let after = self.keys.partition_point(|key| key.offset <= offset);
+        after.checked_sub(1).map(|i| &self.keys[i])
+    }
+
+    /// The first key frame whose access unit begins after `offset`.
+    pub fn after_offset(&self, offset: u64) -> Option<&KeyFrame> {
+        self.keys
+            .get(self.keys.partition_point(|key| key.offset <= offset))
+    }
+
     /// The last key frame at or before `pts`.
     pub fn before(&self, pts: u64) -> Option<&KeyFrame> {
         let after = self.keys.partition_point(|key| key.pts <= pts);
@@ -195,76 +253,129 @@ impl Index {
         deadline: Option<Instant>,
         mut read: impl FnMut(u64, usize) -> Result<Vec<u8>, E>,
     ) -> Result<Progress, E> {
-        let (mut block, mut start) = (Vec::new(), self.pos);
+        let (mut block, mut start, mut to_end) = (Vec::new(), self.pos, false);
         while !self.complete {
             // The headers of the next unit, from the block if it holds them.
-            let wanted = MAX_FRAME_HEADER + 16;
-            let held = (self.pos - start) as usize;
-            if block.len().saturating_sub(held) < wanted {
+            let held = usize::try_from(self.pos - start).unwrap_or(usize::MAX);
+            if held > block.len() || block.len() - held < MAX_FRAME_HEADER + 16 && !to_end {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                     return Ok(Progress::Later);
                 }
                 block = read(self.pos, BLOCK)?;
-                start = self.pos;
-            }
-            let data = &block[(self.pos - start) as usize..];
-            let Peek::Sound(kind, payload) = peek_unit(data) else {
-                // Damage: look for the next start code. The block's last bytes may hold half of
-                // one.
-                self.unit_start = None;
-                let next = (1..data.len()).find(|&at| {
-                    data[at] == START_CODE[0] && !matches!(peek_unit(&data[at..]), Peek::Bad)
-                });
-                self.pos += next.unwrap_or(data.len()) as u64;
-                self.complete = data.len() <= 1 || self.keys.len() >= MAX_KEYS;
+                (start, to_end) = (self.pos, block.len() < BLOCK);
                 continue;
-            };
-            let unit_start = *self.unit_start.get_or_insert(self.pos);
-            let len = payload.end + CRC_LEN;
-            match kind {
-                UnitType::Sequence if payload.len() <= MAX_SEQUENCE_HEADER => {
-                    let (from, to) = (self.pos + payload.start as u64, payload.len());
-                    let read_again;
-                    let payload = match data.get(payload) {
-                        Some(payload) => payload,
+            }
+            let data = &block[held..];
+            if self.pos >= self.doubtful {
+                if let Peek::Sound(kind, payload) = self.units.peek(data) {
+                    // One damaged header in 256 has a check that fits: its length is believed
+                    // where a unit or the end of the file follows.
+                    let end = self.pos + (payload.end + CRC_LEN) as u64;
+                    let head = payload.end.min(payload.start + self.head(kind));
+                    let head = match data.get(payload.start..head) {
+                        Some(head) => Cow::Borrowed(head),
                         None => {
-                            read_again = read(from, to)?;
-                            &read_again
+                            let from = self.pos + payload.start as u64;
+                            Cow::Owned(read(from, head - payload.start)?)
                         }
                     };
-                    if let Ok(header) = SequenceHeader::parse(payload) {
-                        self.timeline.set_rate(header.frame_rate);
-                    }
-                }
-                UnitType::Frame => {
-                    let end = payload
-                        .end
-                        .min(data.len())
-                        .min(payload.start + MAX_FRAME_HEADER);
-                    if let Ok((frame, _)) = FrameHeader::parse(&data[payload.start..end]) {
-                        let before = self.timeline.clone();
-                        let times = self.timeline.times(&frame);
-                        if let (true, Some(pts)) = (frame.is_key(), times.pts) {
-                            self.add_scanned(KeyFrame {
-                                offset: unit_start,
-                                pts,
-                                before,
-                            });
+                    let behind = usize::try_from(end - start).unwrap_or(usize::MAX);
+                    let next = match block.get(behind..) {
+                        Some(next) if to_end || next.len() >= MIN_UNIT => Cow::Borrowed(next),
+                        _ => Cow::Owned(read(end - 1, BLOCK)?),
+                    };
+                    let (followed, next) = match next {
+                        Cow::Borrowed(next) => (self.may_begin(next), None),
+                        Cow::Owned(next) => {
+                            // The byte before tells the end of the file from what is beyond.
+                            let followed = next.get(1..).is_some_and(|next| self.may_begin(next));
+                            (followed, Some(next))
                         }
+                    };
+                    if followed {
+                        self.take(self.pos, kind, &head);
+                        self.pos = end;
+                        if let Some(next) = next {
+                            (start, to_end) = (end - 1, next.len() < BLOCK);
+                            block = next;
+                        }
+                        continue;
                     }
-                    self.unit_start = None;
+                    self.doubtful = end;
+                } else {
+                    self.doubtful = self.pos + 1;
                 }
-                _ => {}
             }
-            self.pos += len as u64;
-            // A length may hop beyond the block, and a damaged one beyond the file: what is read
-            // there decides.
-            if self.pos - start > block.len() as u64 {
-                block.clear();
-                start = self.pos;
+            match self.units.scan_at(&mut self.sums, self.pos, data, to_end) {
+                Scan::Unit(unit) => {
+                    let len = unit.len as u64;
+                    self.take(self.pos, unit.kind, unit.payload);
+                    self.pos += len;
+                }
+                Scan::Skip(len) => {
+                    self.unit_start = None;
+                    self.pos += len as u64;
+                }
+                Scan::NeedMore(size) => {
+                    if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                        return Ok(Progress::Later);
+                    }
+                    let size = size.max(BLOCK);
+                    block = read(self.pos, size)?;
+                    (start, to_end) = (self.pos, block.len() < size);
+                }
+                Scan::End => self.complete = true,
             }
         }
         Ok(Progress::Complete)
+    }
+
+    /// Bytes of a payload that the index needs.
+    fn head(&self, kind: UnitType) -> usize {
+        match kind {
+            UnitType::Sequence => MAX_SEQUENCE_PAYLOAD,
+            UnitType::Frame => MAX_FRAME_HEADER,
+            UnitType::Filler | UnitType::Unknown(_) => 0,
+        }
+    }
+
+    /// Whether a unit may begin here, or the file ends.
+    fn may_begin(&self, data: &[u8]) -> bool {
+        data.is_empty() || !matches!(self.units.peek(data), Peek::Bad)
+    }
+
+    /// Learns from a unit at `offset`, of whose payload the beginning is given.
+    fn take(&mut self, offset: u64, kind: UnitType, payload: &[u8]) {
+        let unit_start = *self.unit_start.get_or_insert(offset);
+        match kind {
+            UnitType::Sequence => match SequenceHeader::parse(payload) {
+                Ok(header) => {
+                    self.timeline.set_rate(header.frame_rate);
+                    self.units = UnitScanner::of_pictures(header.width, header.height);
+                    self.readable = true;
+                }
+                Err(_) => self.readable = false,
+            },
+            UnitType::Frame => {
+                self.unit_start = None;
+                if !self.readable {
+                    return;
+                }
+                if let Ok((frame, _)) = FrameHeader::parse(payload) {
+                    let times = self.timeline.times(&frame);
+                    if let (true, Some(pts)) = (frame.is_key(), times.pts) {
+                        let after = self.timeline.clone();
+                        self.add_scanned(KeyFrame {
+                            offset: unit_start,
+                            pts,
+                            after,
+                        });
+                    }
+                }
+            }
+            UnitType::Filler | UnitType::Unknown(_) => {}
+        }
+        self.complete |= self.keys.len() >= MAX_KEYS;
     }
 
     fn add_scanned(&mut self, key: KeyFrame) {
@@ -286,7 +397,7 @@ mod tests {
     fn header(rate: (u32, u32)) -> SequenceHeader {
         SequenceHeader {
             frame_rate: Rational::new(rate.0, rate.1),
-            ..SequenceHeader::new("realtime", [7; 8], 64, 48, 8)
+            ..SequenceHeader::new("realtime", [7; 8], 192, 160, 8)
         }
     }
 
@@ -373,6 +484,102 @@ mod tests {
         assert_eq!(found, [keys[0], keys[2], keys[3]]);
         scan(&mut Index::default(), &[]);
         scan(&mut Index::default(), &[0x8e; 10]);
+    }
+
+    #[test]
+    fn a_length_that_lies_hides_no_key_frame() {
+        let (data, keys) = file(4, &[0, 1, 2], 500, true);
+        // The second frame of the first group claims to be as long as pictures allow; its header's
+        // check fits.
+        let at = keys[0] as usize + {
+            let Peek::Sound(_, header) = crate::peek_unit(&data) else {
+                panic!("a unit begins the file")
+            };
+            let frame = header.end + CRC_LEN;
+            let Peek::Sound(_, payload) = crate::peek_unit(&data[frame..]) else {
+                panic!("a frame follows")
+            };
+            frame + payload.end + CRC_LEN
+        };
+        for claimed in [700, 2500, 9000] {
+            let mut lie = vec![UnitType::Frame.code()];
+            crate::io::put_varint(&mut lie, claimed);
+            lie.push(crc32c::crc32c(&lie) as u8);
+            let mut data = data.clone();
+            data.splice(at + 3..at + 3 + lie.len(), lie);
+            let mut index = Index::default();
+            assert_eq!(scan(&mut index, &data), Progress::Complete);
+            let found: Vec<_> = index.keys().iter().map(|k| k.offset).collect();
+            assert_eq!(found, keys, "{claimed} bytes claimed");
+        }
+    }
+
+    #[test]
+    fn lying_headers_cost_linear_time_and_reading() {
+        let (good, keys) = file(2, &[0, 1], 300, false);
+        let mut lie = vec![UnitType::Frame.code()];
+        crate::io::put_varint(&mut lie, 12_000);
+        lie.push(crc32c::crc32c(&lie) as u8);
+        let lie = [&crate::unit::START_CODE[..], &lie].concat();
+        let cost = |kilobytes: usize| {
+            let lies = lie.repeat(kilobytes * 1000 / lie.len());
+            let data = [&good[..], &lies, &[0], &good].concat();
+            let mut index = Index::default();
+            let mut bytes = 0;
+            let read = |offset: u64, size: usize| {
+                let from = (offset as usize).min(data.len());
+                let part = data[from..(from + size).min(data.len())].to_vec();
+                bytes += part.len();
+                Ok::<_, Infallible>(part)
+            };
+            index.scan(None, read).unwrap();
+            let second = (good.len() + lies.len() + 1) as u64;
+            let found: Vec<_> = index.keys().iter().map(|k| k.offset).collect();
+            assert_eq!(found, [keys[0], keys[1], second, second + keys[1]]);
+            bytes as u64 + index.sums.work
+        };
+        let (once, twice) = (cost(400), cost(800));
+        assert!(twice < 3 * once, "{once} and {twice} bytes");
+        assert!(twice < 800_000 * 200, "{twice} bytes");
+    }
+
+    #[test]
+    fn frames_without_a_usable_header_have_no_place() {
+        let (good, keys) = file(1, &[0, 1], 300, false);
+        let mut newer = header((25, 1)).to_payload().unwrap();
+        newer[4] = 9;
+        let mut data = good.clone();
+        write_unit(&mut data, UnitType::Sequence, &newer).unwrap();
+        let Peek::Sound(_, payload) = crate::peek_unit(&good) else {
+            panic!("a unit begins the file")
+        };
+        data.extend(&good[payload.end + CRC_LEN..]);
+        let third = data.len() as u64;
+        data.extend(&good);
+        let mut index = Index::default();
+        scan(&mut index, &data);
+        let found: Vec<_> = index.keys().iter().map(|k| (k.offset, k.pts)).collect();
+        assert_eq!(found, [(keys[0], 0), (third, 80 * MS)]);
+    }
+
+    #[test]
+    fn a_jump_goes_on_from_an_estimate_or_from_what_the_stream_says() {
+        let mut t = Timeline::default();
+        t.set_rate(Rational::new(25, 1));
+        t.times(&frame(0, None));
+        t.jump_to(5000 * MS);
+        assert_eq!(t.times(&frame(1, None)).pts, None);
+        assert_eq!(t.times(&frame(0, None)).pts, Some(5000 * MS));
+        assert_eq!(t.times(&frame(1, None)).pts, Some(5040 * MS));
+        let mut t = Timeline::default();
+        t.set_rate(Rational::new(25, 1));
+        t.times(&frame(0, Some(1000 * MS as i64)));
+        for estimate in [5000, 7000] {
+            t.jump_to(estimate * MS);
+            let key = frame(0, Some(6120 * MS as i64));
+            assert_eq!(t.times(&key).pts, Some(5120 * MS));
+            assert_eq!(t.times(&frame(1, None)).pts, Some(5160 * MS));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! Nothing here panics on any input or allocates more than the input's own size.
 
 pub mod access_unit;
+mod checksums;
 pub mod frame;
 pub mod index;
 mod io;
@@ -26,7 +27,7 @@ pub mod sequence;
 pub mod stream_info;
 pub mod unit;
 
-pub use access_unit::{AccessUnit, AccessUnitScan, scan_access_unit};
+pub use access_unit::{AccessUnit, AccessUnitScan, AccessUnitScanner, scan_access_unit};
 pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType};
 pub use sequence::{
     BundleHash, ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay,

@@ -31,6 +31,22 @@ pub const MAX_RELEASED: usize = 7;
 /// Longest payload of a unit: what four groups of seven bits can say.
 pub const MAX_PAYLOAD: usize = (1 << 28) - 1;
 
+/// Longest payload of a sequence header: those of this version have fewer than 256 bytes, later
+/// ones may grow.
+pub const MAX_SEQUENCE_PAYLOAD: usize = 4096;
+/// Longest payload of any other unit but a frame, where frames are no longer than this.
+pub const MAX_OTHER_PAYLOAD: usize = 1 << 16;
+/// What a frame needs beside its samples at most: its header, the lengths of its parts.
+pub const FRAME_OVERHEAD: usize = 4096;
+
+/// Longest payload of a frame of pictures of this size: three bytes for each luma sample, the sides
+/// rounded up to multiples of 16, and [`FRAME_OVERHEAD`]. That is twice what a picture takes
+/// uncompressed in 8 bit, and 1.6 times what it takes in 10.
+pub fn max_frame_payload(width: u32, height: u32) -> usize {
+    let side = |n: u32| (n as usize).next_multiple_of(16);
+    (side(width) * side(height) * 3 + FRAME_OVERHEAD).min(MAX_PAYLOAD)
+}
+
 /// Whether a picture of this size can be coded by this project: each side 1 to [`MAX_SIDE`], at
 /// most [`MAX_SAMPLES`] in all.
 ///

@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::BitstreamError;
-use super::limits::MAX_PAYLOAD;
+use super::checksums::Checksums;
+use super::limits::{MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload};
 
 /// First bytes of every unit.
 pub const START_CODE: [u8; 3] = [0x8e, b'N', b'V'];
@@ -151,18 +152,28 @@ pub fn peek_unit(data: &[u8]) -> Peek {
 /// Finds units in bytes that may hold anything: garbage, cut units, flipped bits.
 ///
 /// It keeps no bytes, only how long a unit may be: hand it the same buffer again, with more at its
-/// end or less at its beginning, as its answers say.
+/// end or less at its beginning, as its answers say. One call takes time linear in its bytes.
 #[derive(Clone, Debug)]
 pub struct UnitScanner {
-    max_payload: usize,
+    /// For units of all types.
+    max: usize,
+    max_sequence: usize,
+    max_frame: usize,
+    max_other: usize,
 }
 
 impl Default for UnitScanner {
     fn default() -> Self {
-        UnitScanner {
-            max_payload: MAX_PAYLOAD,
-        }
+        Self::with_max_payload(MAX_PAYLOAD)
     }
+}
+
+/// What is known of a place where a unit may begin.
+enum Candidate<'a> {
+    Unit(Unit<'a>),
+    /// Its end is not there yet: so many bytes are needed.
+    Open(usize),
+    None,
 }
 
 impl UnitScanner {
@@ -173,13 +184,78 @@ impl UnitScanner {
 
     /// Treats units with longer payloads as damaged: bounds how much a reader must buffer.
     pub fn with_max_payload(max_payload: usize) -> UnitScanner {
+        let max = max_payload.min(MAX_PAYLOAD);
         UnitScanner {
-            max_payload: max_payload.min(MAX_PAYLOAD),
+            max,
+            max_sequence: max,
+            max_frame: max,
+            max_other: max,
         }
     }
 
+    /// A scanner for a stream that nothing is known of: frames before the first sequence header are
+    /// of no use, so they may be as long as other units.
+    pub fn unknown_pictures() -> UnitScanner {
+        UnitScanner {
+            max: MAX_PAYLOAD,
+            max_sequence: MAX_SEQUENCE_PAYLOAD,
+            max_frame: MAX_OTHER_PAYLOAD,
+            max_other: MAX_OTHER_PAYLOAD,
+        }
+    }
+
+    /// A scanner for a stream of pictures of this size: longer units are damage.
+    pub fn of_pictures(width: u32, height: u32) -> UnitScanner {
+        let max_frame = max_frame_payload(width, height);
+        UnitScanner {
+            max: MAX_PAYLOAD,
+            max_sequence: MAX_SEQUENCE_PAYLOAD,
+            max_frame,
+            max_other: MAX_OTHER_PAYLOAD.max(max_frame),
+        }
+    }
+
+    /// The same for pictures of this size.
+    pub(crate) fn for_pictures(&self, width: u32, height: u32) -> UnitScanner {
+        UnitScanner {
+            max: self.max,
+            ..Self::of_pictures(width, height)
+        }
+    }
+
+    /// As [`peek_unit`], with units that are too long for this scanner as [`Peek::Bad`].
+    pub(crate) fn peek(&self, data: &[u8]) -> Peek {
+        match peek_unit(data) {
+            Peek::Sound(kind, range) if range.len() > self.max_payload(kind) => Peek::Bad,
+            peek => peek,
+        }
+    }
+
+    fn max_payload(&self, kind: UnitType) -> usize {
+        let max = match kind {
+            UnitType::Sequence => self.max_sequence,
+            UnitType::Frame => self.max_frame,
+            UnitType::Filler | UnitType::Unknown(_) => self.max_other,
+        };
+        max.min(self.max)
+    }
+
     /// Says what stands at the beginning of `data`. `eos`: nothing will follow.
+    ///
+    /// While the end of a unit is awaited, a whole one within what it claims shows that its length
+    /// is damaged: the answer is then [`Scan::Skip`] up to that one.
     pub fn scan<'a>(&self, data: &'a [u8], eos: bool) -> Scan<'a> {
+        self.scan_at(&mut Checksums::default(), 0, data, eos)
+    }
+
+    /// As [`scan`](Self::scan), for data at a place of a stream whose checksums so far are kept.
+    pub(crate) fn scan_at<'a>(
+        &self,
+        sums: &mut Checksums,
+        offset: u64,
+        data: &'a [u8],
+        eos: bool,
+    ) -> Scan<'a> {
         if data.is_empty() {
             return if eos {
                 Scan::End
@@ -187,52 +263,71 @@ impl UnitScanner {
                 Scan::NeedMore(MIN_UNIT)
             };
         }
-        match peek_unit(data) {
-            Peek::Sound(kind, range) if range.len() <= self.max_payload => {
-                let end = range.end + CRC_LEN;
-                if data.len() < end {
-                    return if eos {
-                        self.skip(data)
-                    } else {
-                        Scan::NeedMore(end)
-                    };
-                }
-                let stored = &data[range.end..end];
-                // The checksum covers type, length and payload: not the start code, not the
-                // header's check.
-                let header = &data[START_CODE.len()..range.start - 1];
-                let payload = &data[range];
-                let crc = crc32c::crc32c_append(crc32c::crc32c(header), payload);
-                if crc.to_be_bytes() == stored {
-                    Scan::Unit(Unit {
-                        kind,
-                        payload,
-                        len: end,
-                    })
-                } else {
-                    // Bytes may have been lost within: the next unit can begin anywhere after this
-                    // start code.
-                    self.skip(data)
-                }
+        // Where the first unit may begin whose end is not there, and where that is.
+        let mut open = None;
+        match self.candidate(sums, offset, data, 0, eos) {
+            Candidate::Unit(unit) => return Scan::Unit(unit),
+            Candidate::Open(end) => open = Some((0, end)),
+            // Bytes may have been lost within: the next unit can begin anywhere after this start
+            // code.
+            Candidate::None => {}
+        }
+        for at in memchr::memchr_iter(START_CODE[0], &data[1..]).map(|at| at + 1) {
+            match self.candidate(sums, offset, data, at, eos) {
+                Candidate::Unit(_) => return Scan::Skip(at),
+                Candidate::Open(end) => open = open.or(Some((at, end))),
+                Candidate::None => {}
             }
-            Peek::NeedMore(n) if !eos => Scan::NeedMore(n.max(data.len() + 1)),
-            _ => self.skip(data),
+        }
+        // To ask for a little more each time would make many calls of many bytes: an eighth more,
+        // and to pass over an eighth, keep the sum of all calls linear.
+        let more = data.len() + (data.len() / 8).max(1);
+        match open {
+            None => Scan::Skip(data.len()),
+            Some((0, end)) => Scan::NeedMore(end.min(more)),
+            Some((at, _)) if at >= data.len() / 8 => Scan::Skip(at),
+            Some(_) => Scan::NeedMore(more),
         }
     }
 
-    /// Bytes up to the next place where a unit may begin.
-    fn skip<'a>(&self, data: &'a [u8]) -> Scan<'a> {
-        for at in 1..data.len() {
-            if data[at] != START_CODE[0] {
-                continue;
-            }
-            match peek_unit(&data[at..]) {
-                Peek::Bad => {}
-                Peek::Sound(_, range) if range.len() > self.max_payload => {}
-                _ => return Scan::Skip(at),
+    fn candidate<'a>(
+        &self,
+        sums: &mut Checksums,
+        offset: u64,
+        data: &'a [u8],
+        at: usize,
+        eos: bool,
+    ) -> Candidate<'a> {
+        let rest = &data[at..];
+        match self.peek(rest) {
+            Peek::Bad => Candidate::None,
+            Peek::NeedMore(_) if eos => Candidate::None,
+            Peek::NeedMore(needed) => Candidate::Open(at + needed.max(rest.len() + 1)),
+            Peek::Sound(kind, range) => {
+                let end = range.end + CRC_LEN;
+                let Some(stored) = rest.get(range.end..end) else {
+                    return if eos {
+                        Candidate::None
+                    } else {
+                        Candidate::Open(at + end)
+                    };
+                };
+                let stored = stored.iter().fold(0, |crc, b| crc << 8 | u32::from(*b));
+                // The checksum covers type, length and payload: not the start code, not the
+                // header's check.
+                let header = &rest[START_CODE.len()..range.start - 1];
+                let piece = (at + range.start, at + range.end);
+                if sums.fit(header, data, offset, piece, stored) {
+                    Candidate::Unit(Unit {
+                        kind,
+                        payload: &rest[range],
+                        len: end,
+                    })
+                } else {
+                    Candidate::None
+                }
             }
         }
-        Scan::Skip(data.len())
     }
 }
 
@@ -352,13 +447,115 @@ mod tests {
         ));
     }
 
+    /// Bytes that go through checksums until all of `data` is passed, `chunk` bytes at a time.
+    fn work(data: &[u8], chunk: usize) -> (u64, usize) {
+        let scanner = UnitScanner::of_pictures(640, 360);
+        let mut sums = Checksums::default();
+        let (mut pos, mut end, mut found, mut looked_at) = (0, 0, 0, 0);
+        loop {
+            let part = &data[pos..end];
+            match scanner.scan_at(&mut sums, pos as u64, part, end == data.len()) {
+                Scan::Unit(u) => {
+                    found += 1;
+                    pos += u.len;
+                }
+                Scan::Skip(n) => {
+                    looked_at += part.len();
+                    pos += n;
+                }
+                Scan::NeedMore(n) => {
+                    looked_at += part.len();
+                    // As a parser does: no call before that many bytes are there.
+                    while end < data.len() && end - pos < n {
+                        end = (end + chunk).min(data.len());
+                    }
+                }
+                Scan::End => break,
+            }
+        }
+        assert!(
+            looked_at < 40 * data.len().max(1) + 64 * found * chunk.min(data.len()),
+            "{looked_at} bytes of {} were looked at",
+            data.len()
+        );
+        (sums.work, found)
+    }
+
+    #[test]
+    fn headers_that_lie_cost_linear_work() {
+        let fake = |len: usize| {
+            let mut header = vec![UnitType::Frame.code()];
+            crate::io::put_varint(&mut header, len as u64);
+            header.push(crc32c::crc32c(&header) as u8);
+            [&START_CODE[..], &header].concat()
+        };
+        let small = unit(UnitType::Filler, b"");
+        let good = unit(UnitType::Frame, &[5; 3000]);
+        // Lies alone, of one length or of many, and with sound units between them.
+        for kind in 0..3 {
+            for len in [500, 60_000, 690_000] {
+                let fakes: usize = 60_000;
+                let mut data = good.clone();
+                let mut sound = 2;
+                while data.len() < fakes * 8 {
+                    match kind {
+                        0 => data.extend(fake(len)),
+                        1 => data.extend(fake(len - data.len() % 400)),
+                        _ => {
+                            data.extend(fake(len));
+                            data.extend(&small);
+                            sound += 1;
+                        }
+                    }
+                }
+                data.push(0);
+                data.extend(&good);
+                for chunk in [1500, 65_536, data.len()] {
+                    let (bytes, found) = work(&data, chunk);
+                    assert_eq!(found, sound, "kind {kind}, length {len}");
+                    let per_byte = bytes as f64 / data.len() as f64;
+                    // Each of the lies costs up to two steps of registers.
+                    assert!(per_byte < 80.0, "{per_byte} at kind {kind}, {len}, {chunk}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_length_waits_for_one_unit_only() {
+        let frame = unit(UnitType::Frame, &[3; 290]);
+        for claimed in [291, 400, 4000, 20_000] {
+            // The header check of this length fits: one damage in 256 does.
+            let mut data = unit(UnitType::Frame, &vec![3; claimed]);
+            data.truncate(frame.len());
+            let scanner = UnitScanner::of_pictures(96, 64);
+            assert!(matches!(scanner.scan(&data, false), Scan::NeedMore(_)));
+            data.extend(&frame[..frame.len() - 1]);
+            let answer = scanner.scan(&data, false);
+            // The short ones are known to be wrong already.
+            let known = claimed < 600 && answer == Scan::Skip(frame.len());
+            assert!(known || matches!(answer, Scan::NeedMore(_)), "{answer:?}");
+            data.push(frame[frame.len() - 1]);
+            assert_eq!(scanner.scan(&data, false), Scan::Skip(frame.len()));
+        }
+        // What no picture of this size needs is not waited for at all.
+        let long = unit(UnitType::Frame, &[3; 96 * 64 * 3 + 4097]);
+        let scanner = UnitScanner::of_pictures(96, 64);
+        assert_eq!(scanner.scan(&long[..300], false), Scan::Skip(300));
+        assert!(matches!(
+            UnitScanner::of_pictures(97, 64).scan(&long, false),
+            Scan::Unit(_)
+        ));
+    }
+
     #[test]
     fn the_end_of_the_stream_ends_waiting() {
         let good = unit(UnitType::Frame, &[1; 100]);
         let mut cut = good[..60].to_vec();
-        assert!(
-            matches!(UnitScanner::new().scan(&cut, false), Scan::NeedMore(n) if n == good.len())
-        );
+        assert!(matches!(
+            UnitScanner::new().scan(&cut, false),
+            Scan::NeedMore(n) if n > cut.len() && n <= good.len()
+        ));
         assert_eq!(UnitScanner::new().scan(&cut, true), Scan::Skip(60));
         cut.extend(&good);
         assert_eq!(UnitScanner::new().scan(&cut, true), Scan::Skip(60));

@@ -156,7 +156,9 @@ fn read(data: &[u8], scanner: &UnitScanner, decode: bool) -> Vec<i64> {
                 times.extend(u.frame.pts);
                 pos += u.len;
             }
-            AccessUnitScan::Skip(n) | AccessUnitScan::Unsupported(n, _) => {
+            AccessUnitScan::Skip(n)
+            | AccessUnitScan::Repeated(n)
+            | AccessUnitScan::Unsupported(n, _) => {
                 assert!(n > 0 && pos + n <= data.len());
                 pos += n;
             }

@@ -16,6 +16,7 @@ use nnv_format::entropy::tables::{BINS, SCALES};
 use nnv_format::tables::{LATENT_CHANNELS, NetworkSet, Tables};
 
 use super::error::{NnError, Result};
+use super::files::open_inside;
 
 include!(concat!(env!("OUT_DIR"), "/embedded_bundles.rs"));
 
@@ -310,12 +311,21 @@ impl Files {
         let got: [u8; 32] = Sha256::digest(&bytes).into();
         if got != *expected {
             return Err(format!(
-                "the file {name} is damaged or was changed: its SHA-256 is {}, bundle.toml says {}",
+                "the file {} is damaged or was changed: its SHA-256 is {}, bundle.toml says {}",
+                self.place(name),
                 hex(&got),
                 hex(expected)
             ));
         }
         Ok(bytes)
+    }
+
+    /// Where a file is, for messages.
+    fn place(&self, name: &str) -> String {
+        match self {
+            Self::Embedded(_) => format!("{name} (built in)"),
+            Self::Folder(folder) => folder.join(name).display().to_string(),
+        }
     }
 
     fn read(&self, name: &str, limit: u64) -> Result<Cow<'static, [u8]>, String> {
@@ -327,7 +337,7 @@ impl Files {
             Self::Folder(folder) => {
                 let path = folder.join(name);
                 let fail = |e| unreadable(&path, &e);
-                let file = std::fs::File::open(&path).map_err(fail)?;
+                let file = open_inside(folder, name).map_err(fail)?;
                 let mut bytes = Vec::new();
                 // One byte more than allowed tells a file that is too long from one that just fits.
                 file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
@@ -347,12 +357,9 @@ impl Files {
         match self {
             Self::Embedded(files) if files.iter().any(|(n, _)| *n == name) => Ok(()),
             Self::Embedded(_) => Err(format!("the file {name} is missing")),
-            Self::Folder(folder) => {
-                let path = folder.join(name);
-                std::fs::File::open(&path)
-                    .map(drop)
-                    .map_err(|e| unreadable(&path, &e))
-            }
+            Self::Folder(folder) => open_inside(folder, name)
+                .map(drop)
+                .map_err(|e| unreadable(&folder.join(name), &e)),
         }
     }
 }
@@ -364,8 +371,8 @@ fn unreadable(path: &Path, e: &std::io::Error) -> String {
             path.display()
         ),
         _ => format!(
-            "the file {} cannot be read: {e}; make it readable, or give another bundle's folder \
-             with model-path",
+            "the file {} cannot be read: {e}; mend it, or give another bundle's folder with \
+             model-path",
             path.display()
         ),
     }
@@ -641,6 +648,8 @@ pub fn is_bundle_folder(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(unix)]
+    use crate::files::tests::TempFolder;
 
     /// Tables, hashes and known answers of what ships; the graphs are run by `tests/exactness.rs`.
     #[test]
@@ -670,6 +679,50 @@ mod tests {
         }
         // Every folder that build.rs took in has a readable head.
         assert_eq!(embedded().len(), embedded_of(Kind::Codec).count());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_refused_at_once_and_damage_is_named_by_its_place() {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/realtime");
+        let names = NORMATIVE_FILES.iter().chain(&OTHER_FILES);
+        for name in names.chain(&["bundle.toml"]) {
+            for kind in ["pipe", "link", "damage"] {
+                let folder = TempFolder::new(&format!("bundle-{kind}-{name}"));
+                for file in std::fs::read_dir(&source).unwrap().flatten() {
+                    std::fs::copy(file.path(), folder.0.join(file.file_name())).unwrap();
+                }
+                let path = folder.0.join(name);
+                match kind {
+                    "damage" => {
+                        let mut bytes = std::fs::read(&path).unwrap();
+                        let at = bytes.len() / 2;
+                        bytes[at] ^= 0x80;
+                        std::fs::write(&path, bytes).unwrap();
+                    }
+                    _ => {
+                        std::fs::remove_file(&path).unwrap();
+                        if kind == "pipe" {
+                            folder.pipe(name);
+                        } else {
+                            std::os::unix::fs::symlink(source.join(name), &path).unwrap();
+                        }
+                    }
+                }
+                // Networks are read when they are needed.
+                let error = Bundle::open(&ModelSource::Folder(folder.0.clone()))
+                    .and_then(|bundle| {
+                        bundle.read(name).map_err(|what| NnError::Bundle {
+                            bundle: bundle.name.clone(),
+                            what,
+                        })
+                    })
+                    .expect_err("it is refused")
+                    .to_string();
+                let place = folder.0.display().to_string();
+                assert!(error.contains(&place) && error.contains(name), "{error}");
+            }
+        }
     }
 
     #[test]

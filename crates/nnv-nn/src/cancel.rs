@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Aborting a running inference from another thread.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::Duration;
 
 /// How a back end stops a run.
 type Abort = Box<dyn Fn() + Send>;
@@ -67,6 +68,25 @@ impl Cancel {
         })
     }
 
+    /// Runs something under a handle of its own that is cancelled after `limit`. `None` where that
+    /// happened.
+    pub(crate) fn after<T>(limit: Duration, run: impl FnOnce(&Cancel) -> T) -> Option<T> {
+        let cancel = Cancel::new();
+        let (done, waiting) = mpsc::channel::<()>();
+        let handle = cancel.clone();
+        let result = std::thread::scope(|scope| {
+            scope.spawn(move || {
+                if waiting.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    handle.cancel();
+                }
+            });
+            let result = run(&cancel);
+            drop(done);
+            result
+        });
+        (!cancel.is_cancelled()).then_some(result)
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,6 +123,18 @@ mod tests {
         b.reset();
         assert!(!a.is_cancelled());
         assert!(a.enter(|| ()).is_some());
+    }
+
+    #[test]
+    fn a_run_that_does_not_end_is_aborted_in_time() {
+        let endless = |cancel: &Cancel| {
+            let (abort, aborted) = mpsc::channel();
+            let running = cancel.enter(move || abort.send(()).unwrap());
+            aborted.recv().unwrap();
+            drop(running);
+        };
+        assert_eq!(Cancel::after(Duration::from_millis(20), endless), None);
+        assert_eq!(Cancel::after(Duration::from_secs(100), |_| 7), Some(7));
     }
 
     #[test]

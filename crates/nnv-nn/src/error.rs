@@ -12,9 +12,8 @@ pub enum NnError {
     /// ONNX Runtime's shared library was not found or could not be used.
     #[error(
         "ONNX Runtime cannot be used: {what}. Searched: {searched}. Set NNV_ORT_LIBRARY to the \
-         absolute path of \
-         libonnxruntime.so (version 1.17 or later), or put that file beside the plugin \
-         (scripts/test.sh shows how)"
+         absolute path of libonnxruntime.so (version 1.17 or later), or put that file beside the \
+         plugin; scripts/setup.sh fetches one, scripts/env.sh sets the variable"
     )]
     Runtime {
         /// Why the last candidate was refused, or that there was none.

@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: MPL-2.0
 //! One network of a bundle: held to its interface, to its known answers, and run.
 
+use std::time::Duration;
+
 use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Scalar, Tensor};
 use super::bundle::{AnswerInput, DType, KnownAnswer};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
-use super::{Provider, RuntimeOptions};
+use super::{Provider, RuntimeOptions, onnx};
+
+/// Longest time for a first run: on small inputs it takes milliseconds, on the slowest machine
+/// seconds.
+const FIRST_RUN: Duration = Duration::from_secs(120);
+/// The same where the first run builds an engine for the network, which takes minutes.
+const FIRST_RUN_WITH_BUILD: Duration = Duration::from_secs(1800);
 
 /// What a network must accept and return: name and element type (`None`: any of 8 bits). All
 /// tensors have four dimensions.
@@ -35,6 +43,8 @@ pub(super) struct Graph {
     name: &'static str,
     bundle: String,
     network: Box<dyn Network>,
+    /// Longest time for a first run.
+    first_run: Duration,
 }
 
 impl Graph {
@@ -51,6 +61,11 @@ impl Graph {
             provider,
             options,
         } = place;
+        let wrong = |what| NnError::Bundle {
+            bundle: bundle.into(),
+            what,
+        };
+        onnx::check(onnx).map_err(|what| wrong(format!("the graph {name}: {what}")))?;
         let network = backend
             .network(name, onnx, provider, options)
             .map_err(|what| NnError::Provider {
@@ -58,10 +73,6 @@ impl Graph {
                 bundle: format!("{bundle}/{name}"),
                 what,
             })?;
-        let wrong = |what| NnError::Bundle {
-            bundle: bundle.into(),
-            what,
-        };
         for input in network.inputs() {
             check_port(name, "input", input, contract.may_take, contract.channels)
                 .map_err(wrong)?;
@@ -79,6 +90,10 @@ impl Graph {
             name,
             bundle: bundle.into(),
             network,
+            first_run: match provider {
+                Provider::TensorRt => FIRST_RUN_WITH_BUILD,
+                Provider::Cpu | Provider::Cuda => FIRST_RUN,
+            },
         })
     }
 
@@ -112,6 +127,16 @@ impl Graph {
             .map_err(|_| self.failed(format!("it gave {count} outputs of {N}")))
     }
 
+    /// Runs a network for the first time, which nobody can wait for without end.
+    pub(super) fn run_in_time<T>(&self, run: impl FnOnce(&Cancel) -> Result<T>) -> Result<T> {
+        Cancel::after(self.first_run, run).unwrap_or_else(|| {
+            Err(self.failed(format!(
+                "it did not end within {} s on a small input; it cannot be used",
+                self.first_run.as_secs()
+            )))
+        })
+    }
+
     /// Runs a stored input and compares checksums.
     pub(super) fn verify(&self, answer: &KnownAnswer, provider: Provider) -> Result<()> {
         let inputs: Vec<(&str, Stored, [usize; 4])> = answer
@@ -127,7 +152,7 @@ impl Graph {
                     data: stored.data(),
                 })
             };
-            let [value] = self.run(feed, [output], &Cancel::new())?;
+            let [value] = self.run_in_time(|cancel| self.run(feed, [output], cancel))?;
             let fail = |what: String| self.failed(format!("output {output}: {what}"));
             let tensor = value.tensor().map_err(fail)?;
             let got = checksum(&tensor.data).map_err(fail)?;

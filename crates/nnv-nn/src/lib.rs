@@ -34,8 +34,10 @@ pub mod backend;
 mod bundle;
 mod cancel;
 mod error;
+mod files;
 mod graph;
 mod model;
+mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
 mod registry;

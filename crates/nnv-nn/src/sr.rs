@@ -428,8 +428,10 @@ impl SrNetwork {
         let fold = network.facts.fold;
         for (n, h, w) in [(1, fold, fold), (2, 3 * fold, 5 * fold)] {
             let told = vec![0.0; if network.is_rated() { 2 * n * h * w } else { 0 }];
+            let input = vec![0.5; n * h * w];
             network
-                .run(&vec![0.5; n * h * w], [n, h, w], &told, &Cancel::new())
+                .graph
+                .run_in_time(|cancel| network.run(&input, [n, h, w], &told, cancel).map(drop))
                 .map_err(|e| match e {
                     NnError::Run { what, .. } => NnError::Bundle {
                         bundle: bundle.into(),

@@ -250,7 +250,7 @@ fn a_missing_runtime_is_one_clear_error() {
             Path::new("/nonexistent/libonnxruntime.so"),
             "does not exist",
         ),
-        (&text, "cannot be loaded"),
+        (&text, "not a shared library"),
         (&scratch.0.join("empty"), "was found"),
     ] {
         let output = child(

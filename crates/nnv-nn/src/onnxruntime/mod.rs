@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MPL-2.0
 //! ONNX Runtime as the back end: the only place that names the crate `ort`.
 
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod elf;
 mod runtime;
 
 use std::path::PathBuf;

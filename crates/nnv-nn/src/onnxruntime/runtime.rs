@@ -13,6 +13,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use crate::error::{NnError, Result};
+use crate::files::open_regular;
 
 /// ONNX Runtime as loaded into this process.
 #[derive(Debug)]
@@ -214,9 +215,17 @@ fn probe(path: &Path) -> Result<String, String> {
     if !path.exists() {
         return Err("the file does not exist".into());
     }
+    let file = open_regular(path).map_err(|e| format!("it cannot be opened: {e}"))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    super::elf::check(&mut { file })?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    drop(file);
     // SAFETY: loading runs the initialisers of a library that the user or the system chose.
-    let library = unsafe { libloading::Library::new(path) }
-        .map_err(|e| format!("it cannot be loaded ({e})"))?;
+    let library = unsafe { libloading::Library::new(path) }.map_err(|e| {
+        // What the system says is the error's source.
+        let why = std::error::Error::source(&e).map(|source| format!(": {source}"));
+        format!("it cannot be loaded ({e}{})", why.unwrap_or_default())
+    })?;
     // SAFETY: the symbol has this signature in every release of ONNX Runtime; pointers are checked
     // before use.
     let version = unsafe {
@@ -329,8 +338,39 @@ mod tests {
         std::fs::write(&path, b"not a library").unwrap();
         let error = probe(&path).unwrap_err();
         std::fs::remove_file(&path).unwrap();
-        assert!(error.contains("cannot be loaded"), "{error}");
+        assert!(error.contains("shared library"), "{error}");
         assert!(probe(&path).unwrap_err().contains("does not exist"));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn pipes_cut_libraries_and_other_libraries_are_errors_that_say_why() {
+        let folder = crate::files::tests::TempFolder::new("runtime");
+        let error = probe(&folder.pipe("libonnxruntime.so")).unwrap_err();
+        assert!(error.contains("not a regular file"), "{error}");
+        // A sound library that is not ONNX Runtime, and the same cut off.
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc = maps
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(5))
+            .find(|path| path.contains("libc.so") || path.contains("libc-"))
+            .expect("tests use the C library");
+        let error = probe(Path::new(libc)).unwrap_err();
+        assert!(error.contains("OrtGetApiBase"), "{error}");
+        let bytes = std::fs::read(libc).unwrap();
+        let cut = folder.0.join("cut.so");
+        for len in [100, 5000, bytes.len() / 2, bytes.len() - 1] {
+            std::fs::write(&cut, &bytes[..len]).unwrap();
+            let error = probe(&cut).unwrap_err();
+            assert!(error.contains("cut off"), "{error}");
+        }
+        // One whose headers are right and whose code the system does not take.
+        let mut foreign = bytes.clone();
+        foreign[18..20].copy_from_slice(&[0x34, 0x12]);
+        std::fs::write(&cut, &foreign).unwrap();
+        let error = probe(&cut).unwrap_err();
+        let why = error.split("dlopen failed: ").nth(1).unwrap_or_default();
+        assert!(why.contains("cut.so"), "{error}");
     }
 
     #[test]
