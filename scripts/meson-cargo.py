@@ -2,7 +2,7 @@
 """Called by meson.build: run cargo and put the plugin and the program `nnv` where meson expects
 them.
 
-    meson-cargo.py CARGO SOURCE_ROOT TARGET_DIR PROFILE FEATURES LIBRARY PROGRAM
+meson-cargo.py CARGO SOURCE_ROOT TARGET_DIR PROFILE FEATURES LIBRARY PROGRAM
 """
 
 import shutil

@@ -28,13 +28,19 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 24)]
     frames: usize,
     /// Quantizer
-    #[arg(long, value_name = "Q", default_value_t = 20, value_parser = clap::value_parser!(u8).range(0..=63))]
+    #[arg(
+        long, value_name = "Q", default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=63)
+    )]
     quantizer: u8,
     /// Threads
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: usize,
     /// References: the frame before, and with 2 the one four frames back
-    #[arg(long, value_name = "1|2", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(
+        long, value_name = "1|2", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=2)
+    )]
     refs: u8,
     /// Effort of the search [default: all]
     #[arg(long, value_enum)]

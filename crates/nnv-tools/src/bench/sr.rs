@@ -34,7 +34,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 2)]
     threads: u32,
     /// Frames per run
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     batch: u16,
     /// Turns of each picture
     #[arg(long, value_name = "N", default_value_t = 1)]
