@@ -4,9 +4,10 @@
 //! * [`SquaredError`], [`Psnr`]: PSNR by plane, and three ways to put the planes together;
 //! * [`ssim`]: as ffmpeg's filter `ssim` computes it;
 //! * [`ms_ssim`]: Wang, Simoncelli, Bovik 2003, with the Gaussian SSIM of 2004 at its first scale;
+//! * [`Xpsnr`]: as ffmpeg's filter `xpsnr` computes it; it needs the frames before;
 //! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip.
 //!
-//! Everything is a pure function of borrowed planes, 8 to 16 bit, any size, any stride.
+//! Everything else is a pure function of borrowed planes, 8 to 16 bit, any size, any stride.
 //!
 //! ```
 //! use nnv_quality::{PlaneView, SquaredError, peak};
@@ -23,12 +24,14 @@ mod ms_ssim;
 mod plane;
 mod psnr;
 mod ssim;
+mod xpsnr;
 
 pub use clip::{ClipQuality, FrameQuality, Mean};
 pub use ms_ssim::{MsSsim, SCALE_WEIGHTS, ms_ssim};
 pub use plane::PlaneView;
 pub use psnr::{DB_CAP, Psnr, SquaredError, decibels, peak};
 pub use ssim::{Ssim, ssim};
+pub use xpsnr::Xpsnr;
 
 /// Why two planes cannot be compared, or bytes are no plane.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -140,18 +140,29 @@ impl<'a> PlaneView<'a> {
         Ok(())
     }
 
-    /// All samples without padding, as numbers.
+    /// All samples without padding, as fractional numbers.
     pub(crate) fn to_f32(self) -> Vec<f32> {
-        let (w, h, stride) = (self.width, self.height, self.stride);
-        fn gather<T: Sample>(s: &[T], w: usize, h: usize, stride: usize) -> Vec<f32> {
-            s.chunks(stride)
-                .take(h)
-                .flat_map(|row| row[..w].iter().map(|v| v.wide() as f32))
+        self.gather(|v| v as f32)
+    }
+
+    /// All samples without padding, as whole numbers.
+    pub(crate) fn to_i32(self) -> Vec<i32> {
+        self.gather(|v| v)
+    }
+
+    fn gather<N>(self, number: impl Fn(i32) -> N + Copy) -> Vec<N> {
+        fn rows<T: Sample, N>(
+            samples: &[T],
+            plane: &PlaneView<'_>,
+            number: impl Fn(i32) -> N + Copy,
+        ) -> Vec<N> {
+            let rows = samples.chunks(plane.stride).take(plane.height);
+            rows.flat_map(|row| row[..plane.width].iter().map(move |v| number(v.wide())))
                 .collect()
         }
         match self.samples {
-            Samples::U8(s) => gather(s, w, h, stride),
-            Samples::U16(s) => gather(s, w, h, stride),
+            Samples::U8(s) => rows(s, &self, number),
+            Samples::U16(s) => rows(s, &self, number),
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nnv_quality::{ClipQuality, FrameQuality, PlaneView};
+use nnv_quality::{ClipQuality, FrameQuality, PlaneView, Xpsnr};
 
 fn ffmpeg() -> Option<PathBuf> {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/ffmpeg");
@@ -104,15 +104,21 @@ impl Clip {
         Clip { frames, ..*self }
     }
 
-    /// Quality by this crate, from 8-bit planes where the depth is 8, with rows apart.
-    fn quality(&self, other: &Clip) -> Vec<FrameQuality> {
+    /// Hands each frame's planes of both clips to `look`: 8-bit ones where the depth is 8, with
+    /// rows apart.
+    fn with_planes<T>(
+        &self,
+        other: &Clip,
+        mut look: impl FnMut(&[PlaneView<'_>; 3], &[PlaneView<'_>; 3]) -> T,
+    ) -> Vec<T> {
         let pad = 5;
         let strided = |clip: &Clip, t: usize, p: usize| -> Vec<u16> {
             let rows = clip.frames[t][p].chunks(clip.size(p).0);
             rows.flat_map(|row| row.iter().copied().chain([999; 5]))
                 .collect()
         };
-        (0..self.frames.len())
+        let frames = 0..self.frames.len();
+        frames
             .map(|t| {
                 let planes = [self, other].map(|clip| {
                     std::array::from_fn::<_, 3, _>(|p| {
@@ -132,9 +138,13 @@ impl Clip {
                         }
                     })
                 });
-                FrameQuality::of(&views[0], &views[1]).unwrap()
+                look(&views[0], &views[1])
             })
             .collect()
+    }
+
+    fn quality(&self, other: &Clip) -> Vec<FrameQuality> {
+        self.with_planes(other, |a, b| FrameQuality::of(a, b).unwrap())
     }
 }
 
@@ -179,8 +189,12 @@ fn field(line: &str, name: &str) -> f64 {
 }
 
 /// Lines that a filter writes, one for each frame, and what it says in the end.
-fn filter(ffmpeg: &Path, name: &str, a: &Clip, b: &Clip) -> (Vec<String>, String) {
-    let folder = Folder::new(&format!("{name}-{}x{}-{}", a.width, a.height, a.depth));
+fn filter(ffmpeg: &Path, name: &str, a: &Clip, b: &Clip, rate: u32) -> (Vec<String>, String) {
+    let folder = Folder::new(&format!(
+        "{name}-{}x{}-{}-{rate}",
+        a.width, a.height, a.depth
+    ));
+    let rate = rate.to_string();
     let mut command = Command::new(ffmpeg);
     command
         .current_dir(&folder.0)
@@ -194,7 +208,7 @@ fn filter(ffmpeg: &Path, name: &str, a: &Clip, b: &Clip) -> (Vec<String>, String
         };
         let size = format!("{}x{}", clip.width, clip.height);
         command.args([
-            "-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-i", file,
+            "-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-r", &rate, "-i", file,
         ]);
     }
     let graph = format!("[0:v][1:v]{name}=stats_file=stats");
@@ -224,7 +238,7 @@ fn agrees(ffmpeg: &Path, a: &Clip, b: &Clip) {
         let equal = ours == theirs || (ours - theirs).abs() <= within;
         assert!(equal, "{what}: {ours} here, {theirs} by ffmpeg");
     };
-    let (psnr, total) = filter(ffmpeg, "psnr", a, b);
+    let (psnr, total) = filter(ffmpeg, "psnr", a, b, 25);
     assert_eq!(psnr.len(), ours.len());
     for (line, frame) in psnr.iter().zip(&ours) {
         let p = frame.psnr;
@@ -241,7 +255,7 @@ fn agrees(ffmpeg: &Path, a: &Clip, b: &Clip) {
     for (name, ours) in [("y", p.y), ("u", p.u), ("v", p.v), ("average", p.pooled)] {
         near(ours, field(&total, name), 0.01, name);
     }
-    let (ssim, total) = filter(ffmpeg, "ssim", a, b);
+    let (ssim, total) = filter(ffmpeg, "ssim", a, b, 25);
     assert_eq!(ssim.len(), ours.len());
     for (line, frame) in ssim.iter().zip(&ours) {
         let s = frame.ssim;
@@ -299,5 +313,49 @@ fn real_clips_are_measured_as_ffmpeg_does() {
         let clip = Clip::from_raw(width, height, 8, &out.stdout);
         assert_eq!(clip.frames.len(), 6, "{name}");
         agrees(&ffmpeg, &clip, &clip.spoilt());
+    }
+}
+
+#[test]
+fn xpsnr_is_what_ffmpeg_computes() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    // Weights levelled (small), plain, of an odd size, in steps of two (large); change, and change
+    // of change.
+    for (width, height, depth, rate) in [
+        (176, 144, 8, 25),
+        (352, 288, 8, 50),
+        (67, 45, 8, 25),
+        (800, 608, 10, 25),
+        (2304, 1296, 8, 25),
+        (2304, 1296, 8, 60),
+    ] {
+        let mut clip = synthetic(width, height, depth);
+        clip.frames.truncate(3);
+        let spoilt = clip.spoilt();
+        let mut ours = Xpsnr::new(rate);
+        let frames = clip.with_planes(&spoilt, |a, b| ours.add(a, b).unwrap());
+        let (lines, _) = filter(&ffmpeg, "xpsnr", &clip, &spoilt, rate);
+        let of = |line: &str| -> Vec<f64> {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let names = ["y:", "u:", "v:"];
+            let value = |name| words[words.iter().position(|w| *w == name).unwrap() + 1];
+            names.map(|name| value(name).parse().unwrap()).to_vec()
+        };
+        let near = |ours: [f64; 3], line: &str| {
+            for (ours, theirs) in ours.into_iter().zip(of(line)) {
+                let equal = (ours - theirs).abs() <= 0.01;
+                assert!(equal, "{width}x{height}: {ours} here, {line:?} by ffmpeg");
+            }
+        };
+        let by_frame: Vec<&String> = lines.iter().filter(|l| l.starts_with("n:")).collect();
+        assert_eq!(by_frame.len(), frames.len());
+        for (ours, line) in frames.into_iter().zip(by_frame) {
+            near(ours, line);
+        }
+        let total = lines
+            .iter()
+            .find(|l| l.starts_with("XPSNR average"))
+            .unwrap();
+        near(ours.mean().unwrap(), total);
     }
 }
