@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
+use nnv_quality::{PlaneView, Psnr, QualityError, SquaredError, peak};
 
 type Res<T> = Result<T, Box<dyn Error>>;
 
@@ -156,46 +157,34 @@ fn rows<'a>(
         .map(move |row| &row[..width])
 }
 
-/// Sums of squared differences per plane, and samples per plane, over all frames.
+/// Squared errors per plane over all frames.
 #[derive(Default)]
-struct Distortion {
-    squares: [u64; 3],
-    samples: [u64; 3],
-}
+struct Distortion([SquaredError; 3]);
 
 impl Distortion {
     fn add(&mut self, original: &gst::Sample, decoded: &gst::Sample) -> Res<()> {
-        let same_size = with_frame(original, |a| {
+        with_frame(original, |a| {
             with_frame(decoded, |b| {
-                if (a.width(), a.height()) != (b.width(), b.height()) {
-                    return false;
+                for (plane, sum) in (0..).zip(&mut self.0) {
+                    *sum += SquaredError::of(view(a, plane)?, view(b, plane)?)?;
                 }
-                for plane in 0..3 {
-                    for (ra, rb) in rows(a, plane).zip(rows(b, plane)) {
-                        let squares: u64 = ra
-                            .iter()
-                            .zip(rb)
-                            .map(|(x, y)| u64::from(x.abs_diff(*y)).pow(2))
-                            .sum();
-                        self.squares[plane as usize] += squares;
-                        self.samples[plane as usize] += ra.len() as u64;
-                    }
-                }
-                true
+                Ok::<(), QualityError>(())
             })
-        })??;
-        if same_size {
-            Ok(())
-        } else {
-            Err("original and decoded frame differ in size".into())
-        }
+        })??
+        .map_err(|e| format!("original and decoded frame: {e}").into())
     }
+}
 
-    /// PSNR in dB from the mean squared error over all frames; infinite where nothing differs.
-    fn psnr(&self, plane: usize) -> f64 {
-        let mse = self.squares[plane] as f64 / self.samples[plane].max(1) as f64;
-        10.0 * (255.0 * 255.0 / mse).log10()
-    }
+fn view<'a>(
+    frame: &'a gst_video::VideoFrameRef<&gst::BufferRef>,
+    plane: u32,
+) -> Result<PlaneView<'a>, QualityError> {
+    PlaneView::u8(
+        frame.plane_data(plane).unwrap_or_default(),
+        frame.comp_width(plane) as usize,
+        frame.comp_height(plane) as usize,
+        frame.plane_stride()[plane as usize] as usize,
+    )
 }
 
 /// Plain facts of a timed decoding run.
@@ -404,11 +393,11 @@ fn run() -> Res<()> {
             bytes as f64 * 8.0 / pixels as f64
         );
     }
+    // Of the mean error over all frames.
+    let psnr = Psnr::of(distortion.0, peak(8));
     println!(
         "  PSNR Y / U / V  {:.2} / {:.2} / {:.2} dB",
-        distortion.psnr(0),
-        distortion.psnr(1),
-        distortion.psnr(2)
+        psnr.y, psnr.u, psnr.v
     );
     if args.encode_log.is_some() {
         println!(

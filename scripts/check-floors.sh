@@ -37,6 +37,7 @@ fi
 for crate in nnv-bitstream nnv-format nnv-cpu nnv-h264; do
   forbid "$crate" '^(ort|ort-sys|nnv-nn|nnv-codec|nnv-sr) ' 'networks and coders'
 done
+forbid nnv-quality '^nnv-[^q]' 'other crates of this project'
 forbid nnv-bitstream '^nnv-(format|cpu|h264) ' 'other crates of this project'
 if grep -rqE '\bort::' --include='*.rs' src crates/*/src --exclude-dir=onnxruntime; then
   echo "ort is named outside crates/nnv-nn/src/onnxruntime:"

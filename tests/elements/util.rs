@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use gst_video::prelude::*;
-use nnv_format::picture::{Picture, RawFormat};
+use nnv_format::picture::{PSNR_PEAK, Picture, RawFormat};
+use nnv_quality::SquaredError;
 
 /// Longest time for a test. They take seconds; machines may be busy.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -468,18 +469,15 @@ pub fn decode(path: &str, decoder: &str) -> Outcome {
     )))
 }
 
+/// PSNR in dB over the samples of all planes.
 pub fn psnr(a: &Picture, b: &Picture) -> f64 {
-    let (sse, samples) = a
+    let sum = a.sse(b).iter().sum();
+    let samples = a
         .planes()
         .iter()
-        .zip(b.planes())
-        .fold((0, 0), |acc, (a, b)| {
-            (
-                acc.0 + a.sse(b),
-                acc.1 + a.visible_width() * a.visible_height(),
-            )
-        });
-    10.0 * (1020.0f64.powi(2) * samples as f64 / sse.max(1) as f64).log10()
+        .map(|p| (p.visible_width() * p.visible_height()) as u64)
+        .sum();
+    SquaredError { sum, samples }.psnr(PSNR_PEAK)
 }
 
 pub fn ms(ms: u64) -> gst::ClockTime {

@@ -68,7 +68,16 @@ pub(super) fn embedded_of(kind: Kind) -> impl Iterator<Item = &'static EmbeddedB
     EMBEDDED.iter().filter(move |bundle| bundle.kind == kind)
 }
 
+/// All bundles that are compiled in.
+pub(super) fn all_embedded() -> impl Iterator<Item = &'static EmbeddedBundle> {
+    EMBEDDED.iter()
+}
+
 impl EmbeddedBundle {
+    pub(super) fn files(&self) -> &'static [(&'static str, &'static [u8])] {
+        self.files
+    }
+
     pub(super) fn file(&self, name: &str) -> Option<&'static [u8]> {
         self.files
             .iter()

@@ -36,6 +36,7 @@ mod cancel;
 mod error;
 mod files;
 mod graph;
+mod listing;
 mod model;
 mod onnx;
 #[cfg(feature = "onnxruntime")]
@@ -48,6 +49,7 @@ use std::path::PathBuf;
 pub use bundle::{EmbeddedInfo, ModelSource, embedded, hex, is_bundle_folder};
 pub use cancel::{Cancel, Running};
 pub use error::{NnError, Result};
+pub use listing::{BundleFile, BundleListing};
 pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, Refinement};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};

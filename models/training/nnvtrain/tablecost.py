@@ -1,7 +1,7 @@
-"""What fixed entropy tables would cost: ``python -m nnvtrain.tablecost --bench CODEC_BENCH BUNDLE
+"""What fixed entropy tables would cost: ``python -m nnvtrain.tablecost --nnv NNV BUNDLE
 CLIP.y4m ...``.
 
-Codes clips with the codec's bench (``cargo build --release --example codec_bench``), takes the
+Codes clips with ``nnv bench codec`` (``cargo build --release -p nnv-tools``), takes the
 symbols and scale indices that it dumps, and adds up what they would take with the bundle's tables
 as they are, without adaptation, neighbours or flags for groups (hidden signs count as hidden).
 Compared with the bytes of the latents in the real streams, by kind of frame.
@@ -63,7 +63,7 @@ def main():
     )
     p.add_argument("bundle", type=Path)
     p.add_argument("clips", nargs="+", type=Path)
-    p.add_argument("--bench", required=True, help="the program codec_bench")
+    p.add_argument("--nnv", required=True, help="the program nnv")
     p.add_argument("--quantizers", default="20,44")
     p.add_argument("--frames", default="17")
     args = p.parse_args()
@@ -76,7 +76,9 @@ def main():
                 with tempfile.TemporaryDirectory() as dump:
                     done = subprocess.run(
                         [
-                            args.bench,
+                            args.nnv,
+                            "bench",
+                            "codec",
                             "--model",
                             str(args.bundle),
                             "--q",

@@ -29,9 +29,10 @@ impl Runtime {
     ///
     /// Searched, in order: `NNV_ORT_LIBRARY`, then `ORT_DYLIB_PATH` (a file or a folder; when set,
     /// nothing else is tried); the folder of the plugin and its sub-folder `nnv`;
-    /// `LD_LIBRARY_PATH`; the usual library folders. In folders, `libonnxruntime.so` is preferred
-    /// over `libonnxruntime.so.1.2.3`, as Python wheels name it, and higher versions over lower
-    /// ones.
+    /// `LD_LIBRARY_PATH`; the usual library folders; `gstreamer-1.0/nnv` in these, and in the
+    /// prefix of a program that lies in a folder `bin`. In folders, `libonnxruntime.so` is
+    /// preferred over `libonnxruntime.so.1.2.3`, as Python wheels name it, and higher versions over
+    /// lower ones.
     ///
     /// # Errors
     /// [`NnError::Runtime`] with what was tried and what to do.
@@ -87,27 +88,42 @@ fn search_places() -> Vec<PathBuf> {
     let mut places = Vec::new();
     if let Some(dir) = own_folder() {
         let nested = dir.join("nnv");
-        places.extend([dir, nested]);
+        places.push(dir);
+        // The program of that name is no library.
+        places.extend((!nested.is_file()).then_some(nested));
     }
     if let Some(paths) = std::env::var_os("LD_LIBRARY_PATH") {
         places.extend(std::env::split_paths(&paths).filter(|p| p.is_absolute()));
     }
     let triplet = format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
-    places.extend(
-        [
-            "/usr/local/lib",
-            &triplet,
-            "/usr/lib64",
-            "/usr/lib",
-            "/opt/onnxruntime/lib",
-            "/opt/homebrew/lib",
-        ]
-        .into_iter()
-        .map(PathBuf::from)
-        .filter(|p| p.is_dir()),
-    );
+    let usual = [
+        "/usr/local/lib",
+        &triplet,
+        "/usr/lib64",
+        "/usr/lib",
+        "/opt/onnxruntime/lib",
+        "/opt/homebrew/lib",
+    ];
+    places.extend(usual.iter().map(PathBuf::from).filter(|p| p.is_dir()));
+    places.extend(beside_plugin(own_folder().as_deref(), &usual));
     places.dedup();
     places
+}
+
+/// Where the plugin keeps its copy, for programs that are installed with it: in the same prefix, or
+/// where GStreamer has its plugins.
+fn beside_plugin(own: Option<&Path>, usual: &[&str]) -> Vec<PathBuf> {
+    let triplet = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    let prefix = own
+        .filter(|own| own.ends_with("bin"))
+        .and_then(Path::parent);
+    let own = prefix
+        .into_iter()
+        .flat_map(|prefix| ["lib", &triplet, "lib64"].map(|lib| prefix.join(lib)));
+    own.chain(usual.iter().map(PathBuf::from))
+        .map(|lib| lib.join("gstreamer-1.0/nnv"))
+        .filter(|folder| folder.is_dir())
+        .collect()
 }
 
 fn absolute(path: PathBuf) -> PathBuf {

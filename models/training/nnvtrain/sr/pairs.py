@@ -44,7 +44,7 @@ PRESETS = {
     "libsvtav1": ("10", "8", "6"),
 }
 TELLING = "libx264"  # whose quantizers are known
-TOOL = "NNV_QUANTIZERS"  # environment variable with the path of examples/quantizers.rs, built
+TOOL = "NNV_QUANTIZERS"  # environment variable with the path of the program nnv, built
 # Qualities that look alike: CRF 18 to 40 of x264, and what comes near it in the others.
 CRF = {"libx264": (18, 40), "libx265": (18, 40), "libsvtav1": (22, 58)}
 
@@ -159,7 +159,7 @@ def quantizers_of(coded: str) -> list:
         raise RuntimeError(
             (
                 "the quantizers of blocks are read by a program of this project: cargo build "
-                f"--release --example quantizers, and its path in {TOOL}"
+                f"--release -p nnv-tools, and the path of target/release/nnv in {TOOL}"
             )
         )
     with tempfile.TemporaryDirectory() as folder:
@@ -190,7 +190,7 @@ def quantizers_of(coded: str) -> list:
         times = [
             int(line.split(b",")[2]) for line in shown.splitlines() if not line.startswith(b"#")
         ]
-        told, pictures = io.BytesIO(piped([tool, stream])), []
+        told, pictures = io.BytesIO(piped([tool, "quantizers", stream])), []
     while head := told.readline().split():
         quantizer, w, h = map(int, head)
         pictures.append(

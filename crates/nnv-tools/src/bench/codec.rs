@@ -1,39 +1,128 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Encodes and decodes a clip with the codec alone (no GStreamer) and prints rate, quality and time
-//! per stage.
-//!
-//! ```text
-//! cargo run --release --example codec_bench -- [OPTIONS] [CLIP.y4m]
-//!   --model NAME|FOLDER   bundle (realtime)          --q N          quantizer (28)
-//!   --bframes N           0 is low-delay order (0)  --key-int N    frames between key frames (250)
-//!   --lookahead N         frames behind an anchor (4)
-//!   --frames N            at most so many (all)      --threads N    threads (2)
-//!   --batch N             frames per run (4)         --bitrate N    kbit/s, variable bit rate
-//!   --cbr N               kbit/s, constant bit rate  --tune psnr|visual|zerolatency
-//!   --speed fast|medium|slow
-//!   --size WxH            size of the synthetic clip --crop WxH     keeps the centre of the clip
-//!   --dump FOLDER         symbols and scale indices as .npy
-//!   --write FILE          keeps the stream     --read FILE      decodes that and nothing else
-//!   --tuning NAME=VALUE[,NAME=VALUE...]              constants of `Tuning`; lists with colons
-//!   --no-decode           encode only                --per-frame    one line per frame
-//! ```
-//! Without a clip, a synthetic one is made.
+//! Encodes and decodes a clip with the codec alone and prints rate, quality and time per stage.
 
+use clap::{Args, ValueEnum};
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::{AccessUnitScan, BundleHash, UnitScanner, scan_access_unit};
 use nnv_codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
 use nnv_codec::decode::{Decoded, Decoder};
 use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
 use nnv_codec::stages::StageTimes;
-use nnv_format::picture::{Picture, RawFormat};
+use nnv_format::picture::Picture;
 use nnv_nn::{Model, ModelSource, RuntimeOptions};
 use std::collections::HashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-type AnyError = Box<dyn std::error::Error>;
+use crate::failure::{Failure, Result};
+use crate::process::{memory, processor_time};
+use crate::{models, y4m};
+
+use super::size;
+
+/// What the encoder optimises for.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum TuneFor {
+    Psnr,
+    Visual,
+    Zerolatency,
+}
+
+impl From<TuneFor> for Tune {
+    fn from(tune: TuneFor) -> Self {
+        match tune {
+            TuneFor::Psnr => Self::Psnr,
+            TuneFor::Visual => Self::Visual,
+            TuneFor::Zerolatency => Self::ZeroLatency,
+        }
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Speed {
+    Fast,
+    Medium,
+    Slow,
+}
+
+impl From<Speed> for SpeedPreset {
+    fn from(speed: Speed) -> Self {
+        match speed {
+            Speed::Fast => Self::Fast,
+            Speed::Medium => Self::Medium,
+            Speed::Slow => Self::Slow,
+        }
+    }
+}
+
+/// Encodes and decodes a clip with the codec alone; prints rate, quality and time per stage
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The clip; - is standard input. Without one, a synthetic clip is made
+    #[arg(value_name = "CLIP.y4m")]
+    clip: Option<PathBuf>,
+    /// Bundle
+    #[arg(long, value_name = "NAME|FOLDER", default_value = "realtime")]
+    model: String,
+    /// Quantizer
+    #[arg(long, value_name = "N", default_value_t = 28)]
+    q: u8,
+    /// B frames between anchors; 0 is low-delay order
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    bframes: u8,
+    /// Frames between key frames
+    #[arg(long, value_name = "N", default_value_t = 250)]
+    key_int: u32,
+    /// Frames behind an anchor [default: as the encoder's]
+    #[arg(long, value_name = "N")]
+    lookahead: Option<u8>,
+    /// At most so many frames [default: all]
+    #[arg(long, value_name = "N", default_value_t = usize::MAX, hide_default_value = true)]
+    frames: usize,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: u32,
+    /// Frames per run of a network
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    batch: u32,
+    /// Variable bit rate, kbit/s
+    #[arg(long, value_name = "N", conflicts_with = "cbr")]
+    bitrate: Option<u64>,
+    /// Constant bit rate, kbit/s
+    #[arg(long, value_name = "N")]
+    cbr: Option<u64>,
+    /// What to optimise for
+    #[arg(long, value_enum, default_value = "psnr")]
+    tune: TuneFor,
+    /// Encoding time against rate
+    #[arg(long, value_enum, default_value = "medium")]
+    speed: Speed,
+    /// Size of the synthetic clip
+    #[arg(long, value_name = "WxH", value_parser = size::<u32>, default_value = "640x360")]
+    size: (u32, u32),
+    /// Keep the centre of the clip
+    #[arg(long, value_name = "WxH", value_parser = size::<u32>)]
+    crop: Option<(u32, u32)>,
+    /// Write symbols and scale indices as .npy
+    #[arg(long, value_name = "FOLDER")]
+    dump: Option<PathBuf>,
+    /// Keep the stream
+    #[arg(long, value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Decode this stream and do nothing else
+    #[arg(long, value_name = "FILE")]
+    read: Option<PathBuf>,
+    /// Constants of the encoder; lists with colons
+    #[arg(long, value_name = "NAME=VALUE[,NAME=VALUE...]")]
+    tuning: Option<String>,
+    /// Encode only
+    #[arg(long)]
+    no_decode: bool,
+    /// One line per frame
+    #[arg(long)]
+    per_frame: bool,
+}
 
 struct Clip {
     frames: Vec<Arc<Picture>>,
@@ -41,78 +130,58 @@ struct Clip {
     bit_depth: u8,
 }
 
-fn main() -> Result<(), AnyError> {
-    let mut args = Args::parse()?;
-    let source = args.take("model").unwrap_or_else(|| "realtime".into());
-    let source = if Path::new(&source).is_dir() {
-        ModelSource::Folder(PathBuf::from(source))
-    } else {
-        ModelSource::Embedded(source)
-    };
-    let threads: u32 = args.number("threads", 2)?;
-    let limit: usize = args.number("frames", usize::MAX)?;
-    let crop = args.take("crop").map(|s| size(&s)).transpose()?;
-    let (w, h) = size(&args.take("size").unwrap_or_else(|| "640x360".into()))?;
-    if let Some(path) = args.take("read") {
-        let batch = args.number("batch", 4)?;
-        args.end()?;
-        return decode_file(Path::new(&path), &source, threads, batch);
+pub fn run(options: &Options) -> Result<()> {
+    let source = models::source(&options.model);
+    let threads = options.threads;
+    if let Some(path) = &options.read {
+        return decode_file(path, &source, threads, options.batch);
     }
-    let write = args.take("write").map(PathBuf::from);
-    let clip = match args.clip.clone() {
-        Some(path) => read_y4m(&path, limit, crop)?,
-        None => synthetic(w, h, limit.min(64))?,
+    let clip = match &options.clip {
+        Some(path) => read_y4m(path, options.frames, options.crop)?,
+        None => synthetic(options.size.0, options.size.1, options.frames.min(64))?,
     };
-    let first = clip.frames.first().ok_or("the clip has no frames")?;
+    let first = clip
+        .frames
+        .first()
+        .ok_or_else(|| Failure::Input("the clip has no frames".into()))?;
     let mut info = StreamInfo::new(first.width(), first.height(), clip.bit_depth);
     info.frame_rate = Some(clip.rate);
     let mut config = EncoderConfig::new(info);
-    config.quantizer = args.number("q", 28)?;
-    config.bframes = args.number("bframes", 0)?;
-    config.key_int_max = args.number("key-int", 250)?;
-    config.lookahead = args.number("lookahead", config.lookahead)?;
-    config.batch_size = args.number("batch", 4)?;
+    config.quantizer = options.q;
+    config.bframes = options.bframes;
+    config.key_int_max = options.key_int;
+    config.lookahead = options.lookahead.unwrap_or(config.lookahead);
+    config.batch_size = options.batch;
     config.threads = threads;
     config.frame_checksum = true;
-    if let Some(kbit) = args.take("bitrate") {
+    if let Some(kbit) = options.bitrate {
         config.rate_control = RateControl::Vbr {
-            bitrate: kbit.parse::<u64>()? * 1000,
+            bitrate: kbit.saturating_mul(1000),
             max_bitrate: None,
         };
     }
-    if let Some(kbit) = args.take("cbr") {
+    if let Some(kbit) = options.cbr {
         config.rate_control = RateControl::Cbr {
-            bitrate: kbit.parse::<u64>()? * 1000,
+            bitrate: kbit.saturating_mul(1000),
             vbv_ms: 1000,
         };
     }
-    config.tune = match args.take("tune").as_deref() {
-        None | Some("psnr") => Tune::Psnr,
-        Some("visual") => Tune::Visual,
-        Some("zerolatency") => Tune::ZeroLatency,
-        Some(other) => return Err(format!("unknown tune {other}").into()),
-    };
-    config.speed = match args.take("speed").as_deref() {
-        Some("fast") => SpeedPreset::Fast,
-        None | Some("medium") => SpeedPreset::Medium,
-        Some("slow") => SpeedPreset::Slow,
-        Some(other) => return Err(format!("unknown speed {other}").into()),
-    };
-    if let Some(list) = args.take("tuning") {
-        config.tuning.insert(Tuning::of(config.tune)).set(&list)?;
+    config.tune = options.tune.into();
+    config.speed = options.speed.into();
+    if let Some(list) = &options.tuning {
+        let tuning = config.tuning.insert(Tuning::of(config.tune));
+        tuning
+            .set(list)
+            .map_err(|e| Failure::Usage(format!("--tuning: {e}")))?;
     }
-    let dump = args.take("dump").map(PathBuf::from);
-    let decode = !args.flag("no-decode");
-    let per_frame = args.flag("per-frame");
-    args.end()?;
 
-    let options = RuntimeOptions {
+    let runtime = RuntimeOptions {
         threads: threads as usize,
         ..RuntimeOptions::default()
     };
-    let model = Model::load(&source, &options)?;
+    let model = Model::load(&source, &runtime)?;
     let mut encoder = Encoder::new(model.clone(), config.clone())?;
-    if let Some(folder) = &dump {
+    if let Some(folder) = &options.dump {
         std::fs::create_dir_all(folder)?;
         encoder.keep_symbols(true);
     }
@@ -131,7 +200,7 @@ fn main() -> Result<(), AnyError> {
     let encode_time = start.elapsed();
     let encode_processor = processor_time() - processor;
 
-    if let Some(path) = &write {
+    if let Some(path) = &options.write {
         let stream: Vec<u8> = units.iter().flat_map(|u| &u.data).copied().collect();
         std::fs::write(path, stream)?;
     }
@@ -144,7 +213,7 @@ fn main() -> Result<(), AnyError> {
             .reconstruction
             .as_ref()
             .map(|p| p.psnr_yuv(original));
-        if per_frame {
+        if options.per_frame {
             println!(
                 "frame {:4} {:?} level {} q {:2} {:7} bytes (motion {:5}, z {:5}, ink {:5}) \
                  {:6.3} dB",
@@ -159,7 +228,7 @@ fn main() -> Result<(), AnyError> {
                 psnr.unwrap_or(f64::NAN)
             );
         }
-        if let Some(folder) = &dump {
+        if let Some(folder) = &options.dump {
             dump_symbols(folder, unit)?;
         }
         for name in [
@@ -203,9 +272,9 @@ fn main() -> Result<(), AnyError> {
     }
     let times = &encoder.stats().times;
     report("encode", encode_time, encode_processor, units.len(), times);
-    println!("  peak memory {} MiB", peak_memory());
+    println!("  peak memory {} MiB", memory().1);
 
-    if decode {
+    if !options.no_decode {
         let provided = model.clone();
         let config = DecoderConfig {
             batch_size: config.batch_size,
@@ -233,19 +302,24 @@ fn main() -> Result<(), AnyError> {
             .collect();
         for (i, d) in decoded.iter().enumerate() {
             let Decoded::Frame(frame) = d else {
-                return Err(format!("not decoded: {d:?}").into());
+                return Err(Failure::Input(format!("not decoded: {d:?}")));
             };
             if frame.id != i as u64 || frame.concealed {
-                return Err(format!("frame {} at {i}: {:?}", frame.id, frame.warning).into());
+                return Err(Failure::Input(format!(
+                    "frame {} at {i}: {:?}",
+                    frame.id, frame.warning
+                )));
             }
             if let Some(r) = reference.get(&frame.id)
                 && !r.is_equal(&frame.picture)
             {
-                return Err(format!("frame {i} differs from the encoder's").into());
+                return Err(Failure::Input(format!(
+                    "frame {i} differs from the encoder's"
+                )));
             }
         }
         if decoded.len() != clip.frames.len() {
-            return Err(format!("{} frames decoded", decoded.len()).into());
+            return Err(Failure::Input(format!("{} frames decoded", decoded.len())));
         }
         report(
             "decode",
@@ -256,26 +330,21 @@ fn main() -> Result<(), AnyError> {
         );
         println!(
             "  every frame equals the encoder's; peak memory of the process {} MiB",
-            peak_memory()
+            memory().1
         );
     }
     Ok(())
 }
 
 /// Decodes a stream frame by frame and keeps nothing: time and memory of a decoder alone.
-fn decode_file(
-    path: &Path,
-    source: &ModelSource,
-    threads: u32,
-    batch_size: u32,
-) -> Result<(), AnyError> {
-    let data = std::fs::read(path)?;
+fn decode_file(path: &Path, source: &ModelSource, threads: u32, batch_size: u32) -> Result<()> {
+    let data = std::fs::read(path).map_err(|e| Failure::file(path, e))?;
     let options = RuntimeOptions {
         threads: threads as usize,
         ..RuntimeOptions::default()
     };
     let model = Model::load(source, &options)?;
-    println!("model loaded: {} MiB", peak_memory());
+    println!("model loaded: {} MiB", memory().1);
     let config = DecoderConfig {
         threads,
         batch_size,
@@ -292,7 +361,7 @@ fn decode_file(
                 (pos, id) = (pos + unit.len, id + 1);
             }
             AccessUnitScan::End => break,
-            other => return Err(format!("at {pos}: {other:?}").into()),
+            _ => return Err(Failure::file(path, format!("damaged at offset {pos}"))),
         }
         while let Some(d) = decoder.receive() {
             frames += usize::from(matches!(d, Decoded::Frame(_)));
@@ -302,10 +371,13 @@ fn decode_file(
     while let Some(d) = decoder.receive() {
         frames += usize::from(matches!(d, Decoded::Frame(_)));
     }
+    if frames == 0 {
+        return Err(Failure::file(path, "no picture comes out of it"));
+    }
     let times = &decoder.stats().times;
     let processor = processor_time() - processor;
     report("decode", start.elapsed(), processor, frames, times);
-    println!("  peak memory {} MiB", peak_memory());
+    println!("  peak memory {} MiB", memory().1);
     Ok(())
 }
 
@@ -317,22 +389,6 @@ struct Sums {
     hyper: usize,
     psnr: f64,
     measured: usize,
-}
-
-/// Processor time of the whole process so far: tells the cost also on a busy machine.
-fn processor_time() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let ticks: u64 = stat
-        .rsplit(')')
-        .next()
-        .unwrap_or_default()
-        .split_whitespace()
-        .skip(11)
-        .take(2)
-        .filter_map(|v| v.parse::<u64>().ok())
-        .sum();
-    // Linux counts hundredths of a second here on all common machines.
-    Duration::from_millis(ticks * 10)
 }
 
 fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages: &StageTimes) {
@@ -356,18 +412,7 @@ fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages
     );
 }
 
-/// Peak resident memory in MiB.
-fn peak_memory() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|l| l.strip_prefix("VmHWM:"))
-        .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
-        .unwrap_or(0)
-        / 1024
-}
-
-fn dump_symbols(folder: &Path, unit: &EncodedFrame) -> Result<(), AnyError> {
+fn dump_symbols(folder: &Path, unit: &EncodedFrame) -> Result<()> {
     let Some(s) = &unit.stats.symbols else {
         return Ok(());
     };
@@ -380,7 +425,7 @@ fn dump_symbols(folder: &Path, unit: &EncodedFrame) -> Result<(), AnyError> {
 }
 
 /// Writes an array in NumPy's format.
-fn npy(path: &Path, dtype: &str, shape: &[usize], data: &[u8]) -> Result<(), AnyError> {
+fn npy(path: &Path, dtype: &str, shape: &[usize], data: &[u8]) -> Result<()> {
     let dims: String = shape.iter().map(|d| format!("{d},")).collect();
     let mut header = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({dims}), }}");
     let len = (10 + header.len() + 1).next_multiple_of(64);
@@ -394,91 +439,37 @@ fn npy(path: &Path, dtype: &str, shape: &[usize], data: &[u8]) -> Result<(), Any
     Ok(())
 }
 
-fn size(s: &str) -> Result<(u32, u32), AnyError> {
-    let (w, h) = s.split_once('x').ok_or("a size is WIDTHxHEIGHT")?;
-    Ok((w.parse()?, h.parse()?))
-}
-
-/// Reads 4:2:0 YUV4MPEG2, 8 or 10 bit; `crop` keeps the centre.
-fn read_y4m(path: &Path, limit: usize, crop: Option<(u32, u32)>) -> Result<Clip, AnyError> {
-    let mut file: Box<dyn Read> = if path == Path::new("-") {
+/// Reads a clip; `crop` keeps the centre.
+fn read_y4m(path: &Path, limit: usize, crop: Option<(u32, u32)>) -> Result<Clip> {
+    let file: Box<dyn std::io::Read> = if path == Path::new("-") {
         Box::new(std::io::stdin())
     } else {
-        Box::new(std::fs::File::open(path)?)
+        Box::new(std::fs::File::open(path).map_err(|e| Failure::file(path, e))?)
     };
-    let line = |file: &mut dyn Read| -> Result<Option<String>, AnyError> {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while file.read(&mut byte)? == 1 {
-            if byte[0] == b'\n' {
-                return Ok(Some(String::from_utf8(line)?));
-            }
-            line.push(byte[0]);
-            if line.len() > 1000 {
-                return Err("not a YUV4MPEG2 file".into());
-            }
-        }
-        Ok(None)
-    };
-    let header = line(&mut file)?.ok_or("empty file")?;
-    let mut fields = header.split(' ');
-    if fields.next() != Some("YUV4MPEG2") {
-        return Err("not a YUV4MPEG2 file".into());
-    }
-    let (mut w, mut h, mut rate, mut depth) = (0u32, 0u32, (30, 1), 8);
-    for f in fields {
-        let (key, value) = f.split_at_checked(1).ok_or("empty field")?;
-        match key {
-            "W" => w = value.parse()?,
-            "H" => h = value.parse()?,
-            "F" => {
-                let (n, d) = value.split_once(':').ok_or("frame rate")?;
-                rate = (n.parse()?, d.parse()?);
-            }
-            "C" if value == "420p10" => depth = 10,
-            "C" if value.starts_with("420") => {}
-            "C" => return Err(format!("chroma {value} is not 4:2:0").into()),
-            _ => {}
-        }
-    }
-    let bytes = if depth == 10 { 2 } else { 1 };
-    let (wu, hu) = (w as usize * bytes, h as usize);
-    let (cw, ch) = (w.div_ceil(2) as usize * bytes, h.div_ceil(2) as usize);
-    let (ow, oh) = crop.map_or((w, h), |(cw, ch)| (cw.min(w), ch.min(h)));
-    let (ox, oy) = ((w - ow) as usize / 4 * 2, (h - oh) as usize / 4 * 2);
-    let format = if depth == 10 {
-        RawFormat::I42010Le
-    } else {
-        RawFormat::I420
-    };
+    let mut reader = y4m::Reader::new(path, std::io::BufReader::new(file))?;
     let mut frames = Vec::new();
-    while frames.len() < limit && line(&mut file)?.is_some() {
-        let mut data = vec![0u8; wu * hu + 2 * cw * ch];
-        file.read_exact(&mut data)?;
-        let (y, c) = data.split_at(wu * hu);
-        let (u, v) = c.split_at(cw * ch);
-        let planes = [
-            &y[oy * wu + ox * bytes..],
-            &u[oy / 2 * cw + ox / 2 * bytes..],
-            &v[oy / 2 * cw + ox / 2 * bytes..],
-        ];
-        frames.push(Arc::new(Picture::from_raw(
-            format,
-            ow,
-            oh,
-            &planes,
-            &[wu, cw, cw],
-        )?));
+    while frames.len() < limit
+        && let Some(picture) = reader.frame()?
+    {
+        frames.push(match crop {
+            None => picture,
+            Some((w, h)) => {
+                let (width, height) = (picture.width(), picture.height());
+                let (w, h) = (w.min(width), h.min(height));
+                let (x, y) = ((width - w) / 4 * 2, (height - h) / 4 * 2);
+                Arc::new(picture.cropped(x, y, w, h)?)
+            }
+        });
     }
     Ok(Clip {
         frames,
-        rate,
-        bit_depth: depth,
+        rate: reader.rate,
+        bit_depth: reader.bit_depth,
     })
 }
 
 /// Moving waves with a moving disc: no substitute for real clips, but always there.
-fn synthetic(w: u32, h: u32, frames: usize) -> Result<Clip, AnyError> {
+fn synthetic(w: u32, h: u32, frames: usize) -> Result<Clip> {
     let frames = (0..frames)
         .map(|t| {
             let mut p = Picture::new(w, h)?;
@@ -501,62 +492,10 @@ fn synthetic(w: u32, h: u32, frames: usize) -> Result<Clip, AnyError> {
             }
             Ok(Arc::new(p))
         })
-        .collect::<Result<_, AnyError>>()?;
+        .collect::<Result<_>>()?;
     Ok(Clip {
         frames,
         rate: (30, 1),
         bit_depth: 8,
     })
-}
-
-struct Args {
-    values: HashMap<String, String>,
-    flags: Vec<String>,
-    clip: Option<PathBuf>,
-}
-
-impl Args {
-    fn parse() -> Result<Self, AnyError> {
-        let mut this = Self {
-            values: HashMap::new(),
-            flags: Vec::new(),
-            clip: None,
-        };
-        let mut args = std::env::args().skip(1);
-        while let Some(arg) = args.next() {
-            match arg.strip_prefix("--") {
-                Some(flag @ ("no-decode" | "per-frame")) => this.flags.push(flag.into()),
-                Some(name) => {
-                    let value = args.next().ok_or(format!("--{name} needs a value"))?;
-                    this.values.insert(name.into(), value);
-                }
-                None => this.clip = Some(arg.into()),
-            }
-        }
-        Ok(this)
-    }
-
-    fn take(&mut self, name: &str) -> Option<String> {
-        self.values.remove(name)
-    }
-
-    fn number<T: std::str::FromStr>(&mut self, name: &str, default: T) -> Result<T, AnyError> {
-        match self.take(name) {
-            None => Ok(default),
-            Some(v) => v
-                .parse()
-                .map_err(|_| format!("--{name}: {v} is no number in range").into()),
-        }
-    }
-
-    fn flag(&self, name: &str) -> bool {
-        self.flags.iter().any(|f| f == name)
-    }
-
-    fn end(&self) -> Result<(), AnyError> {
-        match self.values.keys().next() {
-            Some(name) => Err(format!("unknown option --{name}").into()),
-            None => Ok(()),
-        }
-    }
 }

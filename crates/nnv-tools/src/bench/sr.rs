@@ -1,119 +1,79 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Times super-resolution per frame, and the plain kernel alone.
-//!
-//! `cargo run --release --example sr_bench -- [bundle folder or name] [--scale 2] [--sizes
-//! 640x360,960x540] [--threads 2]
-//! [--batch 1] [--ensemble 1] [--format i420|nv12|i420_10|p010|y444|rgb|gray8] [--memory MiB]`
-//!
-//! Sizes are those before scaling. Prints milliseconds per frame (median of runs; processor time as
-//! the mean, which says more on a busy machine): all of it, the network's share, and scaling all
-//! planes by the plain kernel, which is what a late frame costs. Without a bundle only the plain
-//! kernel is timed.
 
-use std::error::Error;
-use std::path::Path;
-use std::time::Instant;
-
-use nnv_nn::{Cancel, ModelSource, RuntimeOptions, SrBundle};
+use clap::{Args, ValueEnum};
+use nnv_nn::{Cancel, RuntimeOptions, SrBundle};
 use nnv_sr::{
     Ensemble, Format, Job, Layout, PlainScaler, Planes, PlanesMut, SourceQuantizer, Upscaler,
 };
 
-struct Arguments {
-    bundle: Option<ModelSource>,
+use super::{size, time};
+use crate::failure::Result;
+use crate::models;
+
+/// Times super-resolution per frame, and the plain kernel alone
+///
+/// Prints milliseconds per frame (median of runs; processor time as the mean, which says more on a
+/// busy machine): all of it, the network's share, and scaling all planes by the plain kernel, which
+/// is what a late frame costs. Without a bundle only the plain kernel is timed.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Bundle
+    #[arg(value_name = "NAME|FOLDER")]
+    bundle: Option<String>,
+    /// Scale
+    #[arg(long, value_name = "N", default_value_t = 2)]
     scale: usize,
+    /// Sizes before scaling
+    #[arg(
+        long, value_name = "WxH,...", value_delimiter = ',', value_parser = size::<usize>,
+        default_value = "640x360,960x540"
+    )]
     sizes: Vec<(usize, usize)>,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
     threads: u32,
-    batch: usize,
-    ensemble: Ensemble,
-    format: Format,
-    /// Bytes; `None`: as the element does.
+    /// Frames per run
+    #[arg(
+        long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    batch: u16,
+    /// Turns of each picture
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    ensemble: u32,
+    /// Raw format
+    #[arg(long, value_enum, default_value = "i420")]
+    format: Raw,
+    /// Memory in MiB [default: as the element takes]
+    #[arg(long, value_name = "MiB")]
     memory: Option<usize>,
 }
 
-fn arguments() -> Result<Arguments, Box<dyn Error>> {
-    let mut result = Arguments {
-        bundle: None,
-        scale: 2,
-        sizes: vec![(640, 360), (960, 540)],
-        threads: 2,
-        batch: 1,
-        ensemble: Ensemble::ONE,
-        format: Format::I420,
-        memory: None,
-    };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or(format!("{arg} needs a value"));
-        match arg.as_str() {
-            "--scale" => result.scale = value()?.parse()?,
-            "--sizes" => {
-                result.sizes = value()?
-                    .split(',')
-                    .map(|s| {
-                        let (w, h) = s.split_once('x').ok_or("sizes look like 640x360,960x540")?;
-                        Ok((w.parse()?, h.parse()?))
-                    })
-                    .collect::<Result<_, Box<dyn Error>>>()?;
-            }
-            "--threads" => result.threads = value()?.parse()?,
-            "--batch" => result.batch = value()?.parse::<usize>()?.max(1),
-            "--ensemble" => result.ensemble = Ensemble::new(value()?.parse()?),
-            "--format" => {
-                result.format = match value()?.as_str() {
-                    "i420" => Format::I420,
-                    "nv12" => Format::Nv12,
-                    "i420_10" => Format::I42010Le,
-                    "p010" => Format::P01010Le,
-                    "y444" => Format::Y444,
-                    "rgb" => Format::Rgb,
-                    "gray8" => Format::Gray8,
-                    other => return Err(format!("unknown format {other}").into()),
-                };
-            }
-            "--memory" => result.memory = Some(value()?.parse::<usize>()? << 20),
-            _ if arg.starts_with('-') => return Err(format!("unknown option {arg}").into()),
-            _ if Path::new(&arg).is_dir() => result.bundle = Some(ModelSource::Folder(arg.into())),
-            _ => result.bundle = Some(ModelSource::Embedded(arg)),
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Raw {
+    I420,
+    Nv12,
+    #[value(name = "i420_10")]
+    I42010,
+    P010,
+    Y444,
+    Rgb,
+    Gray8,
+}
+
+impl From<Raw> for Format {
+    fn from(raw: Raw) -> Self {
+        match raw {
+            Raw::I420 => Self::I420,
+            Raw::Nv12 => Self::Nv12,
+            Raw::I42010 => Self::I42010Le,
+            Raw::P010 => Self::P01010Le,
+            Raw::Y444 => Self::Y444,
+            Raw::Rgb => Self::Rgb,
+            Raw::Gray8 => Self::Gray8,
         }
     }
-    Ok(result)
-}
-
-/// Processor time of all threads so far, in milliseconds.
-#[cfg(unix)]
-fn processor_ms() -> f64 {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the call fills `usage`, which is valid when all zeros, too.
-    let usage = unsafe {
-        libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
-        usage.assume_init()
-    };
-    let ms = |t: libc::timeval| t.tv_sec as f64 * 1e3 + t.tv_usec as f64 / 1e3;
-    ms(usage.ru_utime) + ms(usage.ru_stime)
-}
-
-#[cfg(not(unix))]
-fn processor_ms() -> f64 {
-    f64::NAN
-}
-
-/// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and
-/// the mean of processor time.
-fn time(
-    mut call: impl FnMut() -> Result<(), Box<dyn Error>>,
-) -> Result<(f64, f64), Box<dyn Error>> {
-    call()?;
-    let mut times = Vec::new();
-    let (start, processor) = (Instant::now(), processor_ms());
-    while times.len() < 3 || (start.elapsed().as_secs_f64() < 1.0 && times.len() < 1000) {
-        let start = Instant::now();
-        call()?;
-        times.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    let processor = (processor_ms() - processor) / times.len() as f64;
-    times.sort_by(f64::total_cmp);
-    Ok((times[times.len() / 2], processor))
 }
 
 /// Bytes in a row and rows of each plane.
@@ -140,17 +100,18 @@ fn write<'a>(layout: Layout, planes: &'a mut [Vec<u8>], strides: &[usize]) -> Pl
     PlanesMut::new(layout, planes, strides).expect("planes were made for the layout")
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let arguments = arguments()?;
-    let (scale, threads, batch) = (arguments.scale, arguments.threads, arguments.batch);
+pub fn run(arguments: &Options) -> Result<()> {
+    let (scale, threads, batch) = (arguments.scale, arguments.threads, arguments.batch.into());
+    let (format, ensemble) = (arguments.format.into(), Ensemble::new(arguments.ensemble));
     let network = match &arguments.bundle {
         None => None,
-        Some(source) => {
+        Some(name) => {
+            let source = models::source(name);
             let options = RuntimeOptions {
                 threads: threads as usize,
                 ..RuntimeOptions::default()
             };
-            let bundle = SrBundle::open(source)?;
+            let bundle = SrBundle::open(&source)?;
             let network = bundle.network(scale, &options)?;
             let facts = network.facts();
             println!(
@@ -169,11 +130,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         "     size        output   tiles   all ms  CPU ms    network ms      fps   plain ms  CPU ms"
     );
     for &(width, height) in &arguments.sizes {
-        let layout = Layout::new(arguments.format, width, height)?;
+        let layout = Layout::new(format, width, height)?;
         let plain = PlainScaler::new(layout, scale, threads);
         let to = plain.output();
         let planes = |w, h, fill: &dyn Fn(usize) -> u8| -> (Vec<Vec<u8>>, Vec<usize>) {
-            let shapes = shapes(arguments.format, w, h);
+            let shapes = shapes(format, w, h);
             let plane = |(w, h): &(usize, usize)| (0..w * h).map(fill).collect();
             (
                 shapes.iter().map(plane).collect(),
@@ -194,11 +155,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         })?;
         let mut measured = None;
         if let Some(network) = &network {
-            let mut upscaler = match arguments.memory {
+            let mut upscaler = match arguments.memory.map(|mib| mib << 20) {
                 Some(memory) => Upscaler::with_memory(layout, network.clone(), threads, memory)?,
                 None => Upscaler::new(layout, network.clone(), threads)?,
             }
-            .with_ensemble(arguments.ensemble);
+            .with_ensemble(ensemble);
             let mut turn = 0;
             let mut network_ms = Vec::new();
             let (all, cpu) = time(|| {

@@ -1,40 +1,86 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Measures motion search, compensation and coding on original frames of clips.
-//!
-//! `cargo run --release --example motion_bench -- [options] CLIP...` where options are `--frames N`
-//! (24), `--quantizer Q` (20), `--threads N` (2), `--refs 1|2` (1; the second is four frames back)
-//! and `--effort fast|medium|slow` (all). Frames are decoded by an `ffmpeg` process. `cost/px` is
-//! the mean transformed difference plus lambda times the bits; `cpu ms` is the processor time of
-//! the search on the calling thread: with `--threads 1` all of it.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use clap::{Args, ValueEnum};
 use nnv_codec::encode::motion::search::lambda_of_quantizer;
 use nnv_codec::encode::motion::{SearchEffort, SearchParams, search};
 use nnv_format::motion::compensate::predict_into;
 use nnv_format::motion::{Mode, MotionContexts, MotionField, Prediction, field_bits};
 use nnv_format::picture::{Picture, RawFormat};
 
-type Error = Box<dyn std::error::Error>;
+use crate::failure::{Failure, Result};
 
-fn size_of(clip: &str) -> Result<(u32, u32), Error> {
+/// Measures motion search, compensation and coding on original frames of clips
+///
+/// Frames are decoded by an `ffmpeg` process. `cost/px` is the mean transformed difference plus
+/// lambda times the bits; `cpu ms` is the processor time of the search on the calling thread: with
+/// `--threads 1` all of it.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Clips, anything that ffmpeg reads
+    #[arg(value_name = "CLIP", required = true)]
+    clips: Vec<String>,
+    /// Frames of each
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    frames: usize,
+    /// Quantizer
+    #[arg(
+        long, value_name = "Q", default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=63)
+    )]
+    quantizer: u8,
+    /// Threads
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    threads: usize,
+    /// References: the frame before, and with 2 the one four frames back
+    #[arg(
+        long, value_name = "1|2", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=2)
+    )]
+    refs: u8,
+    /// Effort of the search [default: all]
+    #[arg(long, value_enum)]
+    effort: Option<Effort>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Effort {
+    Fast,
+    Medium,
+    Slow,
+}
+
+impl From<Effort> for SearchEffort {
+    fn from(effort: Effort) -> Self {
+        match effort {
+            Effort::Fast => Self::Fast,
+            Effort::Medium => Self::Medium,
+            Effort::Slow => Self::Slow,
+        }
+    }
+}
+
+fn size_of(clip: &str) -> Result<(u32, u32)> {
     let out = Command::new("ffprobe")
         .args(["-v", "error", "-select_streams", "v:0"])
         .args(["-show_entries", "stream=width,height", "-of", "csv=p=0:s=x"])
         .arg(clip)
-        .output()?;
+        .output()
+        .map_err(|e| Failure::Input(format!("ffprobe does not start: {e}")))?;
     let text = String::from_utf8(out.stdout)?;
     let (w, h) = text
         .trim()
         .trim_end_matches('x')
         .split_once('x')
-        .ok_or_else(|| format!("{clip}: ffprobe tells no size"))?;
+        .ok_or_else(|| Failure::Input(format!("{clip}: ffprobe tells no size")))?;
     Ok((w.parse()?, h.parse()?))
 }
 
-fn frames_of(clip: &str, count: usize) -> Result<Vec<Picture>, Error> {
+fn frames_of(clip: &str, count: usize) -> Result<Vec<Picture>> {
     let (width, height) = size_of(clip)?;
     let mut child = Command::new("ffmpeg")
         .args(["-v", "error", "-i", clip, "-frames:v", &count.to_string()])
@@ -45,7 +91,7 @@ fn frames_of(clip: &str, count: usize) -> Result<Vec<Picture>, Error> {
     child
         .stdout
         .take()
-        .ok_or("no output")?
+        .ok_or_else(|| Failure::Input("no pipe from ffmpeg".into()))?
         .read_to_end(&mut bytes)?;
     child.wait()?;
     let (w, h) = (width as usize, height as usize);
@@ -96,51 +142,11 @@ fn cpu_time() -> Option<f64> {
     Some(ns * 1e-9)
 }
 
-struct Options {
-    frames: usize,
-    quantizer: u8,
-    threads: usize,
-    refs: usize,
-    efforts: Vec<SearchEffort>,
-    clips: Vec<String>,
-}
-
-fn options() -> Result<Options, Error> {
-    let mut o = Options {
-        frames: 24,
-        quantizer: 20,
-        threads: 2,
-        refs: 1,
-        efforts: vec![SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow],
-        clips: Vec::new(),
+pub fn run(options: &Options) -> Result<()> {
+    let efforts = match options.effort {
+        Some(effort) => vec![effort.into()],
+        None => vec![SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow],
     };
-    let mut args = std::env::args().skip(1);
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().ok_or_else(|| format!("{arg} needs a value"));
-        match arg.as_str() {
-            "--frames" => o.frames = value()?.parse()?,
-            "--quantizer" => o.quantizer = value()?.parse()?,
-            "--threads" => o.threads = value()?.parse()?,
-            "--refs" => o.refs = value()?.parse()?,
-            "--effort" => {
-                o.efforts = vec![match value()?.as_str() {
-                    "fast" => SearchEffort::Fast,
-                    "medium" => SearchEffort::Medium,
-                    "slow" => SearchEffort::Slow,
-                    other => return Err(format!("unknown effort {other}").into()),
-                }]
-            }
-            _ => o.clips.push(arg),
-        }
-    }
-    if o.clips.is_empty() {
-        return Err("name at least one clip".into());
-    }
-    Ok(o)
-}
-
-fn main() -> Result<(), Error> {
-    let options = options()?;
     println!(
         "luma PSNR in dB of predictions from original frames; quantizer {}, {} reference(s), {} \
          threads",
@@ -168,21 +174,19 @@ fn main() -> Result<(), Error> {
     for clip in &options.clips {
         let frames = frames_of(clip, options.frames)?;
         if frames.len() < 2 {
-            return Err(format!("{clip}: only {} frame(s)", frames.len()).into());
+            return Err(Failure::Input(format!(
+                "{clip}: only {} frame(s)",
+                frames.len()
+            )));
         }
-        for &effort in &options.efforts {
-            measure(clip, &frames, effort, &options)?;
+        for &effort in &efforts {
+            measure(clip, &frames, effort, options)?;
         }
     }
     Ok(())
 }
 
-fn measure(
-    clip: &str,
-    frames: &[Picture],
-    effort: SearchEffort,
-    options: &Options,
-) -> Result<(), Error> {
+fn measure(clip: &str, frames: &[Picture], effort: SearchEffort, options: &Options) -> Result<()> {
     let mut out = Prediction::new(&frames[0]);
     let mut contexts = MotionContexts::default();
     let mut last: Option<MotionField> = None;

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MPL-2.0
+//! The program `nnv`: looks into, cuts, joins, compares and measures streams. No GStreamer in it.
+//!
+//! Exit codes: 0 good, 1 bad input (one line says where), 2 usage.
+
+mod bench;
+mod compare;
+mod cut;
+mod doctor;
+mod failure;
+mod frames;
+mod groups;
+mod info;
+mod model;
+mod models;
+mod plot;
+mod process;
+mod quantizers;
+mod stream;
+mod units;
+mod y4m;
+
+use std::io::stdout;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use clap_mangen::Man;
+
+use crate::failure::{Failure, Result};
+
+/// Tools for streams of the NNV video codec
+#[derive(Parser, Debug)]
+#[command(name = "nnv", version, max_term_width = 100)]
+#[command(after_help = "Exit codes: 0 good, 1 bad input, 2 usage.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Info(info::Options),
+    Units(units::Options),
+    Cut(cut::CutOptions),
+    Join(cut::JoinOptions),
+    Compare(compare::Options),
+    /// Measures speed, by stage and by network
+    #[command(subcommand)]
+    Bench(bench::Bench),
+    Quantizers(quantizers::Options),
+    Doctor(doctor::Options),
+    Model(model::Options),
+    /// Prints completions for a shell
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Prints the manual page, of a subcommand where one is named
+    Man {
+        /// For example `info`, or `bench codec`
+        subcommand: Vec<String>,
+    },
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Info(options) => info::run(options),
+        Command::Units(options) => units::run(options),
+        Command::Cut(options) => cut::cut(options),
+        Command::Join(options) => cut::join(options),
+        Command::Compare(options) => compare::run(options),
+        Command::Bench(which) => bench::run(which),
+        Command::Quantizers(options) => quantizers::run(options),
+        Command::Doctor(options) => doctor::run(options),
+        Command::Model(options) => model::run(options),
+        Command::Completions { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "nnv", &mut stdout());
+            Ok(())
+        }
+        Command::Man { subcommand } => man(subcommand),
+    }
+}
+
+fn man(subcommand: &[String]) -> Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    for name in subcommand {
+        command = command
+            .find_subcommand(name)
+            .cloned()
+            .ok_or_else(|| Failure::Usage(format!("there is no subcommand {name}")))?;
+    }
+    Man::new(command).render(&mut stdout())?;
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    process::end_with_pipe();
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Input(what)) => {
+            eprintln!("nnv: {}", what.replace('\n', " "));
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(what)) => {
+            eprintln!("nnv: {what}");
+            ExitCode::from(2)
+        }
+    }
+}
