@@ -633,7 +633,8 @@ impl NnvParse {
             lock(&self.state).seek = Some((seek.seqnum(), key_frames));
             // Far beyond what has flowed by, the base class estimates the byte.
             let index = lock(&self.index);
-            let known = index.keys().last().map_or(0, |key| key.pts);
+            let known = start.and_then(|start| index.before(start.nseconds()));
+            let known = known.map_or(0, |key| key.pts);
             let beyond = start.filter(|start| start.nseconds() > known.saturating_add(NEAR));
             if !flags.contains(gst::SeekFlags::ACCURATE)
                 && let Some(start) = beyond
