@@ -165,8 +165,9 @@ pub fn chroma_site(c: &Colorimetry) -> Option<gst_video::VideoChromaSite> {
 pub fn add_hdr(info: &StreamInfo, caps: &mut gst::CapsRef) {
     type Coordinate = gst_video::VideoMasteringDisplayInfoCoordinate;
     if let Some(m) = info.mastering_display {
-        let point =
-            |[x, y]: [u16; 2]| Coordinate::new(f32::from(x) / 50_000.0, f32::from(y) / 50_000.0);
+        // The binding cuts off what the division leaves behind the point.
+        let share = |v: u16| (f32::from(v) + 0.5) / 50_000.0;
+        let point = |[x, y]: [u16; 2]| Coordinate::new(share(x), share(y));
         gst_video::VideoMasteringDisplayInfo::new(
             m.primaries.map(point),
             point(m.white_point),

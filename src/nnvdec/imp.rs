@@ -10,9 +10,10 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
 use crate::common::{self, CodecElement, CommonSettings, Shown, StreamModels, lock};
+use nnv_bitstream::limits::{MAX_SAMPLES, MAX_SIDE};
 use nnv_bitstream::{Crop, StreamInfo};
 use nnv_codec::config::DecoderConfig;
-use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats};
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats, Hurry};
 use nnv_codec::error::CodecError;
 use nnv_format::picture::RawFormat;
 use nnv_nn::{Cancel, Model, Runtime};
@@ -31,6 +32,7 @@ type InputState = gst_video::VideoCodecState<'static, gst_video::video_codec_sta
 struct Settings {
     common: CommonSettings,
     conceal: bool,
+    max_pixels: u64,
 }
 
 impl Default for Settings {
@@ -38,6 +40,7 @@ impl Default for Settings {
         Self {
             common: CommonSettings::new(None),
             conceal: true,
+            max_pixels: MAX_SAMPLES,
         }
     }
 }
@@ -55,6 +58,8 @@ struct State {
     model: Option<Arc<Model>>,
     input: Option<InputState>,
     output: Option<Output>,
+    /// The latency that was told.
+    latency: gst::ClockTime,
     busy: Duration,
 }
 
@@ -87,12 +92,25 @@ impl ObjectImpl for NnvDec {
                     .default_value(Settings::default().conceal)
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecUInt64::builder("max-pixels")
+                    .nick("Largest picture")
+                    .blurb(
+                        "Streams whose pictures have more luma samples are an error, before any \
+                         memory is taken; the work on a picture takes about 48 bytes for each of \
+                         them",
+                    )
+                    .minimum(1)
+                    .maximum(u64::from(MAX_SIDE).pow(2))
+                    .default_value(Settings::default().max_pixels)
+                    .mutable_ready()
+                    .build(),
             ];
             specs.extend(common::properties(
                 None,
                 "Name of the built-in bundle to decode with (unset: the one that the stream \
                  names); a stream made with another bundle is an error",
-                "Facts since the last start: frames, concealed, dropped, verified-checksums, \
+                "Facts since the last start: frames, concealed, dropped, skipped (too late), \
+                 missing (never came), verified-checksums, \
                  batches (uint64), fps and time per frame of each stage in ms (double)",
             ));
             specs
@@ -108,6 +126,7 @@ impl ObjectImpl for NnvDec {
         match pspec.name() {
             // Taken over with the next frame.
             "conceal" => guard.conceal = value.get().expect("type checked upstream"),
+            "max-pixels" => guard.max_pixels = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
     }
@@ -119,6 +138,7 @@ impl ObjectImpl for NnvDec {
         }
         match pspec.name() {
             "conceal" => s.conceal.to_value(),
+            "max-pixels" => s.max_pixels.to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
     }
@@ -127,7 +147,8 @@ impl ObjectImpl for NnvDec {
         self.parent_constructed();
         let obj = self.obj();
         obj.set_packetized(true);
-        obj.set_needs_format(true);
+        // Data without caps gets a better message here than the base class has.
+        obj.set_needs_format(false);
         // Caps that the template refuses are refused by the pad, with a message that names them.
         obj.set_use_default_pad_acceptcaps(true);
     }
@@ -213,7 +234,9 @@ impl VideoDecoderImpl for NnvDec {
         let result = state.decoder.set_sequence_header(&header);
         let model = state.decoder.model().cloned();
         self.take_model(state, model);
+        let latency = state.new_latency();
         drop(guard);
+        self.tell_latency(latency);
         result.map_err(|e| {
             // Without this, the application would only hear "not negotiated".
             self.post(&e);
@@ -228,13 +251,26 @@ impl VideoDecoderImpl for NnvDec {
         let started = Instant::now();
         let id = frame.system_frame_number();
         let buffer = frame.input_buffer_owned().ok_or(gst::FlowError::Error)?;
+        let time_left = self.obj().max_decode_time(&frame);
         // The frame holds the stream lock; the element keeps it under its number.
         drop(frame);
         let conceal = lock(&self.settings).conceal;
 
         let mut guard = lock(&self.state);
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
+        if state.input.is_none() {
+            drop(guard);
+            gst::element_imp_error!(
+                self,
+                gst::CoreError::Negotiation,
+                ("nnvdec got data without caps: it takes access units, which nnvparse makes of \
+                     a file's bytes (filesrc ! nnvparse ! nnvdec)")
+            );
+            return Err(gst::FlowError::NotNegotiated);
+        }
         state.decoder.set_conceal(conceal);
+        let hurry = hurry(time_left, &state.decoder);
+        state.decoder.set_hurry(hurry);
         let result = match buffer.map_readable() {
             Ok(map) => state.decoder.send(&map, u64::from(id)),
             Err(e) => Err(CodecError::Internal(format!(
@@ -245,8 +281,10 @@ impl VideoDecoderImpl for NnvDec {
         self.take_model(state, model);
         let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
         self.count(state, started);
+        let latency = state.new_latency();
         drop(guard);
 
+        self.tell_latency(latency);
         let shown = self.push(ready);
         if result.is_err()
             && let Some(frame) = self.obj().frame(id as i32)
@@ -274,8 +312,21 @@ impl VideoDecoderImpl for NnvDec {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
-        if event.type_() == gst::EventType::FlushStart {
-            self.abort();
+        match event.view() {
+            gst::EventView::FlushStart(_) => self.abort(),
+            gst::EventView::Segment(segment) => {
+                // Whoever plays fast leaves frames out upstream.
+                let segment = segment.segment();
+                let trick = segment.flags().intersects(
+                    gst::SegmentFlags::TRICKMODE | gst::SegmentFlags::TRICKMODE_KEY_UNITS,
+                );
+                if let Some(state) = lock(&self.state).as_mut() {
+                    state
+                        .decoder
+                        .set_gaps_expected(trick || segment.rate() != 1.0);
+                }
+            }
+            _ => {}
         }
         self.parent_sink_event(event)
     }
@@ -299,7 +350,25 @@ impl VideoDecoderImpl for NnvDec {
     }
 }
 
+impl State {
+    /// What reordering the stream's frames takes, where that has changed: a frame may come so much
+    /// later than it is shown.
+    fn new_latency(&mut self) -> Option<gst::ClockTime> {
+        let info = self.decoder.info()?;
+        let frames = self.decoder.max_reorder() as u64;
+        let latency = common::frame_duration(info.frame_rate) * frames;
+        (std::mem::replace(&mut self.latency, latency) != latency).then_some(latency)
+    }
+}
+
 impl NnvDec {
+    fn tell_latency(&self, latency: Option<gst::ClockTime>) {
+        if let Some(latency) = latency {
+            gst::debug!(CAT, imp = self, "Reordering takes {latency}");
+            self.obj().set_latency(latency, latency);
+        }
+    }
+
     /// Makes the decoder. A missing runtime or a wrong bundle of the user's shows here, before any
     /// data.
     fn prepare(&self) -> Result<(), gst::StateChangeError> {
@@ -317,6 +386,7 @@ impl NnvDec {
             DecoderConfig {
                 conceal: settings.conceal,
                 threads: settings.common.threads,
+                max_pixels: settings.max_pixels,
                 ..DecoderConfig::default()
             },
         );
@@ -326,6 +396,7 @@ impl NnvDec {
             model: None,
             input: None,
             output: None,
+            latency: gst::ClockTime::ZERO,
             busy: Duration::ZERO,
         };
         *self.show() = Shown::default();
@@ -356,6 +427,8 @@ impl NnvDec {
             frames,
             concealed,
             dropped,
+            skipped,
+            missing,
             verified,
             batches,
             times,
@@ -364,6 +437,8 @@ impl NnvDec {
             .field("frames", *frames)
             .field("concealed", *concealed)
             .field("dropped", *dropped)
+            .field("skipped", *skipped)
+            .field("missing", *missing)
             .field("verified-checksums", *verified)
             .field("batches", *batches)
             .field("fps", *frames as f64 / state.busy.as_secs_f64().max(1e-9))
@@ -411,6 +486,13 @@ impl NnvDec {
                         gst::element_imp_warning!(self, gst::StreamError::Decode, ("{warning}"));
                     }
                     self.show_frame(&decoded)?;
+                }
+                Decoded::Skipped { id } => {
+                    if let Some(frame) = obj.frame(id as i32) {
+                        gst::debug!(CAT, imp = self, "Access unit {id} is too late, left out");
+                        // Posts the QoS message.
+                        obj.drop_frame(frame)?;
+                    }
                 }
                 Decoded::Dropped {
                     id,
@@ -465,8 +547,17 @@ impl NnvDec {
             );
         }
         obj.allocate_output_frame(&mut frame, None)?;
+        if decoded.concealed {
+            let flags = frame.flags() | gst_video::VideoCodecFrameFlags::CORRUPTED;
+            frame.set_flags(flags);
+        }
         let result = match frame.output_buffer_mut() {
-            Some(buffer) => Self::write(buffer, &info, format, decoded),
+            Some(buffer) => {
+                if decoded.concealed {
+                    buffer.set_flags(gst::BufferFlags::CORRUPTED);
+                }
+                Self::write(buffer, &info, format, decoded)
+            }
             None => Err("there is no output buffer".to_string()),
         };
         if let Err(what) = result {
@@ -490,6 +581,12 @@ impl NnvDec {
         format: RawFormat,
         decoded: &DecodedFrame,
     ) -> Result<(), String> {
+        if buffer.size() != packed_size(info) {
+            // Rows or planes are padded: what no picture is written to would be whatever was in
+            // memory, and the same stream would give other bytes each time.
+            let mut map = buffer.map_writable().map_err(|e| e.to_string())?;
+            map.fill(0);
+        }
         let mut raw = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
             .map_err(|e| e.to_string())?;
         let strides: Vec<usize> = raw
@@ -596,5 +693,32 @@ impl NnvDec {
                 .is_none_or(|allowed| allowed.can_intersect(&caps))
         };
         *formats.iter().find(takes).unwrap_or(&formats[0])
+    }
+}
+
+/// Bytes of a picture without any padding.
+fn packed_size(info: &gst_video::VideoInfo) -> usize {
+    let component = |c: u8| {
+        let sample = info.comp_depth(c).div_ceil(8) as usize;
+        info.comp_width(c) as usize * info.comp_height(c) as usize * sample
+    };
+    (0..3).map(component).sum()
+}
+
+/// What to leave out where so much time (ns) is left until a frame should be shown. The base class
+/// takes twice the delay that the sink tells, and a second at most.
+///
+/// Frames that nothing refers to go first. Where that is not enough, so do all between anchors; and
+/// where there are none, all up to a key frame that is sure to come.
+fn hurry(time_left: gst::ClockTimeDiff, decoder: &Decoder) -> Hurry {
+    const MUCH: gst::ClockTimeDiff = 100_000_000;
+    const HOPELESS: gst::ClockTimeDiff = 500_000_000;
+    match time_left {
+        0.. => Hurry::No,
+        t if t >= -MUCH => Hurry::Unreferenced,
+        t if t < -HOPELESS && decoder.max_reorder() == 0 && decoder.key_interval().is_some() => {
+            Hurry::Inter
+        }
+        _ => Hurry::BetweenAnchors,
     }
 }

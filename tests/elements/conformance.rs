@@ -131,6 +131,16 @@ const STREAMS: &[(&str, &[Part])] = &[
             ),
         ],
     ),
+    // Frames that say which key frame they refer to, in groups that begin at any number.
+    (
+        "key-check",
+        &[(
+            VideoFormat::I420,
+            (96, 64),
+            12,
+            &[("bframes", "3"), ("key-int-max", "7"), ("quantizer", "36")],
+        )],
+    ),
 ];
 
 /// The MD5 per part of equal caps would hide order; so each frame's checksum goes into one MD5 as
@@ -245,6 +255,11 @@ fn conformance_streams_hold_what_their_names_say() {
         let (_, ink) = facts("ink");
         assert!(ink.iter().any(|f| f.is_key() && f.ink));
         assert!(ink.iter().any(|f| !f.is_key() && f.ink));
+        let (_, checked) = facts("key-check");
+        for frame in &checked {
+            assert_eq!(frame.key_check.is_some(), frame.names_key());
+        }
+        assert!(checked.iter().any(|f| f.key_check.is_some()) && checked[0].gop > 0);
         let (changes, _) = facts("parameter-change");
         let mut sizes: Vec<_> = changes
             .iter()

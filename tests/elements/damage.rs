@@ -222,3 +222,115 @@ fn stopping_in_the_middle_of_work_is_quick() {
         assert!(took < std::time::Duration::from_secs(20), "{took:?}");
     });
 }
+
+/// What a decoder makes of access units that are handed to it directly.
+struct Received {
+    buffers: Vec<gst::Buffer>,
+    warnings: usize,
+    stats: gst::Structure,
+}
+
+fn receive<'a>(
+    units: impl IntoIterator<Item = &'a gst::Buffer>,
+    encoder: &[(&str, &str)],
+    decoder: &[(&str, &str)],
+) -> Received {
+    let dec = element("nnvdec", decoder);
+    let bus = gst::Bus::new();
+    let mut h = gst_check::Harness::with_element(&dec, Some("sink"), Some("src"));
+    dec.set_bus(Some(&bus));
+    let mut enc = self::encoder(&i420(64, 48), encoder);
+    enc.push(buffer(&i420(64, 48), 0, 0)).unwrap();
+    h.set_src_caps(enc.sinkpad().unwrap().current_caps().unwrap());
+    for unit in units {
+        h.push(unit.copy()).unwrap();
+    }
+    assert!(h.push_event(gst::event::Eos::new()));
+    let of = |kind| std::iter::from_fn(|| bus.pop_filtered(&[kind])).count();
+    Received {
+        warnings: of(gst::MessageType::Warning),
+        stats: dec.property("stats"),
+        buffers: pull_all(&mut h),
+    }
+}
+
+fn corrupted(buffer: &gst::Buffer) -> bool {
+    buffer.flags().contains(gst::BufferFlags::CORRUPTED)
+}
+
+#[test]
+fn a_lost_key_frame_shows_the_last_picture_flagged_in_order_with_one_warning() {
+    within(|| {
+        for bframes in ["0", "7"] {
+            let p = [("key-int-max", "10"), ("bframes", bframes)];
+            let units = encode(&i420(64, 48), 30, &p);
+            let keys: Vec<usize> = (0..30).filter(|&i| is_key(&units[i])).collect();
+            assert_eq!(keys, [0, 10, 20]);
+            let left = || (0..30).filter(|&i| i != 10).map(|i| &units[i]);
+            let received = receive(left(), &p, &[]);
+            // Encoders with B frames begin at a thousand hours.
+            let begin = received.buffers[0].pts().unwrap();
+            let time = |b: &gst::Buffer| b.pts().unwrap() - begin;
+            let times: Vec<_> = received.buffers.iter().map(time).collect();
+            let expected: Vec<_> = (0..30).filter(|t| *t != 10).map(|t| ms(40 * t)).collect();
+            assert_eq!(times, expected, "bframes {bframes}");
+            for b in &received.buffers {
+                let lost = (ms(400)..ms(800)).contains(&time(b));
+                assert_eq!(corrupted(b), lost, "bframes {bframes}: {b:?}");
+            }
+            assert_eq!(received.warnings, 1, "bframes {bframes}");
+            assert_eq!(received.stats.get::<u64>("concealed"), Ok(9));
+            let received = receive(left(), &p, &[("discard-corrupted-frames", "true")]);
+            assert_eq!(received.buffers.len(), 20);
+        }
+    });
+}
+
+#[test]
+fn a_lost_frame_that_nothing_refers_to_is_told_and_spoils_nothing() {
+    within(|| {
+        let p = [("bframes", "7")];
+        let units = encode(&i420(64, 48), 17, &p);
+        let droppable = |b: &gst::Buffer| b.flags().contains(gst::BufferFlags::DROPPABLE);
+        let lost = units.iter().position(droppable).unwrap();
+        let left = (0..17).filter(|&i| i != lost).map(|i| &units[i]);
+        let received = receive(left, &p, &[]);
+        assert_eq!((received.buffers.len(), received.warnings), (16, 1));
+        assert!(!received.buffers.iter().any(corrupted));
+        assert_eq!(received.stats.get::<u64>("missing"), Ok(1));
+    });
+}
+
+#[test]
+fn a_few_bytes_that_claim_a_huge_picture_take_no_time() {
+    within(|| {
+        let units = encode(&i420(64, 48), 1, &[]);
+        let unit = nnv_bitstream::AccessUnit::parse(&bytes(&units[0]))
+            .unwrap()
+            .sequence
+            .unwrap();
+        for (side, properties, words) in [
+            (8192, "", "damaged"),
+            (4096, "conceal=false", "damaged"),
+            (4096, "max-pixels=1000000", "max-pixels"),
+        ] {
+            let header = SequenceHeader {
+                width: side,
+                height: side,
+                ..unit.clone()
+            };
+            let mut data = Vec::new();
+            write_unit(&mut data, UnitType::Sequence, &header.to_payload().unwrap()).unwrap();
+            // A key frame with quantizer 0 and nothing in it.
+            write_unit(&mut data, UnitType::Frame, &[4, 0, 0, 0, 0]).unwrap();
+            let file = TempFile::with("huge.nnv", &data);
+            let begun = std::time::Instant::now();
+            let outcome = decode(file.path(), properties);
+            let took = begun.elapsed();
+            assert!(took < std::time::Duration::from_secs(8), "{took:?}");
+            let said = [outcome.errors, outcome.warnings].concat().join("\n");
+            assert!(said.contains(words), "{words} is not in: {said}");
+            assert!(outcome.shown.is_empty());
+        }
+    });
+}

@@ -253,3 +253,222 @@ fn a_flush_in_the_middle_leaves_a_working_decoder() {
         assert_eq!(shown.len(), 5);
     });
 }
+
+#[test]
+fn reordering_is_told_as_latency() {
+    within(|| {
+        for (bframes, latency) in [("0", 0), ("2", 80), ("7", 280)] {
+            let units = encode(&i420(64, 48), 1, &[("bframes", bframes)]);
+            let mut h = gst_check::Harness::new_parse("nnvparse ! nnvdec");
+            h.set_src_caps_str("video/x-nnv");
+            h.push(units[0].copy()).unwrap();
+            h.push_event(gst::event::Eos::new());
+            assert_eq!(pull_all(&mut h).len(), 1);
+            assert_eq!(h.query_latency(), Some(ms(latency)), "bframes {bframes}");
+        }
+    });
+}
+
+#[test]
+fn what_nothing_refers_to_is_left_out_where_it_would_come_too_late() {
+    within(|| {
+        let file = file(
+            &i420(64, 48),
+            34,
+            &[("bframes", "7"), ("key-int-max", "17")],
+        );
+        // Half a frame late all the time, or hopelessly so.
+        for (jitter, most) in [(20_000_000i64, 22), (5_000_000_000, 10)] {
+            let pipeline = launch(&format!(
+                "filesrc location={} ! nnvparse ! nnvdec name=dec ! fakesink sync=false qos=false",
+                file.path()
+            ));
+            let bin = pipeline.clone().downcast::<gst::Bin>().unwrap();
+            let dec = bin.by_name("dec").unwrap();
+            let (src, sink) = (dec.static_pad("src"), dec.static_pad("sink").unwrap());
+            sink.add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
+                if let Some(gst::PadProbeData::Buffer(b)) = &probe.data {
+                    let at = b.pts().unwrap();
+                    let qos = gst::event::Qos::new(gst::QOSType::Underflow, 2.0, jitter, at);
+                    src.as_ref().unwrap().send_event(qos);
+                }
+                gst::PadProbeReturn::Ok
+            });
+            let bus = pipeline.bus().unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            let (mut qos, mut ended) = (0, false);
+            while let Some(message) = bus.timed_pop(gst::ClockTime::from_seconds(120)) {
+                match message.view() {
+                    gst::MessageView::Qos(_) => qos += 1,
+                    gst::MessageView::Eos(_) => {
+                        ended = true;
+                        break;
+                    }
+                    gst::MessageView::Error(e) => panic!("{}", e.error()),
+                    gst::MessageView::Warning(w) => panic!("{}", w.error()),
+                    _ => {}
+                }
+            }
+            let stats = dec.property::<gst::Structure>("stats");
+            pipeline.set_state(gst::State::Null).unwrap();
+            assert!(ended);
+            let (frames, skipped) = (
+                stats.get::<u64>("frames").unwrap(),
+                stats.get::<u64>("skipped").unwrap(),
+            );
+            assert_eq!(frames + skipped, 34, "{stats}");
+            assert!((2..=most).contains(&frames), "{stats}");
+            assert_eq!(stats.get::<u64>("concealed"), Ok(0));
+            assert_eq!(stats.get::<u64>("missing"), Ok(0));
+            assert!(qos >= skipped, "{qos} QoS messages of {skipped}");
+        }
+    });
+}
+
+#[test]
+fn padding_has_the_same_bytes_every_time() {
+    within(|| {
+        for format in ["I420", "NV12", "I420_10LE", "P010_10LE"] {
+            let file = file(&i420(67, 45), 4, &[("bframes", "3")]);
+            let run = || {
+                let out = TempFile::new("raw");
+                play(&launch(&format!(
+                    "filesrc location={} ! nnvparse ! nnvdec ! video/x-raw,format={format} ! \
+                     filesink location={}",
+                    file.path(),
+                    out.path()
+                )))
+                .sound();
+                std::fs::read(out.path()).unwrap()
+            };
+            let raw = run();
+            // Rows of 67 samples take 68 or more; what is behind them is nothing.
+            let info = info(VideoFormat::from_string(format), 67, 45);
+            assert_eq!(raw.len(), 4 * info.size());
+            let (stride, row) = (
+                info.stride()[0] as usize,
+                67 * info.comp_depth(0).div_ceil(8) as usize,
+            );
+            assert!(stride > row);
+            for line in raw[..45 * stride].chunks(stride) {
+                assert!(line[row..].iter().all(|b| *b == 0), "{format}");
+            }
+            assert!(raw == run(), "{format}");
+        }
+    });
+}
+
+#[test]
+fn without_a_parser_a_file_is_one_error_that_names_it() {
+    within(|| {
+        let file = file(&i420(64, 48), 2, &[]);
+        let outcome = play(&launch(&format!(
+            "filesrc location={} ! nnvdec ! fakesink",
+            file.path()
+        )));
+        let errors = outcome.errors.join("\n");
+        assert!(errors.contains("filesrc ! nnvparse ! nnvdec"), "{errors}");
+    });
+}
+
+/// Caps of what an encoder and a decoder make of one picture with these caps.
+fn caps_behind(caps: &gst::Caps) -> gst::Caps {
+    let info = gst_video::VideoInfo::from_caps(caps).unwrap();
+    let mut enc =
+        gst_check::Harness::with_element(&element("nnvenc", &[]), Some("sink"), Some("src"));
+    enc.set_src_caps(caps.clone());
+    enc.push(buffer(&info, 0, 0)).unwrap();
+    enc.push_event(gst::event::Eos::new());
+    let units = pull_all(&mut enc);
+    let mut dec =
+        gst_check::Harness::with_element(&element("nnvdec", &[]), Some("sink"), Some("src"));
+    dec.set_src_caps(enc.sinkpad().unwrap().current_caps().unwrap());
+    dec.push(units[0].copy()).unwrap();
+    dec.push_event(gst::event::Eos::new());
+    dec.sinkpad().unwrap().current_caps().unwrap()
+}
+
+#[test]
+fn colours_survive_the_stream() {
+    within(|| {
+        // All that GStreamer 1.22 has names for, in the numbers of its enumerations.
+        let mut lost = Vec::new();
+        let mut tried = 0;
+        let mut check = |colorimetry: String, site: &str| {
+            let caps: gst::Caps = format!(
+                "video/x-raw, format=I420, width=16, height=16, framerate=25/1, \
+                 colorimetry={colorimetry}, chroma-site={site}"
+            )
+            .parse()
+            .unwrap();
+            let (from, to) = (
+                gst_video::VideoInfo::from_caps(&caps).unwrap(),
+                gst_video::VideoInfo::from_caps(&caps_behind(&caps)).unwrap(),
+            );
+            tried += 1;
+            if from.colorimetry() != to.colorimetry() || from.chroma_site() != to.chroma_site() {
+                lost.push(format!("{colorimetry} {site}"));
+            }
+        };
+        for range in 1..=2 {
+            check(format!("{range}:3:5:1"), "mpeg2");
+        }
+        for matrix in 0..=6 {
+            check(format!("2:{matrix}:5:1"), "mpeg2");
+        }
+        for transfer in 0..=16 {
+            check(format!("2:3:{transfer}:1"), "mpeg2");
+        }
+        for primaries in 0..=12 {
+            check(format!("2:3:5:{primaries}"), "mpeg2");
+        }
+        for site in ["jpeg", "mpeg2", "cosited", "v-cosited", "dv", "none"] {
+            check("bt709".into(), site);
+        }
+        assert!(tried > 40);
+        let known: Vec<String> = LOST_COLOURS.iter().map(|s| s.to_string()).collect();
+        assert_eq!(lost, known, "docs/bitstream.md lists what is lost");
+    });
+}
+
+/// What H.273 has no code for: gammas 1.8 and 2.0, and AdobeRGB.
+const LOST_COLOURS: &[&str] = &[
+    "2:3:2:1 mpeg2",
+    "2:3:3:1 mpeg2",
+    "2:3:12:1 mpeg2",
+    "2:3:5:8 mpeg2",
+];
+
+#[test]
+fn mastering_values_survive_exactly() {
+    within(|| {
+        use gst_video::VideoMasteringDisplayInfo as Info;
+        let mut values: Vec<u16> = (0..=65_535u32)
+            .step_by(257)
+            .map(|v| v as u16)
+            .chain([
+                13_250, 34_500, 7500, 3000, 15_635, 16_450, 1, 49_999, 50_000,
+            ])
+            .collect();
+        // Eight to a stream; GStreamer takes those above 0.
+        values.retain(|v| *v > 0);
+        values.resize(values.len().next_multiple_of(8), 29);
+        let mut tried = 0;
+        for v in values.chunks(8) {
+            let text = v.iter().map(u16::to_string).collect::<Vec<_>>().join(":");
+            let caps: gst::Caps = format!(
+                "video/x-raw, format=I420_10LE, width=16, height=16, framerate=25/1, \
+                 mastering-display-info=(string){text}:40000000:50"
+            )
+            .parse()
+            .unwrap();
+            let Ok(from) = Info::from_caps(&caps) else {
+                continue;
+            };
+            tried += 8;
+            let to = caps_behind(&caps);
+            assert_eq!(Info::from_caps(&to).unwrap(), from, "{to}");
+        }
+        assert!(tried >= 8 * (values.len() / 8 - 1), "{tried}");
+    });
+}

@@ -63,7 +63,7 @@ fn every_property_is_there_and_explained() {
     ];
     for (element, own) in [
         ("nnvenc", &encoder[..]),
-        ("nnvdec", &["conceal"]),
+        ("nnvdec", &["conceal", "max-pixels"]),
         (
             "nnsr",
             &[

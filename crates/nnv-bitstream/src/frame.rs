@@ -18,6 +18,37 @@ const REF1: u8 = 1 << 6;
 const MAP: u8 = 1 << 7;
 /// In the byte of the quantizer.
 const INK: u8 = 1 << 6;
+const KEY_CHECK: u8 = 1 << 7;
+/// Where the group and the quantizer stand.
+const GROUP_AT: usize = 2;
+const QUANTIZER_AT: usize = 3;
+
+/// What a key frame's unit says about which key frame it is: two of different content are told
+/// apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyIdentity(u32);
+
+impl KeyIdentity {
+    /// Of the payload of a key frame's unit.
+    ///
+    /// # Errors
+    /// Where the payload does not begin with a frame header.
+    pub fn of(payload: &[u8]) -> Result<KeyIdentity, BitstreamError> {
+        let (_, at) = FrameHeader::parse(payload)?;
+        let crc = crc32c::crc32c(&payload[QUANTIZER_AT..=QUANTIZER_AT]);
+        Ok(KeyIdentity(crc32c::crc32c_append(crc, &payload[at..])))
+    }
+
+    /// What the frames that refer to the key frame carry.
+    pub fn check(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// A number for the first group of a stream, which another stream's has by chance only.
+    pub fn first_group(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
+}
 
 /// Kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,6 +111,8 @@ pub struct FrameHeader {
     pub quantizer_map: bool,
     /// An ink layer comes with the frame.
     pub ink: bool,
+    /// [`KeyIdentity::check`] of the group's key frame; only in frames that name it as reference.
+    pub key_check: Option<u16>,
 }
 
 impl FrameHeader {
@@ -101,6 +134,7 @@ impl FrameHeader {
             checksum: None,
             quantizer_map: false,
             ink: false,
+            key_check: None,
         }
     }
 
@@ -162,6 +196,18 @@ impl FrameHeader {
     /// Whether decoding can begin here.
     pub fn is_key(&self) -> bool {
         self.frame_type == FrameType::Key
+    }
+
+    /// Whether this frame refers to the key frame itself.
+    pub fn names_key(&self) -> bool {
+        self.ref0 == Some(0) || self.ref1 == Some(0)
+    }
+
+    /// Puts another group into a payload that begins with a frame header.
+    pub fn set_group(payload: &mut [u8], group: u8) {
+        if let Some(byte) = payload.get_mut(GROUP_AT) {
+            *byte = group;
+        }
     }
 
     /// Checks every field against the limits of the format.
@@ -292,6 +338,12 @@ impl FrameHeader {
             "a reference that the frame has",
         )?;
         check(
+            self.key_check.is_none() || self.names_key(),
+            "key check",
+            self.key_check.map_or(-1, i64::from),
+            "none but in frames that refer to frame 0",
+        )?;
+        check(
             self.duration.is_none_or(|d| d <= i64::MAX as u64),
             "duration",
             -1,
@@ -322,7 +374,7 @@ impl FrameHeader {
         };
         o.push(self.level | (self.released.len() as u8) << 3 | contexts << 6);
         o.push(self.gop);
-        o.push(self.quantizer | flag(self.ink, INK));
+        o.push(self.quantizer | flag(self.ink, INK) | flag(self.key_check.is_some(), KEY_CHECK));
         if !self.is_key() {
             put_varint(o, self.poc.into());
         }
@@ -332,6 +384,9 @@ impl FrameHeader {
             .chain(self.released.iter().copied())
         {
             put_signed(o, i64::from(self.poc) - i64::from(r));
+        }
+        if let Some(v) = self.key_check {
+            o.extend(v.to_be_bytes());
         }
         if let Some(v) = self.pts {
             put_signed(o, v);
@@ -368,8 +423,8 @@ impl FrameHeader {
             _ => return r.fail("contexts", 3, "0 to 2"),
         };
         let gop = r.u8("group of pictures")?;
-        let quantizer = r.u8("quantizer")?;
-        let (quantizer, ink) = (quantizer & !INK, quantizer & INK != 0);
+        let c = r.u8("quantizer")?;
+        let (quantizer, ink) = (c & MAX_QUANTIZER, c & INK != 0);
         let key = frame_type == FrameType::Key;
         let poc = if key {
             0
@@ -401,6 +456,11 @@ impl FrameHeader {
         for _ in 0..b >> 3 & 7 {
             released.push(other(&mut r, "released")?);
         }
+        let key_check = if c & KEY_CHECK != 0 {
+            Some(r.u16("key check")?)
+        } else {
+            None
+        };
         let pts = if a & PTS != 0 {
             Some(r.signed("presentation time")?)
         } else {
@@ -432,6 +492,7 @@ impl FrameHeader {
             checksum,
             quantizer_map: a & MAP != 0,
             ink,
+            key_check,
         };
         header.validate()?;
         Ok((header, r.pos()))
@@ -609,6 +670,19 @@ mod tests {
             },
             FrameHeader::inter(1, 1, 20, 0, None),
             FrameHeader {
+                key_check: Some(0xbeef),
+                ..FrameHeader::inter(1, 1, 20, 0, None)
+            },
+            FrameHeader {
+                key_check: Some(0),
+                ink: true,
+                ..FrameHeader::inter(1, 3, 20, 4, Some(0))
+            },
+            FrameHeader {
+                key_check: Some(0xffff),
+                ..FrameHeader::repeat(9, 12, 0)
+            },
+            FrameHeader {
                 ink: true,
                 ..FrameHeader::inter(1, 1, 63, 0, None)
             },
@@ -673,8 +747,37 @@ mod tests {
     }
 
     #[test]
+    fn a_key_frame_is_known_by_what_decides_its_picture() {
+        let payload = |header: FrameHeader, z: &[u8]| {
+            let f = FramePayload {
+                header,
+                map: b"",
+                ink: b"",
+                side: b"",
+                z,
+                y: vec![&b"yy"[..]],
+            };
+            f.to_payload(1).unwrap()
+        };
+        let identity = |h, z| KeyIdentity::of(&payload(h, z)).unwrap();
+        let one = identity(FrameHeader::key(3, 20), b"z");
+        // Neither its group nor its time changes the picture.
+        let later = FrameHeader {
+            pts: Some(77),
+            ..FrameHeader::key(4, 20)
+        };
+        assert_eq!(identity(later, b"z"), one);
+        assert_ne!(identity(FrameHeader::key(3, 21), b"z"), one);
+        assert_ne!(identity(FrameHeader::key(3, 20), b"x"), one);
+        let mut p = payload(FrameHeader::key(3, 20), b"z");
+        FrameHeader::set_group(&mut p, 200);
+        assert_eq!(p, payload(FrameHeader::key(200, 20), b"z"));
+    }
+
+    #[test]
     fn limits_hold_when_writing() {
-        let bad: [fn(&mut FrameHeader); 17] = [
+        let bad: [fn(&mut FrameHeader); 18] = [
+            |h| h.key_check = Some(1),
             |h| h.poc = 0,
             |h| h.poc = 1 << 30,
             |h| h.quantizer = 64,

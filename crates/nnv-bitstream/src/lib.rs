@@ -28,7 +28,7 @@ pub mod stream_info;
 pub mod unit;
 
 pub use access_unit::{AccessUnit, AccessUnitScan, AccessUnitScanner, scan_access_unit};
-pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType};
+pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType, KeyIdentity};
 pub use sequence::{
     BundleHash, ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay,
     Rational, SequenceHeader, VideoRange,

@@ -404,7 +404,8 @@ pub struct DecoderConfig {
     pub live: bool,
     /// Threads of the decoder's own work; 0 for as many as there are processors.
     pub threads: u32,
-    /// Streams with larger pictures (luma samples) are refused, which bounds the memory.
+    /// Streams with larger pictures (luma samples) are refused, which bounds the memory: see
+    /// [`BYTES_PER_PIXEL`](crate::decode::BYTES_PER_PIXEL).
     pub max_pixels: u64,
 }
 

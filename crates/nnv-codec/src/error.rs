@@ -63,7 +63,10 @@ pub enum CodecError {
         got_height: u32,
     },
     /// The pictures of a stream are larger than the decoder may allocate.
-    #[error("the stream's pictures of {width}x{height} exceed the limit of {max_pixels} samples")]
+    #[error(
+        "the stream's pictures of {width}x{height} exceed the limit of {max_pixels} samples: raise \
+         max-pixels if you trust the stream"
+    )]
     TooLarge {
         /// Width in the sequence header.
         width: u32,
@@ -71,6 +74,19 @@ pub enum CodecError {
         height: u32,
         /// The decoder's limit.
         max_pixels: u64,
+    },
+    /// Memory for the work on a batch of frames is not to be had.
+    #[error(
+        "pictures of {width}x{height} need about {mib} MiB, which this process cannot get: raise \
+         its limit, or refuse such streams with max-pixels"
+    )]
+    Memory {
+        /// Width of the pictures.
+        width: u32,
+        /// Height of the pictures.
+        height: u32,
+        /// What was asked for, in MiB.
+        mib: u64,
     },
     /// Frames were sent after [`finish`](crate::encode::Encoder::finish) without a reset.
     #[error("frames sent after the end of the stream: reset first")]

@@ -6,9 +6,12 @@
 
 use nnv_bitstream::FrameType;
 use nnv_bitstream::StreamInfo;
-use nnv_bitstream::{AccessUnit, BundleHash, Scan, UnitScanner, UnitType, write_unit};
+use nnv_bitstream::{
+    AccessUnit, BundleHash, FrameHeader, FramePayload, Scan, SequenceHeader, UnitScanner, UnitType,
+    write_unit,
+};
 use nnv_codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
-use nnv_codec::decode::{Decoded, DecodedFrame, Decoder};
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, Hurry};
 use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
 use nnv_codec::error::CodecError;
 use nnv_format::picture::Picture;
@@ -728,6 +731,7 @@ fn check_damaged(units: &[EncodedFrame], damaged: &[Vec<u8>], conceal: bool) -> 
                 }
             }
             Decoded::Dropped { id, .. } => ids.push(*id),
+            Decoded::Skipped { .. } => panic!("nobody is in a hurry"),
         }
     }
     ids.sort_unstable();
@@ -949,4 +953,299 @@ fn a_lookahead_takes_the_noise_out_of_a_still_scene() {
         filtered.1 < plain.1,
         "nearer to the scene, too: {filtered:?} {plain:?}"
     );
+}
+
+/// A unit with other bytes in its frame, and a checksum that fits them.
+fn with_frame(unit: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let access = AccessUnit::parse(unit).unwrap();
+    let mut out = Vec::new();
+    if let Some(range) = access.sequence_unit {
+        out.extend(&unit[range]);
+    }
+    let mut payload = access.payload.to_vec();
+    change(&mut payload);
+    write_unit(&mut out, UnitType::Frame, &payload).unwrap();
+    out
+}
+
+#[test]
+fn nothing_of_another_stream_is_shown_as_sound_where_a_key_frame_is_lost() {
+    // Streams with the same header, so that only the frames tell them apart; the last ones begin
+    // with the same picture.
+    let dark = Arc::new(Picture::new(32, 32).unwrap());
+    let streams: Vec<_> = (0..14u32)
+        .map(|n| {
+            let mut frames: Vec<_> = (0..7)
+                .map(|t| picture(32, 32, n % 5, t as f32 + n as f32))
+                .collect();
+            if n >= 11 {
+                frames[0] = dark.clone();
+            }
+            let config = EncoderConfig {
+                frame_checksum: false,
+                scene_cut: false,
+                quantizer: 24 + (n % 3) as u8,
+                speed: SpeedPreset::Fast,
+                ..config(32, 32, if n % 2 == 0 { 0 } else { 3 })
+            };
+            encode(config, &frames)
+        })
+        .collect();
+    let header = |n: usize| AccessUnit::parse(&streams[n][0].data).unwrap().sequence;
+    let (mut joins, mut concealed) = (0, 0);
+    for (a, first) in streams.iter().enumerate() {
+        for (b, second) in streams.iter().enumerate() {
+            if a == b || header(a) != header(b) {
+                continue;
+            }
+            for lost in [1, 2, 4] {
+                joins += 1;
+                let units: Vec<&EncodedFrame> = first.iter().chain(&second[lost..]).collect();
+                let decoded = decode(&mut decoder(), units.iter().map(|u| &u.data[..]));
+                let truth = [reconstructions(first), reconstructions(second)];
+                let mut warnings = 0;
+                for d in &decoded {
+                    let Decoded::Frame(f) = d else {
+                        panic!("{a}, {b}: {d:?}");
+                    };
+                    warnings += usize::from(f.warning.is_some());
+                    concealed += usize::from(f.concealed);
+                    let of = usize::from(f.id as usize >= first.len());
+                    let n = units[f.id as usize].id as usize;
+                    let right = f.picture.is_equal(&truth[of][n]);
+                    assert!(
+                        f.concealed || right,
+                        "{a}, {b}, {lost} lost: frame {n} is wrong"
+                    );
+                }
+                assert!(warnings <= 1, "{a}, {b}: {warnings} warnings of one burst");
+            }
+        }
+    }
+    assert!(
+        joins >= 180 && concealed > 4 * joins / 2,
+        "{joins} {concealed}"
+    );
+}
+
+#[test]
+fn the_first_group_has_a_number_of_its_own_and_the_same_bytes_every_time() {
+    let numbers: Vec<u8> = (0..4)
+        .map(|scene| {
+            let frames: Vec<_> = (0..2).map(|t| picture(32, 32, scene, t as f32)).collect();
+            let units = encode(config(32, 32, 0), &frames);
+            let again = encode(config(32, 32, 0), &frames);
+            assert!(datas(&units).eq(datas(&again)));
+            let header = |u: &EncodedFrame| AccessUnit::parse(&u.data).unwrap().frame;
+            assert!(header(&units[0]).key_check.is_none());
+            assert!(header(&units[1]).key_check.is_some());
+            header(&units[0]).gop
+        })
+        .collect();
+    assert!(numbers.windows(2).any(|n| n[0] != n[1]), "{numbers:?}");
+}
+
+#[test]
+fn a_lost_key_frame_leaves_the_last_picture() {
+    let frames = clip(64, 48, 24);
+    for bframes in [0, 7] {
+        let config = EncoderConfig {
+            key_int_max: 8,
+            ..config(64, 48, bframes)
+        };
+        let units = encode(config, &frames);
+        let keys: Vec<usize> = (0..units.len()).filter(|&i| units[i].key).collect();
+        assert_eq!(keys.len(), 3);
+        let left: Vec<&EncodedFrame> = (0..units.len())
+            .filter(|&i| i != keys[1])
+            .map(|i| &units[i])
+            .collect();
+        let decoded = decode(&mut decoder(), left.iter().map(|u| &u.data[..]));
+        assert_eq!(decoded.len(), 23);
+        let truth = reconstructions(&units);
+        let mut warnings = Vec::new();
+        for (place, d) in decoded.iter().enumerate() {
+            let Decoded::Frame(f) = d else {
+                panic!("bframes {bframes}: {d:?}");
+            };
+            let n = left[f.id as usize].id as usize;
+            assert_eq!(n, if place < 8 { place } else { place + 1 }, "order");
+            warnings.extend(&f.warning);
+            let lost = (9..16).contains(&n);
+            assert_eq!(f.concealed, lost, "frame {n}");
+            assert!(
+                f.picture.is_equal(&truth[if lost { 7 } else { n }]),
+                "frame {n}"
+            );
+        }
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+    }
+}
+
+#[test]
+fn a_lost_frame_that_nothing_refers_to_is_noticed() {
+    let units = encode(config(64, 48, 7), &clip(64, 48, 17));
+    let lost = units.iter().position(|u| u.level == 3).unwrap();
+    for (expected, told) in [(false, 1), (true, 0)] {
+        let mut decoder = decoder();
+        decoder.set_gaps_expected(expected);
+        let left = (0..units.len()).filter(|&i| i != lost);
+        let decoded = decode(&mut decoder, left.map(|i| &units[i].data[..]));
+        let warnings = decoded
+            .iter()
+            .filter(|d| matches!(d, Decoded::Frame(f) if !f.concealed && f.warning.is_some()))
+            .count();
+        assert_eq!(warnings, told);
+        assert_eq!(decoder.stats().missing, 1);
+        assert_eq!(decoder.stats().concealed, 0);
+    }
+}
+
+#[test]
+fn a_repeat_of_a_concealed_picture_is_concealed_too() {
+    let mut frames = clip(64, 48, 4);
+    frames.extend([frames[3].clone(), frames[3].clone()]);
+    let units = encode(config(64, 48, 0), &frames);
+    assert_eq!(units[5].kind, FrameType::Repeat);
+    let datas = (0..6).filter(|&i| i != 2).map(|i| &units[i].data[..]);
+    let decoded = decode(&mut decoder(), datas);
+    let concealed: Vec<bool> = decoded
+        .iter()
+        .map(|d| matches!(d, Decoded::Frame(f) if f.concealed))
+        .collect();
+    assert_eq!(concealed, [false, false, true, true, true]);
+}
+
+#[test]
+fn who_is_in_a_hurry_leaves_out_what_others_do_not_need() {
+    let frames = clip(64, 48, 33);
+    let config = EncoderConfig {
+        key_int_max: 17,
+        ..config(64, 48, 7)
+    };
+    let units = encode(config, &frames);
+    let truth = reconstructions(&units);
+    let count = |f: fn(&EncodedFrame) -> bool| units.iter().filter(|u| !f(u)).count() as u64;
+    let anchor = |u: &EncodedFrame| u.key || u.level == 0;
+    for (hurry, skipped) in [
+        (Hurry::No, 0),
+        (Hurry::Unreferenced, count(|u| u.is_reference)),
+        (Hurry::BetweenAnchors, count(anchor)),
+        (Hurry::Inter, count(|u| u.key)),
+    ] {
+        let mut decoder = decoder();
+        decoder.set_hurry(hurry);
+        let decoded = decode(&mut decoder, datas(&units));
+        assert_eq!(decoded.len(), units.len());
+        assert_eq!(decoder.stats().skipped, skipped, "{hurry:?}");
+        assert!(hurry == Hurry::No || skipped > 0);
+        assert_eq!(decoder.stats().missing, 0);
+        for d in &decoded {
+            match d {
+                Decoded::Frame(f) => {
+                    assert!(!f.concealed && f.warning.is_none(), "{:?}", f.warning);
+                    let n = units[f.id as usize].id as usize;
+                    assert!(f.picture.is_equal(&truth[n]));
+                }
+                Decoded::Skipped { .. } => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    // What refers to a frame that was left out is left out, too, without a word.
+    let mut decoder = decoder();
+    let mut out = Vec::new();
+    for (i, unit) in datas(&units).enumerate() {
+        decoder.set_hurry(if i == 1 { Hurry::Inter } else { Hurry::No });
+        decoder.send(unit, i as u64).unwrap();
+        out.extend(std::iter::from_fn(|| decoder.receive()));
+    }
+    assert_eq!(decoder.stats().concealed, 0);
+    assert_eq!(
+        decoder.stats().skipped,
+        16,
+        "all of the first group but its key frame"
+    );
+}
+
+#[test]
+fn a_few_bytes_that_claim_a_huge_picture_are_refused_before_the_networks() {
+    let hash = model(1).hash();
+    let hash: BundleHash = std::array::from_fn(|i| hash[i]);
+    for side in [4096, 8192] {
+        for quantizer in [0, 28, 63] {
+            for bytes in [0, 1, 6] {
+                let header = SequenceHeader::new("realtime", hash, side, side, 8);
+                let mut unit = Vec::new();
+                write_unit(&mut unit, UnitType::Sequence, &header.to_payload().unwrap()).unwrap();
+                let y = vec![0x5a; bytes];
+                let payload = FramePayload {
+                    header: FrameHeader::key(0, quantizer),
+                    map: b"",
+                    ink: b"",
+                    side: b"",
+                    z: b"",
+                    y: vec![&y[..]],
+                };
+                let payload = payload.to_payload(1).unwrap();
+                write_unit(&mut unit, UnitType::Frame, &payload).unwrap();
+                let mut decoder = decoder();
+                let decoded = decode(&mut decoder, [&unit[..]]);
+                let refused = matches!(&decoded[..], [Decoded::Dropped { damaged: true, .. }]);
+                assert!(refused, "{decoded:?}");
+                assert_eq!(decoder.stats().batches, 0, "no network ran at that size");
+            }
+        }
+    }
+}
+
+#[test]
+fn flat_pictures_of_any_size_are_no_damage() {
+    for (w, h) in [(16, 4000), (1400, 700)] {
+        let mut flat = Picture::new(w, h).unwrap();
+        for plane in flat.planes_mut() {
+            for y in 0..plane.height() {
+                plane.row_mut(y).fill(512);
+            }
+        }
+        let config = EncoderConfig {
+            speed: SpeedPreset::Fast,
+            quantizer: 45,
+            ..config(w, h, 0)
+        };
+        let units = encode(config, &[Arc::new(flat)]);
+        assert_exact(&units, &decode(&mut decoder(), datas(&units)));
+    }
+}
+
+#[test]
+fn nothing_is_synthesised_of_a_damaged_frame_in_a_batch() {
+    let config = EncoderConfig {
+        key_int_max: 1,
+        ..config(64, 48, 0)
+    };
+    let units = encode(config, &clip(64, 48, 4));
+    let truth = reconstructions(&units);
+    // The checksum of the unit holds; the latent is cut.
+    let mut cut: Vec<Vec<u8>> = datas(&units).map(<[u8]>::to_vec).collect();
+    for i in [1, 2] {
+        cut[i] = with_frame(&cut[i], |payload| payload.truncate(payload.len() - 9));
+    }
+    let config = DecoderConfig {
+        live: false,
+        threads: 1,
+        ..DecoderConfig::default()
+    };
+    let mut decoder = decoder_with(1, config);
+    let decoded = decode(&mut decoder, cut.iter().map(|u| &u[..]));
+    let mut warnings = 0;
+    for (n, d) in decoded.iter().enumerate() {
+        let Decoded::Frame(f) = d else {
+            panic!("{d:?}");
+        };
+        warnings += usize::from(f.warning.is_some());
+        assert_eq!(f.concealed, [1, 2].contains(&n));
+        assert!(f.picture.is_equal(&truth[if f.concealed { 0 } else { n }]));
+    }
+    assert_eq!(warnings, 1, "one burst");
 }

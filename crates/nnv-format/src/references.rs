@@ -161,6 +161,7 @@ pub struct Reorder<T> {
     depth: usize,
     next: u32,
     waiting: BTreeMap<u32, T>,
+    missing: u64,
 }
 
 impl<T> Reorder<T> {
@@ -171,23 +172,43 @@ impl<T> Reorder<T> {
             depth,
             next: 0,
             waiting: BTreeMap::new(),
+            missing: 0,
         }
     }
 
     /// Starts a new coded sequence; frames still waiting come back in order.
     pub fn restart(&mut self, depth: usize) -> Vec<T> {
+        self.restart_at(depth, 0)
+    }
+
+    /// As [`restart`](Self::restart), with `next` for the order of the first frame to be shown:
+    /// those before it are lost.
+    pub fn restart_at(&mut self, depth: usize, next: u32) -> Vec<T> {
         let out = self.drain();
         self.depth = depth;
-        self.next = 0;
+        self.next = next;
         out
     }
 
     /// All waiting frames in order, as at the end of a stream.
     pub fn drain(&mut self) -> Vec<T> {
-        if let Some((&poc, _)) = self.waiting.last_key_value() {
-            self.next = poc.saturating_add(1);
+        let mut out = Vec::with_capacity(self.waiting.len());
+        while let Some((poc, frame)) = self.waiting.pop_first() {
+            self.advance(poc);
+            out.push(frame);
         }
-        std::mem::take(&mut self.waiting).into_values().collect()
+        out
+    }
+
+    /// A frame of this order leaves.
+    fn advance(&mut self, poc: u32) {
+        self.missing += u64::from(poc.saturating_sub(self.next));
+        self.next = poc.saturating_add(1);
+    }
+
+    /// How many frames were passed over so far, since others left that come after them.
+    pub fn missing(&self) -> u64 {
+        self.missing
     }
 
     /// The order of the next frame to be shown.
@@ -218,8 +239,8 @@ impl<T> Reorder<T> {
             let poc = *entry.key();
             let waiting = self.waiting.len();
             if poc == self.next || waiting > self.depth {
-                self.next = poc.saturating_add(1);
                 out.extend(self.waiting.remove(&poc));
+                self.advance(poc);
             } else {
                 break;
             }
@@ -248,8 +269,13 @@ mod tests {
         assert_eq!(r.push(5, 5), Ok(vec![5, 6]));
         assert_eq!(r.push(2, 2), Err(2), "too late");
         assert_eq!(r.next_poc(), 7);
+        assert_eq!(r.missing(), 1);
         assert_eq!(r.restart(0), vec![8]);
+        assert_eq!(r.missing(), 2, "7, too");
         assert_eq!(r.push(0, 0), Ok(vec![0]));
+        assert_eq!(r.restart_at(0, 1), vec![]);
+        assert_eq!(r.push(1, 1), Ok(vec![1]));
+        assert_eq!(r.missing(), 2);
         assert_eq!(r.push(u32::MAX, 1), Ok(vec![1]), "nothing is waited for");
         assert_eq!(r.push(u32::MAX - 1, 2), Err(2));
     }

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder: access units in, pictures in order of presentation out.
 
+mod flat;
+
 use crate::config::DecoderConfig;
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use nnv_bitstream::StreamInfo;
-use nnv_bitstream::limits::DEEPEST_LEVEL;
+use nnv_bitstream::limits::{DEEPEST_LEVEL, MAX_REFERENCES};
 use nnv_bitstream::{
     AccessUnit, BitstreamError, BundleHash, ContextSource, FrameHeader, FramePayload, FrameType,
-    Scan, SequenceHeader, UnitScanner, UnitType,
+    KeyIdentity, Scan, SequenceHeader, UnitScanner, UnitType,
 };
 use nnv_cpu::parallel;
 use nnv_format::dequantise::dequantise_sparse;
@@ -20,8 +22,8 @@ use nnv_format::picture::Picture;
 use nnv_format::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use nnv_format::references::{Coding, Contexts, Reference, References, Reorder, level_sizes};
 use nnv_format::tables::NetworkSet;
-use nnv_nn::{self as nn, Cancel, InterItem, Model};
-use std::collections::VecDeque;
+use nnv_nn::{self as nn, Batch, Cancel, InterItem, Model, Prior};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Finds the model that a sequence header names.
@@ -56,6 +58,11 @@ pub enum Decoded {
         /// Why, where that is worth a warning.
         warning: Option<String>,
     },
+    /// A sound frame that was left out to gain time: see [`Decoder::set_hurry`].
+    Skipped {
+        /// Of the access unit.
+        id: u64,
+    },
 }
 
 /// A picture in order of presentation.
@@ -88,6 +95,10 @@ pub struct DecoderStats {
     pub concealed: u64,
     /// Access units dropped.
     pub dropped: u64,
+    /// Frames left out to gain time.
+    pub skipped: u64,
+    /// Frames that never came, as the numbers of those around them tell.
+    pub missing: u64,
     /// Frame checksums that were right.
     pub verified: u64,
     /// Batches of frames that went through the networks together.
@@ -98,6 +109,46 @@ pub struct DecoderStats {
 
 /// Most luma samples in a batch on the CPU.
 const CPU_BATCH_PIXELS: usize = 4 << 20;
+
+/// Memory that the work on a frame takes for each of its luma samples, in bytes; its picture and
+/// its references come on top.
+pub const BYTES_PER_PIXEL: u64 = 48;
+
+/// So many frames are remembered, to know those that come twice.
+const RECENT: usize = 16;
+
+/// What a decoder that is too slow leaves out to catch up, and everything that refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Hurry {
+    /// Nothing.
+    #[default]
+    No,
+    /// Inter frames that nothing refers to.
+    Unreferenced,
+    /// All frames between anchors.
+    BetweenAnchors,
+    /// All inter frames, so that decoding goes on at the next key frame.
+    Inter,
+}
+
+/// A group of pictures.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    number: u8,
+    /// Its key frame; `None` where that is lost.
+    key: Option<KeyIdentity>,
+}
+
+/// What the last picture shown is worth to those that repeat it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LastShown {
+    /// It is what the encoder saw.
+    Sound,
+    /// It stands for another one.
+    Concealed,
+    /// The frame was left out; the picture is the one before it.
+    Skipped,
+}
 
 /// What the sequence header in force means.
 struct Sequence {
@@ -120,8 +171,9 @@ struct Pending {
 struct Shown {
     id: u64,
     kind: FrameType,
-    /// `None` for repeats.
+    /// `None` for repeats, and for frames that were left out.
     picture: Option<Arc<Picture>>,
+    skipped: bool,
     /// Number of the frame, or of the one that a repeat shows again.
     original: u32,
     pts: Option<u64>,
@@ -136,6 +188,7 @@ impl Shown {
             id,
             kind: header.frame_type,
             picture,
+            skipped: false,
             original: match header.frame_type {
                 FrameType::Repeat => header.ref0.unwrap_or(header.poc),
                 _ => header.poc,
@@ -148,8 +201,9 @@ impl Shown {
     }
 }
 
-/// A decoded frame: picture, and what its successors inherit.
-type Outcome = std::result::Result<Reference, String>;
+/// A decoded frame (picture, and what its successors inherit), or why there is none, where that was
+/// not told yet.
+type Outcome = std::result::Result<Reference, Option<String>>;
 
 /// An inter frame whose side information is decoded.
 struct Opened<'a> {
@@ -201,16 +255,33 @@ pub struct Decoder {
     references: References<Reference>,
     reorder: Reorder<Shown>,
     pending: Vec<Pending>,
-    /// Number of the group of pictures whose key frame was decoded; `None` before the first key
-    /// frame.
-    gop: Option<u8>,
+    /// The group of pictures in progress; `None` before the first one.
+    group: Option<Group>,
+    /// Number of the group before it.
+    previous_group: Option<u8>,
+    /// Number and checksum of the group's frames that came last.
+    recent: VecDeque<(u32, u32)>,
+    /// Units of this group that nobody could read and that got the number due next: it may be
+    /// another frame's.
+    guessed: u32,
     /// Presentation time in ns of the last key frame, from the stream.
     key_pts: Option<i64>,
     /// A key frame was met since the start or the last reset.
     joined: bool,
-    /// Lost references were already reported for this group of pictures.
+    /// Something that lasts until the next key frame was already reported for this group of
+    /// pictures.
     reported: bool,
-    last: Option<(Arc<Picture>, u32)>,
+    /// Frames missing in this group were already reported.
+    gap_reported: bool,
+    /// The last frame could not be decoded, and that was reported.
+    troubled: bool,
+    hurry: Hurry,
+    /// Numbers of frames that others refer to and that were left out.
+    skipped: BTreeSet<u32>,
+    /// Whoever sends leaves frames out on purpose.
+    gaps_expected: bool,
+    /// The picture shown last, with the number of its frame.
+    last: Option<(Arc<Picture>, u32, LastShown)>,
     tensors: Tensors,
     stats: DecoderStats,
     cancel: Cancel,
@@ -237,10 +308,18 @@ impl Decoder {
             references: References::default(),
             reorder: Reorder::new(0),
             pending: Vec::new(),
-            gop: None,
+            group: None,
+            previous_group: None,
+            recent: VecDeque::new(),
+            guessed: 0,
             key_pts: None,
             joined: false,
             reported: false,
+            gap_reported: false,
+            troubled: false,
+            hurry: Hurry::No,
+            skipped: BTreeSet::new(),
+            gaps_expected: false,
             last: None,
             tensors: Tensors::default(),
             stats: DecoderStats::default(),
@@ -266,6 +345,18 @@ impl Decoder {
     /// Switches concealment.
     pub fn set_conceal(&mut self, conceal: bool) {
         self.config.conceal = conceal;
+    }
+
+    /// Which frames are not decoded from now on, and become [`Decoded::Skipped`]: for a viewer
+    /// whose machine is too slow.
+    pub fn set_hurry(&mut self, hurry: Hurry) {
+        self.hurry = hurry;
+    }
+
+    /// Says that frames are left out on purpose before they come here, as for fast forward, and are
+    /// not worth a warning.
+    pub fn set_gaps_expected(&mut self, expected: bool) {
+        self.gaps_expected = expected;
     }
 
     /// A handle that aborts the work in progress from another thread.
@@ -323,9 +414,7 @@ impl Decoder {
         if header.is_key() {
             self.key_pts = header.pts;
         }
-        let key_pts = self
-            .key_pts
-            .filter(|_| header.is_key() || self.gop == Some(header.gop));
+        let key_pts = self.key_pts.filter(|_| self.belongs(&header));
         header.fill_times(sequence.header.frame_rate, key_pts);
         if header.is_key() {
             // Key frames that wait need nothing of each other.
@@ -333,17 +422,28 @@ impl Decoder {
                 self.decode_pending()?;
             }
             self.references.clear();
-            self.gop = None;
+            self.skipped.clear();
+            self.recent.clear();
+            self.guessed = 0;
             self.joined = true;
-            self.reported = false;
         } else if !self.joined {
             // Joined in the middle: the first key frame is still to come.
             self.drop_frame(id, false, None);
             return Ok(());
+        } else if self.came_before(&header, unit.payload) {
+            let why = format!("frame {} came twice", header.poc);
+            self.drop_frame(id, false, Some(why));
+            return Ok(());
+        } else if !self.belongs(&header) {
+            return self.strange_frame(id, header);
         }
         match header.frame_type {
             FrameType::Key => {
-                self.gop = Some(header.gop);
+                self.previous_group = self.group.map(|g| g.number);
+                self.group = Some(Group {
+                    number: header.gop,
+                    key: Some(KeyIdentity::of(unit.payload)?),
+                });
                 self.pending.push(Pending {
                     id,
                     header,
@@ -355,8 +455,8 @@ impl Decoder {
                 Ok(())
             }
             FrameType::Inter => {
-                if self.gop != Some(header.gop) {
-                    return self.lost_frame(id, header, "its key frame is missing");
+                if self.skips(&header) {
+                    return self.skip_frame(id, &header);
                 }
                 let batch = self.batch();
                 let depends = |p: &Pending| {
@@ -387,9 +487,7 @@ impl Decoder {
             FrameType::Repeat => {
                 self.decode_pending()?;
                 self.references.release(&header.released);
-                let mut shown = Shown::new(id, &header, None);
-                shown.concealed = self.gop != Some(header.gop);
-                self.queue(header.poc, shown);
+                self.queue(header.poc, Shown::new(id, &header, None));
                 Ok(())
             }
         }
@@ -419,11 +517,29 @@ impl Decoder {
         self.references.clear();
         let depth = self.depth();
         self.reorder.restart(depth);
-        self.gop = None;
+        self.group = None;
+        self.previous_group = None;
         self.joined = false;
         self.reported = false;
+        self.gap_reported = false;
+        self.troubled = false;
+        self.hurry = Hurry::No;
+        self.skipped.clear();
+        self.recent.clear();
+        self.guessed = 0;
         self.last = None;
         self.cancel.reset();
+    }
+
+    /// Most frames from one key frame to the next, where the stream limits them.
+    pub fn key_interval(&self) -> Option<u32> {
+        let interval = self.sequence.as_ref()?.header.gop.key_interval;
+        (interval > 0).then_some(interval)
+    }
+
+    /// Most frames that come before any frame and are shown after it, as the stream says.
+    pub fn max_reorder(&self) -> usize {
+        self.depth()
     }
 
     fn depth(&self) -> usize {
@@ -463,7 +579,8 @@ impl Decoder {
         }
         self.finish()?;
         self.references.clear();
-        self.gop = None;
+        self.group = None;
+        self.previous_group = None;
         self.joined = false;
         let pixels = u64::from(header.width) * u64::from(header.height);
         if pixels > self.config.max_pixels {
@@ -523,17 +640,18 @@ impl Decoder {
         {
             self.activate(header)?;
             self.references.clear();
-            self.gop = None;
+            self.group = None;
         }
-        let warning = format!("{error}");
+        let warning = (!std::mem::replace(&mut self.troubled, true)).then(|| error.to_string());
         if !self.joined || self.depth() > 0 {
             // Where frames are reordered nobody knows the place of this one: its neighbours close
             // the gap.
-            self.drop_frame(id, true, Some(warning));
+            self.drop_frame(id, true, warning);
             return Ok(());
         }
+        self.guessed = self.guessed.saturating_add(1);
         let poc = self.reorder.next_poc();
-        let header = FrameHeader::inter(self.gop.unwrap_or(0), poc, 0, 0, None);
+        let header = FrameHeader::inter(self.group.map_or(0, |g| g.number), poc, 0, 0, None);
         self.conceal(id, &header, warning);
         Ok(())
     }
@@ -542,10 +660,116 @@ impl Decoder {
     fn lost_frame(&mut self, id: u64, header: FrameHeader, why: &str) -> Result<()> {
         self.decode_pending()?;
         if self.joined {
-            self.conceal(id, &header, format!("frame {}: {why}", header.poc));
+            self.conceal(id, &header, Some(format!("frame {}: {why}", header.poc)));
         } else {
             self.drop_frame(id, true, Some(why.into()));
         }
+        Ok(())
+    }
+
+    /// Whether a frame is of the group in progress, whose key frame is there.
+    fn belongs(&self, header: &FrameHeader) -> bool {
+        let Some(Group { number, key }) = self.group else {
+            return header.is_key();
+        };
+        header.is_key()
+            || key.is_some_and(|key| header.key_check.is_none_or(|check| check == key.check()))
+                && number == header.gop
+                && !self.goes_back(header)
+    }
+
+    /// Frames of a group come before their turn to be shown.
+    fn goes_back(&self, header: &FrameHeader) -> bool {
+        header.poc.saturating_add(self.guessed) < self.reorder.next_poc()
+    }
+
+    /// Whether a network has delivered a frame a second time; remembers it else.
+    fn came_before(&mut self, header: &FrameHeader, payload: &[u8]) -> bool {
+        let frame = (header.poc, crc32c::crc32c(payload));
+        if self.recent.contains(&frame) {
+            return true;
+        }
+        self.recent.truncate(RECENT - 1);
+        self.recent.push_front(frame);
+        false
+    }
+
+    /// A frame of a group whose key frame is not there.
+    fn strange_frame(&mut self, id: u64, header: FrameHeader) -> Result<()> {
+        self.decode_pending()?;
+        let lost = |g: Group| g.key.is_none() && g.number == header.gop && !self.goes_back(&header);
+        if !self.group.is_some_and(lost) {
+            if self.previous_group == Some(header.gop)
+                && self.group.is_some_and(|g| g.key.is_some())
+            {
+                // The network delivered it after the next group's key frame, which is sound.
+                let why = (!std::mem::replace(&mut self.gap_reported, true))
+                    .then(|| "frames of the group before came too late".into());
+                self.drop_frame(id, true, why);
+                return Ok(());
+            }
+            self.references.clear();
+            // One burst, one warning.
+            self.gap_reported = true;
+            let depth = self.depth();
+            let shown = self.reorder.restart_at(depth, 1);
+            self.present(shown);
+            self.begin_group();
+            self.previous_group = None;
+            self.group = Some(Group {
+                number: header.gop,
+                key: None,
+            });
+        }
+        let why = (!std::mem::replace(&mut self.reported, true)).then(|| {
+            format!(
+                "frame {}: the key frame of its group is missing; the last picture is shown up to \
+                 the next key frame",
+                header.poc
+            )
+        });
+        self.conceal(id, &header, why);
+        Ok(())
+    }
+
+    /// Nothing of a new group was reported yet.
+    fn begin_group(&mut self) {
+        self.reported = false;
+        self.gap_reported = false;
+        self.skipped.clear();
+    }
+
+    /// Whether a frame is left out to gain time, or since one that it refers to was.
+    fn skips(&self, header: &FrameHeader) -> bool {
+        let unwanted = match self.hurry {
+            Hurry::No => false,
+            Hurry::Unreferenced => !header.keep,
+            Hurry::BetweenAnchors => !header.keep || header.level > 0,
+            Hurry::Inter => true,
+        };
+        let mut references = [header.ref0, header.ref1].into_iter().flatten();
+        unwanted || references.any(|r| self.skipped.contains(&r))
+    }
+
+    /// Leaves out a frame.
+    fn skip_frame(&mut self, id: u64, header: &FrameHeader) -> Result<()> {
+        if !header.released.is_empty() {
+            // Those that wait may refer to what goes now.
+            self.decode_pending()?;
+            self.references.release(&header.released);
+            self.skipped.retain(|poc| !header.released.contains(poc));
+        }
+        if header.keep {
+            self.skipped.insert(header.poc);
+            if self.skipped.len() > usize::from(MAX_REFERENCES) {
+                self.skipped.pop_first();
+            }
+        }
+        let shown = Shown {
+            skipped: true,
+            ..Shown::new(id, header, None)
+        };
+        self.queue(header.poc, shown);
         Ok(())
     }
 
@@ -559,7 +783,7 @@ impl Decoder {
     }
 
     /// Shows a copy of the nearest frame instead of one that cannot be decoded.
-    fn conceal(&mut self, id: u64, header: &FrameHeader, why: String) {
+    fn conceal(&mut self, id: u64, header: &FrameHeader, why: Option<String>) {
         let nearest = self
             .references
             .nearest(header.poc)
@@ -571,11 +795,11 @@ impl Decoder {
             });
         let picture = match nearest {
             Some(picture) if self.config.conceal => picture,
-            _ => return self.drop_frame(id, true, Some(why)),
+            _ => return self.drop_frame(id, true, why),
         };
         let shown = Shown {
             concealed: true,
-            warning: Some(why),
+            warning: why,
             ..Shown::new(id, header, Some(picture))
         };
         self.queue(header.poc, shown);
@@ -591,20 +815,46 @@ impl Decoder {
         }
     }
 
+    /// Hands out a frame that was left out, or one that repeats such a frame.
+    fn skip(&mut self, id: u64, original: u32) {
+        if let Some((_, of, what)) = &mut self.last {
+            (*of, *what) = (original, LastShown::Skipped);
+        }
+        self.stats.skipped += 1;
+        self.output.push_back(Decoded::Skipped { id });
+    }
+
     /// Hands frames out in order of presentation.
     fn present(&mut self, shown: Vec<Shown>) {
         let Some(info) = self.info().cloned() else {
             return;
         };
+        let missing = self.reorder.missing() - self.stats.missing;
+        self.stats.missing += missing;
+        let mut gap = None;
+        if missing > 0 && !self.gaps_expected && !self.reported && !self.gap_reported {
+            self.gap_reported = true;
+            gap = Some(format!("frames missing before this one: {missing}"));
+        }
         for mut s in shown {
+            if s.skipped {
+                self.skip(s.id, s.original);
+                continue;
+            }
             let picture = match (&s.picture, &self.last) {
                 (Some(p), _) => p.clone(),
-                (None, Some((last, of))) => {
-                    if *of != s.original {
+                (None, Some((_, of, LastShown::Skipped))) if *of == s.original => {
+                    self.skip(s.id, s.original);
+                    continue;
+                }
+                (None, Some((last, of, what))) => {
+                    if *of != s.original || *what != LastShown::Sound {
                         s.concealed = true;
-                        s.warning.get_or_insert_with(|| {
-                            format!("frame {}, shown again, is missing", s.original)
-                        });
+                        if !std::mem::replace(&mut self.reported, true) {
+                            s.warning.get_or_insert_with(|| {
+                                format!("frame {}, shown again, is missing", s.original)
+                            });
+                        }
                     }
                     last.clone()
                 }
@@ -613,7 +863,11 @@ impl Decoder {
                     continue;
                 }
             };
-            self.last = Some((picture.clone(), s.original));
+            let what = match s.concealed {
+                true => LastShown::Concealed,
+                false => LastShown::Sound,
+            };
+            self.last = Some((picture.clone(), s.original, what));
             self.stats.frames += 1;
             self.stats.concealed += u64::from(s.concealed);
             self.output.push_back(Decoded::Frame(DecodedFrame {
@@ -624,7 +878,7 @@ impl Decoder {
                 pts: s.pts,
                 duration: s.duration,
                 concealed: s.concealed,
-                warning: s.warning,
+                warning: s.warning.or_else(|| gap.take()),
             }));
         }
     }
@@ -643,9 +897,11 @@ impl Decoder {
                 let depth = self.depth();
                 let shown = self.reorder.restart(depth);
                 self.present(shown);
+                self.begin_group();
             }
             match outcome {
                 Ok(reference) => {
+                    self.troubled = false;
                     let mut shown = Shown::new(frame.id, header, Some(reference.picture.clone()));
                     let wrong = header
                         .checksum
@@ -668,13 +924,26 @@ impl Decoder {
                     }
                     self.queue(header.poc, shown);
                 }
-                Err(why) => self.conceal(frame.id, header, why),
+                Err(why) => {
+                    let why = self.report(why, header);
+                    self.conceal(frame.id, header, why);
+                }
             }
         }
         for frame in &frames {
             self.references.release(&frame.header.released);
         }
         Ok(())
+    }
+
+    /// What to say of a frame that cannot be decoded: a burst of damage is told once, and what
+    /// follows from it is not told at all.
+    fn report(&mut self, why: Option<String>, header: &FrameHeader) -> Option<String> {
+        let why = why.filter(|_| !self.troubled);
+        self.troubled = true;
+        // Frames that refer to it are lost with it.
+        self.reported |= header.keep;
+        why
     }
 
     /// Decodes frames of one kind and level. The outer error is fatal, the inner ones are damage.
@@ -685,36 +954,49 @@ impl Decoder {
             ));
         };
         let inner = self.threads.div_ceil(frames.len());
+        // Key frames take little before they are known to be sound.
+        if frames.iter().any(|f| !f.header.is_key()) {
+            sequence.check_memory(frames.len())?;
+        }
         let opened = parallel::map(self.threads, frames.len(), |i| {
-            open(sequence, &self.references, &frames[i], &self.tensors, inner)
+            let (references, tensors) = (&self.references, &self.tensors);
+            open(
+                sequence,
+                references,
+                &frames[i],
+                tensors,
+                inner,
+                &self.cancel,
+            )
         });
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(frames.len());
         let mut good: Vec<(usize, Opened)> = Vec::new();
         for (i, frame) in opened.into_iter().enumerate() {
+            let header = &frames[i].header;
             match frame {
                 Ok(frame) => {
                     self.stats.times.add(&frame.times);
                     good.push((i, frame));
                     outcomes.push(None);
                 }
-                Err(Trouble::Lost(poc)) if self.reported => {
-                    outcomes.push(Some(Err(format!("its reference {poc} is missing"))));
-                }
+                Err(Trouble::Fatal(e)) => return Err(e),
                 Err(Trouble::Lost(poc)) => {
-                    self.reported = true;
-                    outcomes.push(Some(Err(format!(
-                        "frame {}: its reference {poc} was lost; pictures are concealed up to \
-                         the next key frame",
-                        frames[i].header.poc
-                    ))));
+                    let first = !std::mem::replace(&mut self.reported, true);
+                    outcomes.push(Some(Err(first.then(|| {
+                        format!(
+                            "frame {}: its reference {poc} was lost; pictures are concealed up to \
+                             the next key frame",
+                            header.poc
+                        )
+                    }))));
                 }
                 Err(Trouble::Damaged(why)) => {
-                    let poc = frames[i].header.poc;
-                    outcomes.push(Some(Err(format!("frame {poc}: {why}"))));
+                    outcomes.push(Some(Err(Some(format!("frame {}: {why}", header.poc)))));
                 }
             }
         }
         if !good.is_empty() {
+            sequence.check_memory(good.len())?;
             self.stats.batches += 1;
             let decoded = decode_opened(
                 sequence,
@@ -729,11 +1011,32 @@ impl Decoder {
                 outcomes[i] = Some(outcome);
             }
         }
-        let missing = || Err("it was not decoded".to_string());
+        let missing = || Err(Some("it was not decoded".to_string()));
         Ok(outcomes
             .into_iter()
             .map(|o| o.unwrap_or_else(missing))
             .collect())
+    }
+}
+
+impl Sequence {
+    /// Asks for the memory that the work on so many frames takes, and gives it back: where it is
+    /// not to be had, this says so before something deeper down aborts the process.
+    fn check_memory(&self, frames: usize) -> Result<()> {
+        let (width, height) = (self.header.width, self.header.height);
+        let bytes = u64::from(width) * u64::from(height) * BYTES_PER_PIXEL * frames as u64;
+        let mut memory = Vec::<u8>::new();
+        let there = usize::try_from(bytes).is_ok_and(|n| memory.try_reserve_exact(n).is_ok());
+        // An allocation that nothing looks at may be left out by the compiler.
+        std::hint::black_box(memory.as_ptr());
+        if there {
+            return Ok(());
+        }
+        Err(CodecError::Memory {
+            width,
+            height,
+            mib: bytes >> 20,
+        })
     }
 }
 
@@ -742,6 +1045,8 @@ enum Trouble {
     /// This reference is not there.
     Lost(u32),
     Damaged(String),
+    /// Not the stream's fault.
+    Fatal(CodecError),
 }
 
 impl<E: std::error::Error> From<E> for Trouble {
@@ -757,6 +1062,7 @@ fn open<'a>(
     frame: &'a Pending,
     tensors: &Tensors,
     threads: usize,
+    cancel: &Cancel,
 ) -> std::result::Result<Opened<'a>, Trouble> {
     let header = &frame.header;
     let coding = &sequence.coding;
@@ -820,6 +1126,19 @@ fn open<'a>(
         None
     };
     let z = symbols.decode_z(payload.z)?;
+    if header.is_key() && !header.quantizer_map {
+        let channels = symbols.first_channels();
+        let (model, quantizer) = (&sequence.model, header.quantizer);
+        let scales = flat::scale_indices(model, coding.grid, &z, quantizer, channels, cancel)
+            .map_err(Trouble::Fatal)?;
+        if let Some(scales) = scales
+            && symbols.starves(&payload.y, &scales)?
+        {
+            return Err(Trouble::Damaged(
+                "its latent needs more bytes than there are: it is cut or damaged".into(),
+            ));
+        }
+    }
     clock.lap(&mut times.entropy);
     Ok(Opened {
         payload,
@@ -834,6 +1153,43 @@ fn open<'a>(
     })
 }
 
+/// A batch of opened frames of one kind.
+fn batch_of<'a>(
+    sequence: &'a Sequence,
+    frames: &[Pending],
+    opened: &'a [(usize, Opened)],
+) -> Result<Batch<'a>> {
+    let grid = sequence.coding.grid;
+    let quantizer = |i: usize| frames[i].header.quantizer;
+    let key = opened.iter().any(|(_, o)| o.motion.is_none());
+    let mut batch = if key {
+        let quantizers: Vec<u8> = opened.iter().map(|(i, _)| quantizer(*i)).collect();
+        sequence.model.key_batch(grid, &quantizers)?
+    } else {
+        let items: Vec<InterItem> = opened
+            .iter()
+            .map(|(i, o)| InterItem {
+                quantizer: quantizer(*i),
+                p: &o.p,
+                d: &o.d,
+            })
+            .collect();
+        sequence.model.inter_batch(grid, &items)?
+    };
+    for (n, (_, o)) in opened.iter().enumerate() {
+        if o.map.is_some() {
+            batch.raise_scales(n, HEADROOM);
+        }
+    }
+    Ok(batch)
+}
+
+/// Scale indices and features of a batch.
+fn prior_of(batch: &Batch, opened: &[(usize, Opened)], cancel: &Cancel) -> Result<Prior> {
+    let z: Vec<&[i8]> = opened.iter().map(|(_, o)| &o.z[..]).collect();
+    Ok(batch.prior(&z, cancel)?)
+}
+
 /// Networks and latents of opened frames of one kind.
 fn decode_opened(
     sequence: &Sequence,
@@ -845,116 +1201,111 @@ fn decode_opened(
     times: &mut StageTimes,
 ) -> Result<Vec<(usize, Outcome)>> {
     let grid = sequence.coding.grid;
-    let model = &sequence.model;
     let states: Vec<_> = opened
         .iter_mut()
         .map(|(_, o)| Mutex::new(o.symbols.take()))
         .collect();
-    let quantizer = |i: usize| frames[i].header.quantizer;
     let mut clock = Clock::start();
-    let key = opened.iter().any(|(_, o)| o.motion.is_none());
-    let mut batch = if key {
-        let quantizers: Vec<u8> = opened.iter().map(|(i, _)| quantizer(*i)).collect();
-        model.key_batch(grid, &quantizers)?
-    } else {
-        let items: Vec<InterItem> = opened
+    let (decoded, pictures) = {
+        let batch = batch_of(sequence, frames, &opened)?;
+        let prior = prior_of(&batch, &opened, cancel)?;
+        clock.lap(&mut times.prior);
+        let tables = sequence.model.tables(batch.kind());
+        let steps: Vec<Quantisation> = opened
             .iter()
-            .map(|(i, o)| InterItem {
-                quantizer: quantizer(*i),
-                p: &o.p,
-                d: &o.d,
+            .map(|(i, o)| Quantisation::new(tables, frames[*i].header.quantizer, o.map.as_ref()))
+            .collect();
+        let decoded = parallel::map(threads, opened.len(), |n| {
+            let (_, o) = &opened[n];
+            // Each state is taken by one worker.
+            let mut state = states[n]
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .take()
+                .ok_or("its state was taken twice")?;
+            let with_map = steps[n].scales(prior.scale_idx(n));
+            let scales = with_map.as_deref().unwrap_or(prior.scale_idx(n));
+            let symbols = state
+                .decode_y(&o.payload.y, scales)
+                .map_err(|e| e.to_string())?;
+            Ok::<_, String>((symbols, state))
+        });
+        clock.lap(&mut times.entropy);
+        let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&steps))
+            .map(|(decoded, steps)| {
+                let (symbols, state) = decoded?;
+                let mut r = tensors.take(grid.y_len());
+                dequantise_sparse(&symbols, steps, &mut r);
+                Ok((r, state))
             })
             .collect();
-        model.inter_batch(grid, &items)?
+        clock.lap(&mut times.quantise);
+        // Nothing is synthesised of a damaged frame.
+        let r: std::result::Result<Vec<&[i16]>, _> = decoded
+            .iter()
+            .map(|d| d.as_ref().map(|d| &d.0[..]))
+            .collect();
+        let pictures = match r {
+            Ok(r) => Some(batch.synthesise(&prior, &r, cancel)?),
+            Err(_) => None,
+        };
+        (decoded, pictures)
     };
-    for (n, (_, o)) in opened.iter().enumerate() {
-        if o.map.is_some() {
-            batch.raise_scales(n, HEADROOM);
+    let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(opened.len());
+    let mut sound = Vec::with_capacity(opened.len());
+    let mut latents = Vec::with_capacity(opened.len());
+    for ((i, o), decoded) in opened.into_iter().zip(decoded) {
+        match decoded {
+            Ok(latent) => {
+                sound.push((i, o));
+                latents.push(latent);
+            }
+            Err(why) => {
+                tensors.give_back(o.p);
+                tensors.give_back(o.d);
+                let why = format!("frame {}: {why}", frames[i].header.poc);
+                outcomes.push((i, Err(Some(why))));
+            }
         }
     }
-    let z: Vec<&[i8]> = opened.iter().map(|(_, o)| &o.z[..]).collect();
-    let prior = batch.prior(&z, cancel)?;
-    clock.lap(&mut times.prior);
-    let tables = model.tables(batch.kind());
-    let steps: Vec<Quantisation> = opened
-        .iter()
-        .map(|(i, o)| Quantisation::new(tables, quantizer(*i), o.map.as_ref()))
-        .collect();
-    let decoded = parallel::map(threads, opened.len(), |n| {
-        let (_, o) = &opened[n];
-        // Each state is taken by one worker.
-        let mut state = states[n]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-            .ok_or("its state was taken twice")?;
-        let with_map = steps[n].scales(prior.scale_idx(n));
-        let scales = with_map.as_deref().unwrap_or(prior.scale_idx(n));
-        let symbols = state
-            .decode_y(&o.payload.y, scales)
-            .map_err(|e| e.to_string())?;
-        Ok::<_, String>((symbols, state))
-    });
-    clock.lap(&mut times.entropy);
-    let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&steps))
-        .map(|(decoded, steps)| {
-            let (symbols, state) = decoded?;
-            let mut r = tensors.take(grid.y_len());
-            dequantise_sparse(&symbols, steps, &mut r);
-            Ok((r, state))
-        })
-        .collect();
-    clock.lap(&mut times.quantise);
-    // A damaged frame stays in the batch, with nothing to add to its prediction, and is thrown away
-    // afterwards.
-    let nothing = if decoded.iter().any(Result::is_err) {
-        vec![0; grid.y_len()]
-    } else {
-        Vec::new()
+    if sound.is_empty() {
+        return Ok(outcomes);
+    }
+    let pictures = match pictures {
+        Some(pictures) => pictures,
+        // Features belong to a whole batch: the frames that are left get a batch of their own.
+        None => {
+            let batch = batch_of(sequence, frames, &sound)?;
+            let prior = prior_of(&batch, &sound, cancel)?;
+            let r: Vec<&[i16]> = latents.iter().map(|(r, _)| &r[..]).collect();
+            batch.synthesise(&prior, &r, cancel)?
+        }
     };
-    let r: Vec<&[i16]> = decoded
-        .iter()
-        .map(|d| d.as_ref().map_or(&nothing[..], |d| &d.0[..]))
-        .collect();
-    let pictures = batch.synthesise(&prior, &r, cancel)?;
     clock.lap(&mut times.synth);
-    let unpacked = parallel::map(threads, opened.len(), |n| {
+    let unpacked = parallel::map(threads, sound.len(), |n| {
         let mut picture = Picture::new(sequence.header.width, sequence.header.height)?;
         picture.unpack(pictures.get(n))?;
-        if let Some(ink) = &opened[n].1.ink {
+        if let Some(ink) = &sound[n].1.ink {
             ink.apply(&mut picture);
         }
         Ok::<_, CodecError>(Arc::new(picture))
     });
     clock.lap(&mut times.pack);
-    drop(r);
-    drop(batch);
-    opened
-        .into_iter()
-        .zip(decoded)
-        .zip(unpacked)
-        .map(|(((i, o), decoded), picture)| {
-            let picture = picture?;
-            tensors.give_back(o.p);
-            tensors.give_back(o.d);
-            let outcome = decoded
-                .map(|(r, symbols)| {
-                    tensors.give_back(r);
-                    let (contexts, field) = o
-                        .motion
-                        .map(|(motion, field)| {
-                            (Arc::new(Contexts { symbols, motion }), Arc::new(field))
-                        })
-                        .unzip();
-                    Reference {
-                        picture,
-                        level: frames[i].header.level,
-                        contexts,
-                        field,
-                    }
-                })
-                .map_err(|why| format!("frame {}: {why}", frames[i].header.poc));
-            Ok((i, outcome))
-        })
-        .collect()
+    for (((i, o), (r, symbols)), picture) in sound.into_iter().zip(latents).zip(unpacked) {
+        for tensor in [o.p, o.d, r] {
+            tensors.give_back(tensor);
+        }
+        let (contexts, field) = o
+            .motion
+            .map(|(motion, field)| (Arc::new(Contexts { symbols, motion }), Arc::new(field)))
+            .unzip();
+        let reference = Reference {
+            picture: picture?,
+            level: frames[i].header.level,
+            contexts,
+            field,
+        };
+        outcomes.push((i, Ok(reference)));
+    }
+    Ok(outcomes)
 }

@@ -39,8 +39,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use nnv_bitstream::{
-    ChromaFormat, ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, Rational,
-    SequenceHeader, UnitType, write_unit,
+    ChromaFormat, ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity,
+    Rational, SequenceHeader, UnitType, write_unit,
 };
 use nnv_cpu::parallel;
 use nnv_format::entropy;
@@ -113,8 +113,11 @@ pub struct Encoder {
     rate: RateController,
     inheritance: Inheritance,
     references: References<Reference>,
-    /// Counts key frames.
-    gop: u8,
+    /// Number of the group in progress; counts key frames from a number on that the first one's
+    /// content gives.
+    gop: Option<u8>,
+    /// What frames that refer to the last key frame carry.
+    key_check: u16,
     /// Presentation time of the last key frame in ns.
     key_pts: Option<i64>,
     /// Frames that wait for their turn, by input order.
@@ -195,7 +198,8 @@ impl Encoder {
             rate: RateController::new(&config),
             inheritance: Inheritance::default(),
             references: References::default(),
-            gop: u8::MAX,
+            gop: None,
+            key_check: 0,
             key_pts: None,
             waiting: BTreeMap::new(),
             next_index: 0,
@@ -796,18 +800,18 @@ impl Encoder {
     ) -> Result<()> {
         let key = plan.kind == FrameType::Key;
         if key {
-            self.gop = self.gop.wrapping_add(1);
             self.references.clear();
         }
+        let gop = self.gop.unwrap_or(0);
         let internal = || CodecError::Internal("a frame without reference".into());
         let base = match plan.kind {
-            FrameType::Key => FrameHeader::key(self.gop, quantizer),
+            FrameType::Key => FrameHeader::key(gop, quantizer),
             FrameType::Inter => {
                 let ref0 = plan.ref0.ok_or_else(internal)?;
-                FrameHeader::inter(self.gop, plan.poc, quantizer, ref0, plan.ref1)
+                FrameHeader::inter(gop, plan.poc, quantizer, ref0, plan.ref1)
             }
             FrameType::Repeat => {
-                FrameHeader::repeat(self.gop, plan.poc, plan.ref0.ok_or_else(internal)?)
+                FrameHeader::repeat(gop, plan.poc, plan.ref0.ok_or_else(internal)?)
             }
         };
         let checksum = coded
@@ -827,6 +831,7 @@ impl Encoder {
             ink: coded.ink.is_some(),
             ..base
         };
+        header.key_check = header.names_key().then_some(self.key_check);
         if key {
             self.key_pts = header.pts;
         }
@@ -835,7 +840,7 @@ impl Encoder {
         let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
         let latent_bytes = y.iter().map(|y| y.len()).sum();
         let streams = self.header.y_streams(header.frame_type);
-        let payload = FramePayload {
+        let mut payload = FramePayload {
             header,
             map: coded.map.as_deref().unwrap_or_default(),
             ink: coded.ink.as_deref().unwrap_or_default(),
@@ -844,6 +849,15 @@ impl Encoder {
             y,
         }
         .to_payload(streams)?;
+        if key {
+            // From the content, so that the same pictures give the same bytes.
+            let identity = KeyIdentity::of(&payload)?;
+            let gop = self.gop.map(|gop| gop.wrapping_add(1));
+            let gop = gop.unwrap_or(identity.first_group());
+            FrameHeader::set_group(&mut payload, gop);
+            self.gop = Some(gop);
+            self.key_check = identity.check();
+        }
         let mut data = if key {
             self.sequence_unit.clone()
         } else {

@@ -10,7 +10,7 @@ use super::tables::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTabl
 /// Places in a row that form a run.
 const RUN: usize = 8;
 /// Channels whose runs at one place form a group.
-const GROUP: usize = 16;
+pub(super) const GROUP: usize = 16;
 /// Channels, in the order of coding, that share one hidden sign at each place: whole groups.
 pub const HIDING_CHANNELS: usize = 2 * GROUP;
 /// Their magnitudes must sum up to this or more, else the sign is coded.
@@ -462,12 +462,16 @@ struct Band<'a, C, S> {
     sound: bool,
 }
 
-/// Codes one band; returns whether all symbols are within their limits. `magnitudes` (all zero
-/// before) receives what the next frame takes as its `reference`.
+/// Codes one band; returns whether all symbols are within their limits, and false as soon as a
+/// decoder has read past its data. `magnitudes` (all zero before) receives what the next frame
+/// takes as its `reference`.
+///
+/// `order`: the channels to code, all in their order or as many groups from its beginning.
 #[allow(clippy::too_many_arguments)]
 pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
     state: &mut BandState,
     tables: &SymbolTables,
+    order: &[u16],
     coder: &mut C,
     layout: Layout,
     scale_idx: &[u8],
@@ -495,13 +499,16 @@ pub(super) fn code_band<C: BinaryCoder, S: Symbols>(
     // asked.
     let mut history = vec![0u8; places];
     let mut group = vec![Place::default(); places];
-    for (g, channels) in tables.order().chunks(GROUP).enumerate() {
+    for (g, channels) in order.chunks(GROUP).enumerate() {
         band.flags(channels, g * GROUP, &mut history, &mut group);
         for (i, &c) in channels.iter().enumerate() {
             for (at, place) in group.iter_mut().enumerate() {
                 if (place.full | place.low) >> i & 1 == 1 {
                     band.run(c, g * GROUP + i, i, at, place);
                 }
+            }
+            if band.coder.overrun() {
+                return false;
             }
         }
         if ((g + 1) * GROUP).is_multiple_of(HIDING_CHANNELS) {

@@ -115,6 +115,13 @@ pub trait BinaryCoder {
     /// `n` equiprobable bits (at most 32), the highest first.
     fn bypass(&mut self, value: u32, n: u32) -> u32;
 
+    /// More was read than the data can have held, so that whatever follows is damaged; never in an
+    /// encoder.
+    #[inline(always)]
+    fn overrun(&self) -> bool {
+        false
+    }
+
     /// A bit with an adaptive probability, which learns from it.
     #[inline(always)]
     fn code(&mut self, p: &mut Prob, bit: bool) -> bool {
@@ -306,19 +313,13 @@ impl<'a> Decoder<'a> {
         BinaryCoder::bypass(self, 0, n)
     }
 
-    /// More was read than the data can have held: it is cut or damaged.
-    #[inline(always)]
-    pub fn overrun(&self) -> bool {
-        self.pos > self.data.len() + LOOK_AHEAD
-    }
-
     /// Ends the reading.
     ///
     /// # Errors
     /// [`EntropyError::Truncated`] when more was read than there is, [`EntropyError::TrailingData`]
     /// when bytes are left.
     pub fn finish(self) -> Result<(), EntropyError> {
-        if self.overrun() {
+        if BinaryCoder::overrun(&self) {
             Err(EntropyError::Truncated {
                 read: self.pos - LOOK_AHEAD,
                 len: self.data.len(),
@@ -334,6 +335,11 @@ impl<'a> Decoder<'a> {
 }
 
 impl BinaryCoder for Decoder<'_> {
+    #[inline(always)]
+    fn overrun(&self) -> bool {
+        self.pos > self.data.len() + LOOK_AHEAD
+    }
+
     #[inline(always)]
     fn bit_with(&mut self, p1: u16, _bit: bool) -> bool {
         let bound = split(self.range, p1);

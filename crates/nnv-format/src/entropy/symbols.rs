@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use nnv_bitstream::limits::MAX_Y_STREAMS;
 
-use super::band::{BandState, Layout, NEAR_CLASSES, code_band, scale_class};
+use super::band::{BandState, GROUP, Layout, NEAR_CLASSES, code_band, scale_class};
 use super::error::EntropyError;
 use super::hyper::HyperState;
-use super::range::{Decoder, Encoder, bit_cost};
+use super::range::{BinaryCoder, Decoder, Encoder, bit_cost};
 use super::tables::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
 
 /// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to
@@ -195,6 +195,7 @@ impl SymbolContexts {
             let sound = code_band(
                 state,
                 tables,
+                tables.order(),
                 &mut enc,
                 layout,
                 scale_idx,
@@ -241,6 +242,7 @@ impl SymbolContexts {
             let sound = code_band(
                 state,
                 tables,
+                tables.order(),
                 &mut dec,
                 layout,
                 scale_idx,
@@ -262,6 +264,56 @@ impl SymbolContexts {
             .unzip();
         self.magnitudes = Some(mags.into());
         Ok(SparseSymbols { shape, bands })
+    }
+
+    /// The channels that each stream of the latent begins with, in the order of coding.
+    pub fn first_channels(&self) -> &[u16] {
+        let order = self.tables.order();
+        &order[..order.len().min(GROUP)]
+    }
+
+    /// Whether a stream of the latent ends within its [first channels](Self::first_channels): such
+    /// a frame is damaged whatever the scale indices of the other channels are.
+    ///
+    /// `scale_idx`: of these channels, `[first channels, H/16, W/16]`. For frames that inherit
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when a length or the number of streams does not fit, or where
+    /// something was inherited.
+    pub fn starves(&self, streams: &[&[u8]], scale_idx: &[u8]) -> Result<bool, EntropyError> {
+        let shape = LatentShape {
+            channels: self.first_channels().len(),
+            ..self.y_shape
+        };
+        self.check(
+            "scale_idx has another size than its frame",
+            scale_idx.len(),
+            shape,
+        )?;
+        if streams.len() != self.bands.len() || self.magnitudes.is_some() {
+            return Err(EntropyError::Shape {
+                what: "only frames that inherit nothing can be looked into, with all streams of y",
+            });
+        }
+        let order: Vec<u16> = (0..shape.channels as u16).collect();
+        let n = self.bands.len();
+        Ok(streams.iter().enumerate().any(|(i, stream)| {
+            let layout = Self::layout(shape, n, i);
+            let mut dec = Decoder::new(stream);
+            code_band(
+                &mut self.bands[i].clone(),
+                &self.tables,
+                &order,
+                &mut dec,
+                layout,
+                scale_idx,
+                &mut Vec::new(),
+                None,
+                &mut vec![0; layout.len()],
+            );
+            dec.overrun()
+        }))
     }
 
     /// Runs `f` for each band, each on its own thread when there are several.
@@ -546,6 +598,48 @@ mod tests {
                 .len(),
             0
         );
+    }
+
+    #[test]
+    fn only_streams_that_are_cut_starve() {
+        let shape = LatentShape {
+            channels: 48,
+            height: 40,
+            width: 24,
+        };
+        let mut rng = Rng(5);
+        for streams in [1, 3] {
+            let (k, s) = frame(&mut rng, shape, 0.3, 30);
+            let fresh = contexts(shape, streams);
+            let plane = shape.height * shape.width;
+            let first: Vec<u8> = fresh
+                .first_channels()
+                .iter()
+                .flat_map(|&c| k[usize::from(c) * plane..][..plane].to_vec())
+                .collect();
+            assert_eq!(first.len(), GROUP * plane);
+            let data = contexts(shape, streams).encode_y(&k, &s).unwrap();
+            let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
+            assert_eq!(fresh.starves(&parts, &first), Ok(false));
+            for i in 0..streams {
+                // A third of the channels takes about a third of the bytes.
+                for len in [0, 1, 9, parts[i].len() / 8] {
+                    let mut cut = parts.clone();
+                    cut[i] = &cut[i][..len];
+                    assert_eq!(fresh.starves(&cut, &first), Ok(true), "{len} bytes");
+                    assert!(contexts(shape, streams).decode_y(&cut, &k).is_err());
+                }
+                let mut cut = parts.clone();
+                cut[i] = &cut[i][..parts[i].len() - 9];
+                assert_eq!(
+                    fresh.starves(&cut, &first),
+                    Ok(false),
+                    "it is not seen so soon"
+                );
+            }
+            assert!(fresh.starves(&parts, &first[1..]).is_err());
+            assert!(fresh.starves(&parts[1..], &first).is_err());
+        }
     }
 
     #[test]
