@@ -69,9 +69,9 @@ impl ObjectImpl for RtpNnvDepay {
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb(
-                        "Since the last start, all uint64: access units received, lost, undecodable \
-                         (received, but what they refer to is lost); refused-packets; \
-                         key-frame-requests",
+                        "Since the last start, all uint64: access units received, lost, \
+                         undecodable (received, but what they refer to is lost); \
+                         refused-packets; key-frame-requests",
                     )
                     .read_only()
                     .build(),

@@ -164,7 +164,8 @@ fn a_sender_that_starts_anew_is_followed() {
 fn a_loss_brings_one_key_frame_from_the_encoder() {
     within(|| {
         let pipeline = launch(
-            "videotestsrc num-buffers=40 pattern=ball ! video/x-raw,width=96,height=64,framerate=25/1 \
+            "videotestsrc num-buffers=40 pattern=ball \
+             ! video/x-raw,width=96,height=64,framerate=25/1 \
              ! nnvenc tune=zerolatency key-int-max=0 quantizer=30 name=enc \
              ! rtpnnvpay mtu=300 ! identity name=net ! rtpnnvdepay name=depay ! nnvparse \
              ! nnvdec ! fakesink name=out sync=false",

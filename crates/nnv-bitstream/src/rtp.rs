@@ -130,8 +130,8 @@ pub struct Packetizer {
 impl Packetizer {
     /// Payloads of packets, of at most `most` bytes each, for one access unit.
     ///
-    /// Where the border of a part of the frame lies in the last quarter of a packet, the packet ends
-    /// there.
+    /// Where the border of a part of the frame lies in the last quarter of a packet, the packet
+    /// ends there.
     ///
     /// # Errors
     /// [`BitstreamError`] where the data is not exactly one access unit, and
@@ -182,7 +182,7 @@ impl Packetizer {
                 discardable: !frame.keep,
                 level: frame.level,
                 number,
-                group: frame.gop as u8,
+                group: frame.gop,
                 references: if start { references } else { [None; 2] },
             };
             let mut packet = Vec::with_capacity(MAX_DESCRIPTOR + end - at);
@@ -418,10 +418,10 @@ mod tests {
     fn low_delay(groups: u8, length: u32) -> Vec<Vec<u8>> {
         let frames = (0..groups).flat_map(|gop| {
             (0..length).map(move |poc| match poc {
-                0 => FrameHeader::key(gop.into(), 20),
+                0 => FrameHeader::key(gop, 20),
                 _ => FrameHeader {
                     keep: true,
-                    ..FrameHeader::inter(gop.into(), poc, 20, poc - 1, None)
+                    ..FrameHeader::inter(gop, poc, 20, poc - 1, None)
                 },
             })
         });
