@@ -221,7 +221,9 @@ pub fn stream_info(info: &gst_video::VideoInfo, caps: Option<&gst::CapsRef>) -> 
     let point =
         |p: Coordinate| [p.x(), p.y()].map(|v| (v * 50_000.0).round().clamp(0.0, 65_535.0) as u16);
     StreamInfo {
-        frame_rate: positive(info.fps()),
+        // Of a variable rate GStreamer gives the greatest one (`max-framerate`) as the rate.
+        frame_rate: positive(info.fps())
+            .filter(|_| !info.flags().contains(gst_video::VideoFlags::VARIABLE_FPS)),
         pixel_aspect: positive(info.par()).unwrap_or((1, 1)),
         colorimetry,
         mastering_display: caps

@@ -888,7 +888,9 @@ impl NnvEnc {
     fn prepare(&self, input: &Input) -> Result<(), CodecError> {
         let info = input.info();
         raw_format(info)?;
-        let config = self.settings().config(stream_info(input))?;
+        let config = self
+            .settings()
+            .config(common::stream_info(input.info(), input.caps()))?;
         config.validate()?;
         self.shift(reorder_depth(config.effective_bframes()) > 0);
         let same = |state: &State| input.caps_owned() == state.caps;
@@ -934,7 +936,7 @@ impl NnvEnc {
         let model = lock(&self.model)
             .clone()
             .ok_or_else(|| CodecError::Internal("format set before start".into()))?;
-        let stream = stream_info(input);
+        let stream = common::stream_info(input.info(), input.caps());
         let duration = common::frame_duration(stream.frame_rate);
         self.rate_changed.store(false, Ordering::Release);
         let settings = self.settings().clone();
@@ -1170,17 +1172,6 @@ impl NnvEnc {
         }
         Ok(gst::FlowSuccess::Ok)
     }
-}
-
-/// What the stream says about pictures in the format of `input`.
-fn stream_info(input: &Input) -> nnv_bitstream::StreamInfo {
-    let info = input.info();
-    let mut stream = common::stream_info(info, input.caps());
-    // The rate is then the greatest one.
-    if info.flags().contains(gst_video::VideoFlags::VARIABLE_FPS) {
-        stream.frame_rate = None;
-    }
-    stream
 }
 
 /// The codec's name of a format that can be coded.

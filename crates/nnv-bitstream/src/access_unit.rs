@@ -10,7 +10,7 @@ use super::frame::FrameHeader;
 use super::sequence::SequenceHeader;
 use super::unit::{Scan, UnitScanner, UnitType};
 
-/// Most units that may stand before the frame of an access unit.
+/// Most units that may stand before the frame of an access unit, its sequence header among them.
 const MAX_LEADING_UNITS: usize = 16;
 
 /// An access unit: its sequence header, parsed, and the payload of its frame unit.

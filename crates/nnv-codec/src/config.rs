@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Configuration of encoder and decoder.
 
-use crate::encode::temporal_filter::REACH;
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER, MAX_SAMPLES};
 
 /// Most frames to look ahead.
-pub const MAX_LOOKAHEAD: u8 = REACH;
+pub const MAX_LOOKAHEAD: u8 = 4;
 /// Most frames in one run of a network.
 pub const MAX_BATCH: u32 = nnv_nn::MAX_BATCH as u32;
 /// Smallest and largest bit rate, in bit/s.
@@ -277,7 +276,7 @@ impl EncoderConfig {
             max_quantizer: MAX_QUANTIZER,
             key_int_max: 250,
             bframes: 0,
-            lookahead: REACH,
+            lookahead: MAX_LOOKAHEAD,
             tune: Tune::Psnr,
             speed: SpeedPreset::Medium,
             batch_size: 4,

@@ -9,6 +9,7 @@
 
 use super::motion::{SearchParams, search};
 use super::step::nominal_distortion;
+use crate::config::MAX_LOOKAHEAD;
 use nnv_cpu::parallel;
 use nnv_format::motion::{MotionError, predict};
 use nnv_format::picture::{MAX_SAMPLE, Picture, Plane};
@@ -16,7 +17,7 @@ use nnv_format::picture::{MAX_SAMPLE, Picture, Plane};
 /// Most frames that one is averaged with.
 pub const NEIGHBOURS: usize = 4;
 /// Frames before and after that may serve.
-pub const REACH: u8 = 4;
+pub const REACH: u8 = MAX_LOOKAHEAD;
 
 /// Side of the cells that errors are taken by, in luma samples.
 const CELL: usize = 8;
