@@ -139,7 +139,8 @@ class Run:
         self.cold_from = 0
         self.sums, self.count = {}, 0
         self.start = time.time()
-        self.evaluation = (0.0, 0.0)  # when the last one ended, and how long it took
+        # The last one: its step, when it ended, and how long it took.
+        self.evaluation = (-(10**9), 0.0, 0.0)
         self.stopped = False
         signal.signal(signal.SIGTERM, self.stop)
 
@@ -165,6 +166,8 @@ class Run:
                 group["lr"] = rate
         self.step, self.seconds = c["step"], c["seconds"]
         self.cold_from = 0 if kept else self.step
+        if rows := curve.read(self.out / "curve.csv"):
+            self.evaluation = (int(rows[-1]["step"]), 0.0, 0.0)
         print(f"resumed at step {self.step}", flush=True)
         return True
 
@@ -222,13 +225,12 @@ class Run:
 
     def due(self):
         """Whether to evaluate after this step."""
-        ended, took = self.evaluation
-        return self.step % self.args.eval_every == 0 and time.time() - ended >= 20 * took
+        _, ended, took = self.evaluation
+        return not self.known(self.args.eval_every) and time.time() - ended >= 20 * took
 
     def known(self, within: int):
-        """Whether the curve has a row that is fewer than `within` steps old."""
-        rows = curve.read(self.out / "curve.csv")
-        return bool(rows) and 0 <= self.step - int(rows[-1]["step"]) < within
+        """Whether the last evaluation is fewer than `within` steps old."""
+        return 0 <= self.step - self.evaluation[0] < within
 
     def evaluate(self, evaluation):
         """Prints what `evaluation` finds out about the moving average, and adds it to `curve.csv`.
@@ -237,13 +239,13 @@ class Run:
         """
         began = time.time()
         points, losses = evaluation(self.ema)
-        self.evaluation = (time.time(), time.time() - began)
+        self.evaluation = (self.step, time.time(), time.time() - began)
         told = [f"{name}: {r:.4f} bpp {p:.2f} dB" for name, (r, p) in points.items()]
         told += [f"{kind} {loss:.4f}" for kind, loss in losses.items()]
         print("eval " + "  ".join(told), flush=True)
         hours = (self.seconds + time.time() - self.start) / 3600
         row = {"network": "inter" if self.net.inter else "key", "step": self.step, "hours": hours,
-               "seconds": self.evaluation[1]} | losses
+               "seconds": self.evaluation[2]} | losses
         for name, (r, p) in points.items():
             row |= {f"{name} bpp": r, f"{name} dB": p}
         curve.append(self.out / "curve.csv",
