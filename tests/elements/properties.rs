@@ -183,7 +183,11 @@ fn ranks_and_templates_fit_together() {
     assert_eq!(template("nnvenc", "src"), parsed);
     assert_eq!(template("nnvparse", "src"), parsed);
     assert_eq!(template("nnvdec", "sink"), parsed);
-    assert_eq!(template("nnvparse", "sink").to_string(), "video/x-nnv");
+    // What a file begins with, and what a demuxer of MP4 calls it.
+    assert_eq!(
+        template("nnvparse", "sink").to_string(),
+        "video/x-nnv; video/x-gst-fourcc-nnv1"
+    );
     for format in [
         "I420",
         "NV12",
