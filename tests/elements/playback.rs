@@ -304,8 +304,8 @@ fn what_is_pushed_has_an_estimated_duration_and_far_seeks() {
         pipeline.set_state(gst::State::Null).unwrap();
         let seen = seen.lock().unwrap();
         let last = seen.last().unwrap().0.unwrap();
-        // About the second half of the file: the place is estimated from the bytes of what was seen,
-        // whose rate may differ by a quarter from the whole file's.
+        // About the second half of the file: the place is estimated from the bytes of what was
+        // seen, whose rate may differ by a quarter from the whole file's.
         assert!(
             (250..1250).contains(&seen.len()) && last > target,
             "{} frames",
