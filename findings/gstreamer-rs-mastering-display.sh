@@ -5,7 +5,7 @@
 # Believed: VideoMasteringDisplayInfoCoordinate::new(c.x(), c.y()) equals c, since x() and y() give
 # the stored 16-bit value as a fraction of 50000.
 # Seen: new() multiplies by 50000 and cuts off what is behind the point, so a float just below a
-# whole number loses one: 13250 becomes 13249, and thousands of the 50001 values with it. HDR10
+# whole number loses one: 13250 becomes 13249, and 2667 of the 50001 values change. HDR10
 # metadata change by one step each time they pass through such code.
 # For NNV: what has passed through the bindings is put right by half a step (src/common/caps.rs).
 #
