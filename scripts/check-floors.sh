@@ -9,7 +9,7 @@ names_ort='^(ort( |\.|=)|\[.*dependencies\.ort\])'
 # forbid CRATE PATTERN WHAT: no normal dependency of CRATE, however deep, matches.
 forbid() {
   local tree found
-  if ! tree=$(cargo tree --locked --offline -e normal --prefix none -p "$1"); then
+  if ! tree=$(cargo tree --locked -e normal --prefix none -p "$1"); then
     echo "cargo tree -p $1 failed"
     failed=1
     return
