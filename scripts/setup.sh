@@ -30,13 +30,13 @@ packages=(
   gcc libc6-dev pkg-config ca-certificates git python3
   libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
   gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-plugins-ugly
-  gstreamer1.0-libav
+  gstreamer1.0-libav gstreamer1.0-plugins-base-apps
 )
 python3 -m pip --version >/dev/null 2>&1 || packages+=(python3-pip)
 if ((want_test || want_bench)); then
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
-if ((want_test)); then packages+=(gstreamer1.0-plugins-base-apps g++); fi
+if ((want_test)); then packages+=(g++); fi
 if ((want_bench)); then packages+=(ffmpeg); fi
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then

@@ -248,69 +248,114 @@ fn played_backwards_every_frame_comes_in_falling_order() {
     });
 }
 
+/// A file that is pushed, as over HTTP with ranges: in portions, each handed over when the test says.
+struct Pushed {
+    source: gst::Element,
+    bytes: Vec<u8>,
+    /// Where the next portion begins; a seek of the parser sets it.
+    offset: std::sync::Arc<std::sync::Mutex<usize>>,
+}
+
+impl Pushed {
+    fn new(source: gst::Element, bytes: Vec<u8>) -> Self {
+        let offset = std::sync::Arc::new(std::sync::Mutex::new(0));
+        source.set_property_from_str("stream-type", "seekable");
+        source.set_property_from_str("format", "bytes");
+        source.set_property("size", bytes.len() as i64);
+        source.set_property("max-bytes", 0u64);
+        let sought = offset.clone();
+        source.connect("seek-data", false, move |values| {
+            *sought.lock().unwrap() = values[1].get::<u64>().unwrap() as usize;
+            Some(true.to_value())
+        });
+        Self {
+            source,
+            bytes,
+            offset,
+        }
+    }
+
+    /// Hands over the bytes before `end`, 4096 a buffer, as a server would.
+    fn until(&self, end: usize) {
+        let begin = std::mem::replace(&mut *self.offset.lock().unwrap(), end);
+        for (n, part) in self.bytes[begin..end].chunks(4096).enumerate() {
+            let mut buffer = gst::Buffer::from_slice(part.to_vec());
+            buffer
+                .get_mut()
+                .unwrap()
+                .set_offset((begin + 4096 * n) as u64);
+            let flow: gst::FlowReturn = self.source.emit_by_name("push-buffer", &[&buffer]);
+            assert_eq!(flow, gst::FlowReturn::Ok);
+        }
+    }
+}
+
 #[test]
-#[ignore = "what is estimated depends on how far the pipeline ran ahead: not on a busy machine"]
 fn what_is_pushed_has_an_estimated_duration_and_far_seeks() {
     within(|| {
-        // Two copies of a long stream of tiny groups, so that estimates by bytes are close.
+        // A long stream of tiny groups, so that estimates by bytes are close.
         let units = encode(
             &i420(32, 32),
             1500,
             &[("key-int-max", "10"), ("bframes", "0")],
         );
-        let file = TempFile::with("far.nnv", &join(&units));
-        let pipeline = launch(&format!(
-            "filesrc location={} ! queue max-size-bytes=1000 max-size-buffers=1 ! nnvparse ! \
-             fakesink name=out sync=false",
-            file.path()
-        ));
-        let sink = pipeline
-            .downcast_ref::<gst::Bin>()
+        let before: usize = units[..61].iter().map(|unit| unit.size()).sum();
+        let bytes = join(&units);
+        let pipeline = launch("appsrc name=in ! nnvparse ! fakesink name=out sync=false");
+        let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+        let pushed = Pushed::new(bin.by_name("in").unwrap(), bytes);
+        let (send, times) = std::sync::mpsc::channel();
+        bin.by_name("out")
             .unwrap()
-            .by_name("out")
-            .unwrap();
-        let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-        let record = seen.clone();
-        sink.static_pad("sink")
+            .static_pad("sink")
             .unwrap()
             .add_probe(gst::PadProbeType::BUFFER, move |_, probe| {
                 if let Some(gst::PadProbeData::Buffer(buffer)) = &probe.data {
-                    record.lock().unwrap().push((buffer.pts(), is_key(buffer)));
+                    let _ = send.send(buffer.pts().unwrap());
                 }
                 gst::PadProbeReturn::Ok
             });
         pipeline.set_state(gst::State::Playing).unwrap();
-        let begun = std::time::Instant::now();
-        while seen.lock().unwrap().len() < 60 && begun.elapsed().as_secs() < 60 {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+        // What has flowed by when the questions are asked is always the same.
+        pushed.until(before);
+        for n in 0..60 {
+            assert_eq!(times.recv().unwrap(), ms(40 * n));
         }
-        pipeline.set_state(gst::State::Paused).unwrap();
-        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
+        // The whole is as long as its bytes take at the rate of what was seen.
+        let whole = pushed.bytes.len();
         let duration = pipeline.query_duration::<gst::ClockTime>().unwrap();
-        assert!(
-            duration > ms(45_000) && duration < ms(75_000),
-            "{duration} for 60 s"
-        );
+        let expected = 61.0 * 40.0 * whole as f64 / before as f64;
+        let ratio = duration.mseconds() as f64 / expected;
+        assert!((0.95..1.05).contains(&ratio), "{duration}, {expected} ms");
         let target = ms(30_000);
         pipeline
             .seek_simple(gst::SeekFlags::FLUSH | gst::SeekFlags::KEY_UNIT, target)
             .unwrap();
-        pipeline.state(gst::ClockTime::from_seconds(60)).0.unwrap();
-        seen.lock().unwrap().clear();
-        pipeline.set_state(gst::State::Playing).unwrap();
+        while times.try_recv().is_ok() {}
+        let place = *pushed.offset.lock().unwrap();
+        // An eighth of the way too early, so that the target is seldom missed.
+        let aimed = target.mseconds() as f64 / duration.mseconds() as f64 * whole as f64 * 0.875;
+        let ratio = place as f64 / aimed;
+        assert!((0.9..1.1).contains(&ratio), "{place}, {aimed} of {whole}");
+        pushed.until(whole);
+        let flow: gst::FlowReturn = pushed.source.emit_by_name("end-of-stream", &[]);
+        assert_eq!(flow, gst::FlowReturn::Ok);
         let mut outcome = Outcome::default();
         wait(&pipeline, &mut outcome);
         outcome.sound();
         pipeline.set_state(gst::State::Null).unwrap();
-        let seen = seen.lock().unwrap();
-        let last = seen.last().unwrap().0.unwrap();
-        // About the second half of the file: the place is estimated from the bytes of what was
-        // seen, whose rate may differ by a quarter from the whole file's.
-        assert!(
-            (250..1250).contains(&seen.len()) && last > target,
-            "{} frames",
-            seen.len()
-        );
+        // Every frame from the first key frame behind that place.
+        let begins = units.iter().scan(0, |sum, unit| {
+            *sum += unit.size();
+            Some(*sum - unit.size())
+        });
+        let first = begins
+            .zip(&units)
+            .position(|(begin, unit)| begin >= place && is_key(unit))
+            .unwrap();
+        let seen: Vec<_> = times.try_iter().collect();
+        assert_eq!(seen.len(), units.len() - first);
+        assert_eq!(*seen.last().unwrap(), ms(40 * 1499));
     });
 }
 
