@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MPL-2.0
+"""Section 7: bundles, their hash, tables, networks and known answers."""
+
+import hashlib
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from .bits import Unsupported, crc32c
+
+HASHED = (
+    "key_prior.onnx",
+    "key_synth.onnx",
+    "inter_prior.onnx",
+    "inter_synth.onnx",
+    "tables.bin",
+)
+GRAPHS = ("key_prior", "key_synth", "inter_prior", "inter_synth")
+DTYPES = {"u8": "u1", "i8": "i1", "u16": "<u2", "i16": "<i2", "f32": "<f4"}
+
+
+class Tables:
+    """Those of `key.` or `inter.`."""
+
+    NAMES = ("step", "qvec", "qoff", "y_prob", "z_prob", "y_order")
+
+    def __init__(self, data, entries, prefix):
+        for name in self.NAMES:
+            entry = entries[f"{prefix}.{name}"]
+            value = tensor(data, entry)
+            setattr(self, name, value.astype(np.int32))
+        if sorted(self.y_order) != list(range(384)):
+            raise Unsupported(f"{prefix}.y_order does not hold each channel once")
+
+
+def tensor(data, entry):
+    count = int(np.prod(entry["shape"]))
+    flat = np.frombuffer(data, DTYPES[entry["dtype"]], count, entry["offset"])
+    return flat.reshape(entry["shape"])
+
+
+def bundle_hash(digests):
+    return hashlib.sha256(b"".join(digests)).digest()
+
+
+class Bundle:
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        self.toml = tomllib.loads((self.folder / "bundle.toml").read_text("utf-8"))
+        if self.toml.get("format") != 1 or self.toml.get("kind", "codec") != "codec":
+            raise Unsupported(f"{folder}: no codec bundle of format 1")
+        files = {name: (self.folder / name).read_bytes() for name in HASHED}
+        self.hash = bundle_hash(hashlib.sha256(files[name]).digest() for name in HASHED)
+        if self.hash.hex() != self.toml["hash"]:
+            raise Unsupported(f"{folder}: the files are not those that bundle.toml's hash names")
+        data = files["tables.bin"]
+        self.tables = {p: Tables(data, self.toml["tables"], p) for p in ("key", "inter")}
+        self.hyper_channels = len(self.tables["key"].z_prob)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        # Fusions beyond this level are not exact everywhere; known answers would tell.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        self.sessions = {
+            name: onnxruntime.InferenceSession(
+                files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"]
+            )
+            for name in GRAPHS
+        }
+        self.check_known_answers()
+
+    def run(self, graph, inputs):
+        """Outputs by name. Inputs are cast to the graph's types, which must hold them."""
+        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
+        types |= {"tensor(int8)": np.int8, "tensor(int16)": np.int16}
+        session, feed = self.sessions[graph], {}
+        for item in session.get_inputs():
+            feed[item.name] = np.ascontiguousarray(inputs[item.name].astype(types[item.type]))
+            if not np.array_equal(feed[item.name], inputs[item.name]):
+                raise Unsupported(f"{graph}: {item.name} does not fit into {item.type}")
+        names = [item.name for item in session.get_outputs()]
+        return dict(zip(names, session.run(names, feed)))
+
+    def check_known_answers(self):
+        data = (self.folder / "kat.bin").read_bytes()
+        seen = set()
+        for answer in self.toml["known_answer"]:
+            graph = answer["graph"]
+            if graph not in GRAPHS:
+                continue
+            inputs = {entry["name"]: tensor(data, entry) for entry in answer["inputs"]}
+            outputs = self.run(graph, inputs)
+            for entry in answer["outputs"]:
+                value = outputs[entry["name"]]
+                raw = value.astype(value.dtype.newbyteorder("<")).tobytes()
+                if crc32c(raw) != int(entry["crc32c"], 16):
+                    raise Unsupported(
+                        f"ONNX Runtime {onnxruntime.__version__} gives another {entry['name']} of"
+                        f" {graph} than the known answer of {self.folder}: it must not decode"
+                    )
+            seen.add(graph)
+        if seen != set(GRAPHS):
+            raise Unsupported(f"{self.folder}: no known answer for {set(GRAPHS) - seen}")
+
+
+class Bundles:
+    """Those below a folder, loaded once each."""
+
+    def __init__(self, folder):
+        self.folder, self.loaded = Path(folder), {}
+
+    def get(self, name, first_bytes):
+        key = name, first_bytes
+        if key not in self.loaded:
+            folder = self.folder / name
+            if not (folder / "bundle.toml").is_file():
+                raise Unsupported(f"the stream needs the bundle {name}; it is not in {self.folder}")
+            bundle = Bundle(folder)
+            if bundle.hash[:8] != first_bytes:
+                raise Unsupported(
+                    f"the stream needs the bundle {name} with the hash {first_bytes.hex()}…;"
+                    f" {folder} has {bundle.hash[:8].hex()}…"
+                )
+            self.loaded[key] = bundle
+        return self.loaded[key]
