@@ -163,5 +163,9 @@ if ((want_test || want_bench)); then
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check 'numpy>=1.26' 'pytest>=8' 'pillow>=10' 'onnx>=1.16' 'onnxruntime>=1.19' >&2 ||
       die "pip could not install numpy, onnx, onnxruntime, Pillow and pytest"
   fi
+  # The versions that the second decoder is tested with; nothing is fetched where they are there.
+  pinned=$root/tests/reference_decoder/requirements.txt
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$pinned" >&2 ||
+    die "pip could not install what $pinned names"
 fi
 say "ready"

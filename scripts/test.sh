@@ -55,6 +55,9 @@ for bench in rd sr; do
   .deps/python/bin/python -m pytest -q "bench/$bench/tests" || failed+=("Python tests of bench/$bench")
 done
 
+part "Python: the second decoder"
+.deps/python/bin/python -m pytest -q tests/reference_decoder || failed+=("second decoder")
+
 part "Python: the training package"
 training_python=${NNV_PYTHON:-}
 if [ -z "$training_python" ] && [ "${NNV_TRAIN_TESTS:-0}" = 1 ]; then

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MPL-2.0
-"""Section 7: bundles, their hash, tables, networks and known answers."""
+"""Section 7: bundles, their hash, tables and known answers."""
 
 import hashlib
 import tomllib
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 
 from .bits import Unsupported, crc32c
+from .networks import OnnxRuntime
 
 HASHED = (
     "key_prior.onnx",
@@ -46,7 +46,7 @@ def bundle_hash(digests):
 
 
 class Bundle:
-    def __init__(self, folder):
+    def __init__(self, folder, runtime=OnnxRuntime):
         self.folder = Path(folder)
         self.toml = tomllib.loads((self.folder / "bundle.toml").read_text("utf-8"))
         if self.toml.get("format") != 1 or self.toml.get("kind", "codec") != "codec":
@@ -58,29 +58,17 @@ class Bundle:
         data = files["tables.bin"]
         self.tables = {p: Tables(data, self.toml["tables"], p) for p in ("key", "inter")}
         self.hyper_channels = len(self.tables["key"].z_prob)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        # Fusions beyond this level are not exact everywhere; known answers would tell.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-        self.sessions = {
-            name: onnxruntime.InferenceSession(
-                files[f"{name}.onnx"], options, providers=["CPUExecutionProvider"]
-            )
-            for name in GRAPHS
-        }
+        self.networks = {name: runtime(files[f"{name}.onnx"]) for name in GRAPHS}
         self.check_known_answers()
 
     def run(self, graph, inputs):
         """Outputs by name. Inputs are cast to the graph's types, which must hold them."""
-        types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8}
-        types |= {"tensor(int8)": np.int8, "tensor(int16)": np.int16}
-        session, feed = self.sessions[graph], {}
-        for item in session.get_inputs():
-            feed[item.name] = np.ascontiguousarray(inputs[item.name].astype(types[item.type]))
-            if not np.array_equal(feed[item.name], inputs[item.name]):
-                raise Unsupported(f"{graph}: {item.name} does not fit into {item.type}")
-        names = [item.name for item in session.get_outputs()]
-        return dict(zip(names, session.run(names, feed)))
+        network, feed = self.networks[graph], {}
+        for name, dtype in network.inputs.items():
+            feed[name] = np.ascontiguousarray(inputs[name].astype(dtype))
+            if not np.array_equal(feed[name], inputs[name]):
+                raise Unsupported(f"{graph}: {name} does not fit into {dtype}")
+        return network.run(feed)
 
     def check_known_answers(self):
         data = (self.folder / "kat.bin").read_bytes()
@@ -96,7 +84,7 @@ class Bundle:
                 raw = value.astype(value.dtype.newbyteorder("<")).tobytes()
                 if crc32c(raw) != int(entry["crc32c"], 16):
                     raise Unsupported(
-                        f"ONNX Runtime {onnxruntime.__version__} gives another {entry['name']} of"
+                        f"{self.networks[graph].name} gives another {entry['name']} of"
                         f" {graph} than the known answer of {self.folder}: it must not decode"
                     )
             seen.add(graph)
@@ -107,8 +95,8 @@ class Bundle:
 class Bundles:
     """Those below a folder, loaded once each."""
 
-    def __init__(self, folder):
-        self.folder, self.loaded = Path(folder), {}
+    def __init__(self, folder, runtime=OnnxRuntime):
+        self.folder, self.runtime, self.loaded = Path(folder), runtime, {}
 
     def get(self, name, first_bytes):
         key = name, first_bytes
@@ -116,7 +104,7 @@ class Bundles:
             folder = self.folder / name
             if not (folder / "bundle.toml").is_file():
                 raise Unsupported(f"the stream needs the bundle {name}; it is not in {self.folder}")
-            bundle = Bundle(folder)
+            bundle = Bundle(folder, self.runtime)
             if bundle.hash[:8] != first_bytes:
                 raise Unsupported(
                     f"the stream needs the bundle {name} with the hash {first_bytes.hex()}…;"

@@ -105,7 +105,9 @@ class Decoder:
     def __iter__(self):
         for count, unit in enumerate(access_units(self.units, self.report)):
             if count == self.most:
-                break
+                # What would have come between is not lost.
+                yield from (shown for _, shown in sorted(self.waiting.items()))
+                return
             yield from self._access_unit(unit)
         yield from self._flush()
 
@@ -130,6 +132,8 @@ class Decoder:
         try:
             sequence = parse_sequence(unit.sequence, self.trace) if unit.sequence else None
             if sequence:
+                if self.trace:
+                    self.trace.sequence(sequence)
                 self.units.limit = frame_limit(sequence.width, sequence.height)
             header = parse_frame(unit.frame, self.trace)
         except Damage as error:
@@ -200,7 +204,8 @@ class Decoder:
         size = self.sequence.width, self.sequence.height
         found = header.checksum is not None and checksum(decoded.planes, *size)
         if header.checksum is not None and header.checksum != found:
-            raise Damage(f"checksum {found:08x}, not {header.checksum:08x}: a defect of this decoder")
+            wanted = f"{header.checksum:08x}"
+            raise Damage(f"checksum {found:08x}, not {wanted}: a defect of this decoder")
         if header.checksum is None and self.sequence.all_checked and header.type != REPEAT:
             raise Damage("it has no checksum though all have")
         self.waiting[header.number] = Shown(

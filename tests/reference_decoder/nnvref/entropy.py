@@ -72,6 +72,10 @@ class RangeDecoder:
             self.mark = self.position()
 
 
+# Shifts of the slow probability, by the number of bits seen.
+SLOW = [next((s for s in range(1, 8) if (n + 2) ** 2 < 1 << (2 * s + 1)), 7) for n in range(128)]
+
+
 class Prob:
     """Section 5.2: a bit that learns its probability at two speeds."""
 
@@ -88,7 +92,7 @@ class Prob:
 
     def decode(self, d):
         bit = d.bit(min(max((self.fast + self.slow) >> 1, 16), 65520))
-        slow = next((s for s in range(1, 8) if (self.seen + 2) ** 2 < 1 << (2 * s + 1)), 7)
+        slow = SLOW[self.seen]
         fast = min(slow, 5)
         if bit:
             self.fast += (65535 - self.fast) >> fast
@@ -201,7 +205,7 @@ class Counter:
 
 
 class Counters(dict):
-    """Counters by context, made with `initial(*context)`, which gives p1 and trust, when first met."""
+    """Counters by context, made when first met: `initial(*context)` gives p1 and trust."""
 
     def __init__(self, initial):
         super().__init__()

@@ -154,7 +154,7 @@ class FieldReader:
     def _bit(self, name, context, place):
         probs = getattr(self.state, name)
         bit = probs[context].decode(self.d)
-        self.d.element(name, (f"context {context}", *place), bit)
+        self.d.element(name, (context, *place), bit)
         return bit
 
     def read(self):
@@ -207,7 +207,7 @@ class FieldReader:
         i = 0
         while i + 1 < len(candidates) and probs[i].decode(self.d):
             i += 1
-        self.d.element(name, (f"of {len(candidates)}", *place), i)
+        self.d.element(name, place, i)
         return candidates[i]
 
     def _new(self, around, place):
@@ -224,8 +224,8 @@ class FieldReader:
                 continue
             s, p = around.spread(r), around.predictor(r)
             dx = self.state.x[3 * r + s].decode(self.d)
-            self.d.element("mv x", (f"spread {s}", *place), dx)
+            self.d.element("mv x", (s, *place), dx)
             dy = self.state.y[2 * (3 * r + s) + (dx == 0)].decode(self.d)
-            self.d.element("mv y", (f"spread {s}", *place), dy)
+            self.d.element("mv y", (s, *place), dy)
             mvs[r] = clamp_mv(p[0] + dx, p[1] + dy)
         return leaf(mode, *mvs)

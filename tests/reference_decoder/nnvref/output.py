@@ -37,3 +37,7 @@ class Sums:
         for plane in planes:
             self.samples.update(plane.tobytes())
         return line
+
+    def __str__(self):
+        """As a line of MD5SUMS, without the name."""
+        return f"{self.count} {self.frames.hexdigest()} {self.samples.hexdigest()}"

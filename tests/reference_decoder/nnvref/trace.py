@@ -1,5 +1,13 @@
 # SPDX-License-Identifier: MPL-2.0
-"""Who wants to see the syntax elements, one by one."""
+"""What `--trace` prints: the syntax elements, one by one.
+
+Places in brackets: `z`: channel, row, column. `y`: channel, row of the band, column and, of
+symbols, scale index; of group flags: group, row, first column; of run flags: channel, row,
+first column. `map`, `ink`: row, column. `side`: context (of vectors: spread), column and row of
+block or cell; of indices only these.
+"""
+
+from .decoder import describe
 
 
 class Printer:
@@ -19,6 +27,7 @@ class Printer:
         print(f"{at:>14}  {path:<8} {name}{place} = {value}", file=self.out)
 
     def frame(self, header):
-        from .decoder import describe
-
         print(f"# {describe(header)}", file=self.out)
+
+    def sequence(self, sequence):
+        print(f"# {sequence}", file=self.out)
