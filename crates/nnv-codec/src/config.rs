@@ -214,7 +214,7 @@ impl Default for Tuning {
             lambda: 0.06,
             round_up: 0.56,
             adaptive_quantizer: 0.0,
-            temporal_filter: [10.0, 4.0, 1.5, 0.0],
+            temporal_filter: [10.0, 4.0, 0.0, 0.0],
             ink: 1000.0,
             motion_lambda: 1.2,
             scene_cut: 0.82,

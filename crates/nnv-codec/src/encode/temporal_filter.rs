@@ -7,7 +7,7 @@
 //! follow from what coding loses anyway, and from how much of the difference is noise: what all
 //! neighbours lack is, what each lacks in its own way is an error of motion.
 
-use super::motion::{SearchParams, search};
+use super::motion::{SearchEffort, SearchParams, search};
 use super::step::nominal_distortion;
 use crate::config::MAX_LOOKAHEAD;
 use nnv_cpu::parallel;
@@ -63,6 +63,7 @@ pub fn temporal_filter(
         } = neighbours[i];
         let params = SearchParams {
             threads: inner,
+            effort: SearchEffort::Fast,
             ..SearchParams::new(quantizer)
         };
         let field = search(picture, [other; 2], None, &params)?;
