@@ -3,7 +3,7 @@
 //!
 //! Free for the encoder; written in plain Rust that vectorises well.
 
-use nnv_cpu::simd::{hadamard8, with_avx2};
+use nnv_cpu::simd::{hadamard8, hadamard8_twice, with_avx2};
 use nnv_format::motion::compensate::{PATCH, average, block_14, fetch_clamped, inside, round};
 use nnv_format::motion::field::Mv;
 use nnv_format::picture::Plane;
@@ -133,14 +133,22 @@ with_avx2! {
 
 #[inline(always)]
 fn satd<const N: usize>(a: &Samples<N>, b: impl Fn(usize, usize) -> u16) -> u32 {
+    let difference = |y: usize, x: usize| a[y][x] as i16 - b(y, x) as i16;
     let mut sum = 0;
     for y in (0..N).step_by(8) {
-        for x in (0..N).step_by(8) {
+        if N == 16 {
+            let mut m = [[0i16; 16]; 8];
+            for (i, m) in m.iter_mut().enumerate() {
+                for (k, m) in m.iter_mut().enumerate() {
+                    *m = difference(y + i, k);
+                }
+            }
+            sum += hadamard8_twice(&m);
+        } else {
             let mut m = [[0i16; 8]; 8];
             for (i, m) in m.iter_mut().enumerate() {
-                let a = &a[y + i][x..x + 8];
                 for (k, m) in m.iter_mut().enumerate() {
-                    *m = a[k] as i16 - b(y + i, x + k) as i16;
+                    *m = difference(y + i, k);
                 }
             }
             sum += hadamard8(&m);

@@ -189,10 +189,10 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
                 let block = centred(&quarter, at);
                 let zero = Window {
                     centre: (0, 0),
-                    range: if params.effort == SearchEffort::Fast {
-                        1
-                    } else {
-                        4
+                    range: match params.effort {
+                        SearchEffort::Fast => 1,
+                        SearchEffort::Medium => 2,
+                        SearchEffort::Slow => 4,
                     },
                 };
                 let mut best = full8(&block, &quarter_ref, at, &zero, rate);
@@ -750,8 +750,8 @@ impl State<'_> {
         let mut best = self.merge(&samples, at, &around, MERGE_BITS);
         // Differences this small are lost in quantisation: searching on would buy nothing.
         let (enough, split_from) = match self.params.effort {
-            SearchEffort::Fast => (24.0, 60.0),
-            SearchEffort::Medium => (12.0, 30.0),
+            SearchEffort::Fast => (36.0, 110.0),
+            SearchEffort::Medium => (24.0, 70.0),
             SearchEffort::Slow => (4.0, 12.0),
         };
         let mut vectors = [Mv::ZERO; 2];
