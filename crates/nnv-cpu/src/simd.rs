@@ -168,6 +168,57 @@ fn hadamard8_avx2(m: &[[i16; 16]; 8]) -> u32 {
     low + high
 }
 
+/// Sums of absolute differences of an 8×8 block with the eight blocks that begin at bytes 0 to 7 of
+/// `area`, whose rows are `stride` bytes apart. The eighth row too must have 16 bytes.
+///
+/// Written with AVX2 where the processor has it: an instruction takes half a row of all eight.
+#[inline(always)]
+pub fn sad8_of_eight(block: &[[u8; 8]; 8], area: &[u8], stride: usize) -> [u16; 8] {
+    let rows: [&[u8; 16]; 8] = std::array::from_fn(|y| {
+        let row = area[y * stride..].first_chunk();
+        row.expect("16 bytes in each row")
+    });
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { sad8_of_eight_avx2(block, rows) };
+    }
+    sad8_of_eight_plain(block, rows)
+}
+
+#[inline(always)]
+fn sad8_of_eight_plain(block: &[[u8; 8]; 8], rows: [&[u8; 16]; 8]) -> [u16; 8] {
+    std::array::from_fn(|at| {
+        let rows = block.iter().zip(rows);
+        let sums = rows.map(|(a, b)| -> u16 {
+            let pairs = a.iter().zip(&b[at..]);
+            pairs.map(|(&a, &b)| u16::from(a.abs_diff(b))).sum()
+        });
+        sums.sum()
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn sad8_of_eight_avx2(block: &[[u8; 8]; 8], rows: [&[u8; 16]; 8]) -> [u16; 8] {
+    use std::arch::x86_64::*;
+    let mut sum = _mm256_setzero_si256();
+    for (a, b) in block.iter().zip(rows) {
+        let a = _mm256_set1_epi64x(i64::from_le_bytes(*a));
+        // SAFETY: 16 bytes are read from an array of 16.
+        let b = unsafe { _mm_loadu_si128(b.as_ptr().cast()) };
+        let b = _mm256_broadcastsi128_si256(b);
+        // The low half takes bytes 0 to 3 of the block from byte 0 on, the high half 4 to 7 from 4.
+        sum = _mm256_add_epi16(sum, _mm256_mpsadbw_epu8::<0b101_000>(b, a));
+    }
+    let sum = _mm_add_epi16(
+        _mm256_castsi256_si128(sum),
+        _mm256_extracti128_si256::<1>(sum),
+    );
+    // SAFETY: both types are 16 bytes in which every bit pattern is valid.
+    unsafe { std::mem::transmute::<__m128i, [u16; 8]>(sum) }
+}
+
 /// Eight sums of `T` (even) products of 16-bit words and taps, shifted right by `SHIFT`. Results
 /// fit 16 bits; `row(k)` gives the words for tap `k`.
 ///
@@ -210,4 +261,49 @@ pub fn weighted8<const T: usize, const SHIFT: i32>(
         }
     }
     sum.map(|v| (v >> SHIFT) as i16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise() -> impl FnMut() -> u32 {
+        let mut state = 0x2545_F491u32;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            state >> 8
+        }
+    }
+
+    #[test]
+    fn two_transforms_are_two_transforms() {
+        let mut rng = noise();
+        for _ in 0..100 {
+            let m: [[i16; 16]; 8] =
+                std::array::from_fn(|_| std::array::from_fn(|_| (rng() % 2047) as i16 - 1023));
+            let half = |at: usize| m.map(|row| std::array::from_fn::<i16, 8, _>(|i| row[at + i]));
+            let expected = hadamard8(&half(0)) + hadamard8(&half(8));
+            assert_eq!(hadamard8_twice(&m), expected);
+        }
+        assert_eq!(hadamard8_twice(&[[-1023; 16]; 8]), 2 * 64 * 1023 / 4);
+    }
+
+    #[test]
+    fn eight_places_at_once() {
+        let mut rng = noise();
+        let block: [[u8; 8]; 8] = std::array::from_fn(|_| std::array::from_fn(|_| rng() as u8));
+        let area: Vec<u8> = (0..7 * 23 + 16).map(|_| rng() as u8).collect();
+        let expected: [u16; 8] = std::array::from_fn(|at| {
+            let places = (0..64).map(|i| (i / 8, i % 8));
+            places
+                .map(|(y, x)| u16::from(block[y][x].abs_diff(area[y * 23 + at + x])))
+                .sum()
+        });
+        assert_eq!(sad8_of_eight(&block, &area, 23), expected);
+        let rows = std::array::from_fn(|y| area[y * 23..].first_chunk().unwrap());
+        assert_eq!(sad8_of_eight_plain(&block, rows), expected);
+        assert_eq!(sad8_of_eight(&[[255; 8]; 8], &[0; 200], 23), [64 * 255; 8]);
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! Free for the encoder; written in plain Rust that vectorises well.
 
-use nnv_cpu::simd::{hadamard8, hadamard8_twice, with_avx2};
+use nnv_cpu::simd::{hadamard8, hadamard8_twice, sad8_of_eight, with_avx2};
 use nnv_format::motion::compensate::{PATCH, average, block_14, fetch_clamped, inside, round};
 use nnv_format::motion::field::Mv;
 use nnv_format::picture::Plane;
@@ -59,8 +59,54 @@ with_avx2! {
 
 /// Largest range of a full search.
 const MAX_RANGE: i32 = 16;
-/// Side of the area that the largest full search sees.
-const WINDOW: usize = 8 + 2 * MAX_RANGE as usize;
+/// Samples around a plane of bytes that repeat its border: more than the largest full search sees.
+const BORDER: i32 = 64;
+
+/// A plane of 8 bits, for coarse searches, with a border so wide that no search has to ask.
+pub(crate) struct Bytes {
+    width: i32,
+    height: i32,
+    stride: usize,
+    data: Vec<u8>,
+}
+
+impl Bytes {
+    /// The upper 8 of the 10 bits of `plane`.
+    pub(crate) fn of(plane: &Plane) -> Self {
+        let (width, height) = (plane.width() as i32, plane.height() as i32);
+        let stride = (width + 2 * BORDER) as usize;
+        let mut data = Vec::with_capacity(stride * (height + 2 * BORDER) as usize);
+        for y in -BORDER..height + BORDER {
+            let row = plane.row(y.clamp(0, height - 1) as usize);
+            let byte = |v: u16| (v >> 2) as u8;
+            data.extend(std::iter::repeat_n(byte(row[0]), BORDER as usize));
+            data.extend(row.iter().map(|&v| byte(v)));
+            data.extend(std::iter::repeat_n(
+                byte(row[row.len() - 1]),
+                BORDER as usize,
+            ));
+        }
+        Self {
+            width,
+            height,
+            stride,
+            data,
+        }
+    }
+
+    /// Samples from (`x`, `y`) on. Beyond the border all is alike.
+    fn from(&self, (x, y): (i32, i32)) -> &[u8] {
+        let x = x.clamp(-BORDER, self.width) + BORDER;
+        let y = y.clamp(-BORDER, self.height) + BORDER;
+        &self.data[y as usize * self.stride + x as usize..]
+    }
+
+    /// The 8×8 block at `at`, which may lie outside.
+    pub(crate) fn block(&self, at: (i32, i32)) -> [[u8; 8]; 8] {
+        let area = self.from(at);
+        std::array::from_fn(|y| *area[y * self.stride..].first_chunk().expect("a border"))
+    }
+}
 
 /// Where a full search looks.
 #[derive(Debug, Clone, Copy)]
@@ -71,49 +117,37 @@ pub(crate) struct Window {
     pub range: i32,
 }
 
-/// Full search of an 8×8 block around `window`, with a cost per unit of distance from `origin`.
+/// Full search of an 8×8 block around `window`; `rate` is the cost per doubling of the distance
+/// from zero, in differences of 10-bit samples, as is the cost returned.
+///
 /// Ties go to the first found, scanning row by row.
 #[inline(always)]
 fn full8_impl(
-    a: &Samples<8>,
-    plane: &Plane,
+    block: &[[u8; 8]; 8],
+    plane: &Bytes,
     at: (i32, i32),
     window: &Window,
     rate: u32,
 ) -> (u32, (i32, i32)) {
-    let side = (8 + 2 * window.range) as usize;
-    let first = (
-        at.0 + window.centre.0 - window.range,
-        at.1 + window.centre.1 - window.range,
+    debug_assert!(window.range <= MAX_RANGE, "a border of {BORDER}");
+    let (left, top) = (
+        window.centre.0 - window.range,
+        window.centre.1 - window.range,
     );
-    match inside(plane, first, (side, side)) {
-        Some(area) => full8_rows(a, area, plane.stride(), window, rate),
-        None => {
-            let mut area = [0; WINDOW * WINDOW];
-            fetch_clamped(plane, first, (side, side), WINDOW, &mut area);
-            full8_rows(a, &area, WINDOW, window, rate)
-        }
-    }
-}
-
-#[inline(always)]
-fn full8_rows(
-    a: &Samples<8>,
-    area: &[u16],
-    stride: usize,
-    window: &Window,
-    rate: u32,
-) -> (u32, (i32, i32)) {
+    let area = plane.from((at.0 + left, at.1 + top));
+    let count = 2 * window.range + 1;
     let mut best = (u32::MAX, window.centre);
-    for dy in 0..=2 * window.range {
-        let y = window.centre.1 + dy - window.range;
-        for dx in 0..=2 * window.range {
-            let x = window.centre.0 + dx - window.range;
-            let distance = x.unsigned_abs() + y.unsigned_abs();
-            let cost = sad_rows(a, &area[dy as usize * stride + dx as usize..], stride)
-                + rate * (u32::BITS - distance.leading_zeros());
-            if cost < best.0 {
-                best = (cost, (x, y));
+    for dy in 0..count {
+        let row = &area[dy as usize * plane.stride..];
+        for first in (0..count).step_by(8) {
+            let sads = sad8_of_eight(block, &row[first as usize..], plane.stride);
+            for (dx, &sad) in (first..count).zip(&sads) {
+                let (x, y) = (left + dx, top + dy);
+                let distance = x.unsigned_abs() + y.unsigned_abs();
+                let cost = 4 * u32::from(sad) + rate * (u32::BITS - distance.leading_zeros());
+                if cost < best.0 {
+                    best = (cost, (x, y));
+                }
             }
         }
     }
@@ -121,10 +155,10 @@ fn full8_rows(
 }
 
 with_avx2! {
-    /// Full search of an 8×8 block; `rate` is the cost per doubling of the distance from zero.
+    /// Full search of an 8×8 block, see [`full8_impl`].
     pub(crate) fn full8(
-        a: &Samples<8>,
-        plane: &Plane,
+        block: &[[u8; 8]; 8],
+        plane: &Bytes,
         at: (i32, i32),
         window: &Window,
         rate: u32,
@@ -372,11 +406,20 @@ mod tests {
     #[test]
     fn full_search_finds_a_shift() {
         let plane = random_plane(64, 64, 3, false);
-        let block: Samples<8> = load(&plane, (29, 22));
-        let window = Window {
+        let bytes = Bytes::of(&plane);
+        let block = bytes.block((29, 22));
+        let window = |range| Window {
             centre: (3, 1),
-            range: 4,
+            range,
         };
-        assert_eq!(full8(&block, &plane, (24, 24), &window, 0), (0, (5, -2)));
+        for range in [3, 4, 15, 16] {
+            let found = full8(&block, &bytes, (24, 24), &window(range), 0);
+            assert_eq!(found, (0, (5, -2)));
+        }
+        // Far outside, all is alike: the nearest place is taken.
+        let corner = bytes.block((-500, 500));
+        assert_eq!(corner, [[(plane.row(63)[0] >> 2) as u8; 8]; 8]);
+        let found = full8(&corner, &bytes, (-500, 500), &window(2), 3);
+        assert_eq!(found, (3, (1, 0)));
     }
 }

@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::super::step::nominal_step;
-use super::kernels::{Block14, Samples, Side, Window, full8, load};
+use super::kernels::{Block14, Bytes, Samples, Side, Window, full8, load};
 use nnv_format::motion::MotionError;
 use nnv_format::motion::candidates::{Neighbourhood, Place};
 use nnv_format::motion::field::{CELL, Leaf, Mode, MotionField, Mv};
@@ -143,24 +143,15 @@ struct Coarse {
     global: [Mv; 2],
 }
 
-/// Blocks of 8×8 samples whose centres are those of the blocks of a coarser grid.
-fn centred(plane: &Plane, (x, y): (i32, i32)) -> Samples<8> {
-    std::array::from_fn(|row| {
-        let line = plane.row((y + row as i32).clamp(0, plane.height() as i32 - 1) as usize);
-        std::array::from_fn(|i| line[(x + i as i32).clamp(0, plane.width() as i32 - 1) as usize])
-    })
-}
-
 fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse {
     let (columns, rows) = (current.padded_width() / 16, current.padded_height() / 16);
     let pyramid = |p: &Picture| {
         let quarter = p.quarter_luma();
-        let eighth = quarter.half();
-        (quarter, eighth)
+        (Bytes::of(&quarter), Bytes::of(&quarter.half()))
     };
     let (quarter, eighth) = pyramid(current);
     let range = match params.effort {
-        SearchEffort::Fast => 6,
+        SearchEffort::Fast => 7,
         SearchEffort::Medium => 10,
         SearchEffort::Slow => 16,
     };
@@ -178,7 +169,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
                     centre: (0, 0),
                     range,
                 };
-                *out = full8(&centred(&eighth, at), &eighth_ref, at, &window, rate).1;
+                *out = full8(&eighth.block(at), &eighth_ref, at, &window, rate).1;
             }
         });
         // One vector per block, from windows of 32×32.
@@ -186,7 +177,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
         parallel_rows(&mut blocks, columns, params.threads, |y, row| {
             for (x, out) in row.iter_mut().enumerate() {
                 let at = (4 * x as i32 - 2, 4 * y as i32 - 2);
-                let block = centred(&quarter, at);
+                let block = quarter.block(at);
                 let zero = Window {
                     centre: (0, 0),
                     range: match params.effort {
