@@ -13,6 +13,7 @@ use nnv_mp4::file::FileMuxer;
 use nnv_mp4::fragments::FragmentMuxer;
 use nnv_mp4::{Codec, Data, Error, Piece, Rotation, Sample, Tag, Track};
 
+use super::priming::{self, Played, Priming};
 use super::streams::{self, Stream};
 use crate::common::{self, lock};
 
@@ -47,10 +48,14 @@ struct Settings {
 #[derive(Default)]
 struct PadState {
     stream: Option<Stream>,
+    /// The same, of what is queued: ahead of `stream`.
+    announced: Option<Stream>,
     language: Option<String>,
     rotation: Option<Rotation>,
     /// Number of its track, once the file has begun; `None`: it has none.
     track: Option<usize>,
+    /// Sound: what is not played of it.
+    priming: Option<Priming>,
     /// Video: payload of the sequence header in force.
     sequence: Option<Vec<u8>>,
     /// Video: a key frame came. Nobody could decode what was before it.
@@ -298,6 +303,19 @@ impl AggregatorImpl for NnvMp4Mux {
         true
     }
 
+    fn sink_event_pre_queue(
+        &self,
+        pad: &gst_base::AggregatorPad,
+        event: gst::Event,
+    ) -> Result<gst::FlowSuccess, gst::FlowError> {
+        if let gst::EventView::Caps(caps) = event.view()
+            && !self.may_become(pad, caps.caps())
+        {
+            return Err(gst::FlowError::NotNegotiated);
+        }
+        self.parent_sink_event_pre_queue(pad, event)
+    }
+
     fn sink_event(&self, pad: &gst_base::AggregatorPad, event: gst::Event) -> bool {
         match event.view() {
             gst::EventView::Caps(caps) => return self.set_caps(pad, caps.caps()),
@@ -346,6 +364,26 @@ fn times(pad: &gst_base::AggregatorPad, buffer: &gst::BufferRef) -> (Option<i64>
     (running(buffer.pts()), running(buffer.dts()))
 }
 
+/// Running time at which the pad's segment begins, in ns.
+fn segment_start(pad: &gst_base::AggregatorPad) -> i64 {
+    let segment = pad.segment();
+    let start = segment
+        .downcast_ref::<gst::ClockTime>()
+        .and_then(|segment| segment.to_running_time(segment.start()?));
+    start.map_or(0, |t| i64::try_from(t.nseconds()).unwrap_or(0))
+}
+
+/// In ns.
+fn duration(buffer: &gst::BufferRef) -> Option<u64> {
+    buffer.duration().map(gst::ClockTime::nseconds)
+}
+
+/// The nearest number of samples to so many ns.
+fn samples(ns: u64, rate: u32) -> Option<u32> {
+    let exact = u128::from(ns) * u128::from(rate);
+    u32::try_from((exact + 500_000_000) / 1_000_000_000).ok()
+}
+
 impl NnvMp4Mux {
     fn reset(&self) {
         let mut state = lock(&self.state);
@@ -381,30 +419,62 @@ impl NnvMp4Mux {
                 return false;
             }
         };
+        lock(&self.state).pad(pad).stream = Some(stream);
+        true
+    }
+
+    /// Whether what reaches a pad may go on as `caps` say. Says why not, unless a new file follows.
+    fn may_become(&self, pad: &gst_base::AggregatorPad, caps: &gst::CapsRef) -> bool {
+        let Ok(stream) = Stream::from_caps(caps) else {
+            // Told with the data before it, see `set_caps`.
+            return true;
+        };
+        let fragmented = lock(&self.settings).fragment_duration > 0;
+        let waits = pad.has_buffer();
         let changed = {
             let mut state = lock(&self.state);
-            let begun = state.writer.is_some();
             let known = state.pad(pad);
-            // Video is compared by what stands in the stream itself.
+            // Without data so far, nothing is settled.
+            let begun = waits || known.track.is_some();
             let changed = begun
-                && known.track.is_some()
-                && matches!(known.stream, Some(Stream::Sound(_)))
-                && known.stream.as_ref() != Some(&stream);
-            known.stream = Some(stream);
+                && known
+                    .announced
+                    .as_ref()
+                    .is_some_and(|before| !before.continues(&stream));
+            if !changed {
+                known.announced = Some(stream.clone());
+            }
             changed
         };
-        if changed {
-            gst::element_imp_error!(
-                self,
-                gst::StreamError::Format,
-                (
-                    "The format of {} changed to {caps}, and a track has one: start a new file \
-                     where it changes",
-                    pad.name()
-                )
-            );
+        if !changed {
+            return true;
         }
-        !changed
+        // It takes the refusal, and begins the next file with these caps.
+        let parts = self.obj().parent().and_downcast::<gst::Element>();
+        let parts = parts.and_then(|parent| parent.factory());
+        if parts.is_some_and(|factory| factory.name() == "splitmuxsink") {
+            return false;
+        }
+        if matches!(stream, Stream::Video(_)) && !fragmented {
+            lock(&self.state).pad(pad).announced = Some(stream);
+            return true;
+        }
+        gst::element_imp_error!(
+            self,
+            gst::StreamError::Format,
+            (
+                "The format of {} changes, and its track has one: start a new file where it \
+                 changes (splitmuxsink does){}",
+                pad.name(),
+                if fragmented {
+                    ", or write a finished file (fragment-duration=0), where video may change"
+                } else {
+                    ""
+                }
+            ),
+            ["{caps}"]
+        );
+        false
     }
 
     fn add_tags(&self, pad: &gst_base::AggregatorPad, tags: &gst::TagListRef) {
@@ -483,11 +553,23 @@ impl NnvMp4Mux {
                 );
                 continue;
             }
-            if let Some(buffer) = &buffer
-                && let (Some(shown), _) = times(&pad, buffer)
-            {
-                base = base.min(shown);
-            }
+            let shown = buffer.as_ref().and_then(|buffer| times(&pad, buffer).0);
+            let sound = match lock(&self.state).pad(&pad).stream.clone() {
+                Some(Stream::Sound(codec)) => Some(codec),
+                _ => None,
+            };
+            // Asks other elements, so no lock is held.
+            let priming = sound.zip(shown).map(|(codec, shown)| {
+                let delay = priming::delay(pad.upcast_ref(), &codec);
+                Priming::new(delay, shown, segment_start(&pad))
+            });
+            let played = match (priming, shown, &buffer) {
+                (Some(priming), Some(shown), Some(buffer)) => {
+                    Some(priming.next(shown, duration(buffer)).0.pts)
+                }
+                (_, shown, _) => shown,
+            };
+            base = base.min(played.unwrap_or(i64::MAX));
             let state = &mut *lock(&self.state);
             let tags = state.tags.clone();
             let known = state.pad(&pad);
@@ -518,6 +600,7 @@ impl NnvMp4Mux {
                 Some(Stream::Text { .. }) => Codec::Text,
             };
             known.track = Some(tracks.len());
+            known.priming = priming;
             let rotation = known
                 .rotation
                 .or_else(|| tags.as_ref().and_then(|tags| streams::rotation(tags)));
@@ -618,11 +701,21 @@ impl NnvMp4Mux {
         };
         let mut decodes_to = None;
         let mut text = None;
+        let mut changed = None;
+        let mut played = Played {
+            pts: shown,
+            duration: duration(&buffer),
+            decoded: None,
+        };
+        if let Some(priming) = known.priming {
+            let (now, then) = priming.next(shown, played.duration);
+            (played, known.priming) = (now, Some(then));
+        }
         match &known.stream {
             Some(Stream::Video(header)) => {
                 if sync {
                     let header = header.clone();
-                    check_key(known, &mut buffer, &header)?;
+                    changed = check_key(known, &mut buffer, &header)?;
                 } else if !known.begun {
                     gst::info!(CAT, obj = pad, "No key frame yet: the frame is left out");
                     return Ok(Out::default());
@@ -631,6 +724,9 @@ impl NnvMp4Mux {
             Some(Stream::Sound(Codec::Opus { .. })) => {
                 let map = buffer.map_readable().map_err(|_| unreadable())?;
                 decodes_to = Some(nnv_mp4::opus_samples(&map)).filter(|samples| *samples > 0);
+            }
+            Some(Stream::Sound(Codec::Aac { rate, .. })) => {
+                decodes_to = played.decoded.and_then(|ns| samples(ns, *rate));
             }
             Some(Stream::Sound(_)) | None => {}
             Some(Stream::Text { markup }) => {
@@ -646,9 +742,9 @@ impl NnvMp4Mux {
             }
         }
         let sample = Sample {
-            pts: shown.saturating_sub(base),
+            pts: played.pts.saturating_sub(base),
             dts: decoded.map(|decoded| decoded.saturating_sub(base)),
-            duration: buffer.duration().map(gst::ClockTime::nseconds),
+            duration: played.duration,
             decoded: decodes_to,
             sync,
             data: match text {
@@ -657,12 +753,18 @@ impl NnvMp4Mux {
             },
         };
         let mut out = Out::default();
+        if changed.is_some() && matches!(state.writer, Some(Writer::Fragments(_))) {
+            return Err(gst::error_msg!(
+                gst::StreamError::Format,
+                ("The video's size, depth, rate, colours or networks change, and the beginning                      of a file in fragments has told players what they are: start a new file                      where they change (splitmuxsink splits after the event force-key-unit or                      its signal split-now), or write a finished file (fragment-duration=0), which                      may hold such changes")
+            ));
+        }
         match state.writer.as_mut() {
             Some(Writer::Behind(muxer)) => {
-                out.pieces = muxer.push(index, sample).map_err(|error| muxing(&error))?;
+                out.pieces = push_to(muxer, index, changed, sample)?;
             }
             Some(Writer::Before(muxer, file)) => {
-                let pieces = muxer.push(index, sample).map_err(|error| muxing(&error))?;
+                let pieces = push_to(muxer, index, changed, sample)?;
                 store(file, &pieces).map_err(|error| temporary(&error))?;
             }
             Some(Writer::Fragments(muxer)) => {
@@ -776,12 +878,30 @@ impl NnvMp4Mux {
     }
 }
 
-/// Every key frame has its sequence header before it, and it goes on with what the file says.
+/// Puts a sample into a finished file; `changed`: what describes the video from there on.
+fn push_to(
+    muxer: &mut FileMuxer<Media>,
+    index: usize,
+    changed: Option<Vec<u8>>,
+    sample: Sample<Media>,
+) -> Result<Vec<Piece<Media>>, gst::ErrorMessage> {
+    let mut pieces = match changed {
+        Some(sequence) => muxer.change(index, Codec::Nnv(sequence)),
+        None => Ok(Vec::new()),
+    }
+    .map_err(|error| muxing(&error))?;
+    let more = muxer.push(index, sample).map_err(|error| muxing(&error))?;
+    pieces.extend(more);
+    Ok(pieces)
+}
+
+/// Every key frame has its sequence header before it. Gives that header where it says something
+/// else than what the file says so far.
 fn check_key(
     known: &mut PadState,
     buffer: &mut gst::Buffer,
     header: &[u8],
-) -> Result<(), gst::ErrorMessage> {
+) -> Result<Option<Vec<u8>>, gst::ErrorMessage> {
     let own = {
         let map = buffer.map_readable().map_err(|_| unreadable())?;
         streams::sequence_of(&map).map(|own| own.map(<[u8]>::to_vec))
@@ -812,18 +932,10 @@ fn check_key(
             payload.to_vec()
         }
     };
-    let before = known.sequence.get_or_insert_with(|| sequence.clone());
-    if !streams::continues(before, &sequence) {
-        return Err(gst::error_msg!(
-            gst::StreamError::Format,
-            ("The video's size, depth, rate, colours or networks change, and a track has \
-                 one of each: start a new file where they change (splitmuxsink makes files \
-                 of parts)")
-        ));
-    }
-    *before = sequence;
     known.begun = true;
-    Ok(())
+    let before = known.sequence.replace(sequence.clone());
+    let changed = before.is_some_and(|before| !streams::continues(&before, &sequence));
+    Ok(changed.then_some(sequence))
 }
 
 fn unreadable() -> gst::ErrorMessage {

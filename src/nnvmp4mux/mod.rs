@@ -2,6 +2,7 @@
 //! `nnvmp4mux`: writes NNV video, sound and subtitles into an MP4 file.
 
 mod imp;
+mod priming;
 mod streams;
 
 use gst::glib;

@@ -21,6 +21,21 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Whether a track may go on as `next` says, as far as caps tell.
+    pub fn continues(&self, next: &Self) -> bool {
+        match (self, next) {
+            (Self::Video(before), Self::Video(after)) => {
+                match (payload(before), payload(after)) {
+                    (Some(before), Some(after)) => continues(before, after),
+                    // The stream itself will tell.
+                    _ => true,
+                }
+            }
+            (Self::Text { .. }, Self::Text { .. }) => true,
+            (before, after) => before == after,
+        }
+    }
+
     /// Reads caps.
     ///
     /// # Errors

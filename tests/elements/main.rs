@@ -9,6 +9,8 @@ mod damage;
 mod decoder;
 mod encoder;
 mod mp4;
+mod mp4_parts;
+mod mp4_sound;
 mod nnsr;
 mod parser;
 mod playback;

@@ -8,35 +8,35 @@ use gst::prelude::*;
 use crate::util::*;
 
 /// Properties of the three kinds of files.
-const KINDS: [&str; 3] = ["", "faststart=true", "fragment-duration=400"];
+pub const KINDS: [&str; 3] = ["", "faststart=true", "fragment-duration=400"];
 
-const FRAMES: usize = 50;
+pub const FRAMES: usize = 50;
 
-const VIDEO: &str = "videotestsrc num-buffers=50 pattern=ball ! \
+pub const VIDEO: &str = "videotestsrc num-buffers=50 pattern=ball ! \
     video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
     nnvenc name=enc bframes=3 key-int-max=12";
 
-const AAC: &str = "audiotestsrc num-buffers=94 samplesperbuffer=1024 ! \
+pub const AAC: &str = "audiotestsrc num-buffers=94 samplesperbuffer=1024 ! \
     audio/x-raw,rate=48000,channels=2 ! audioconvert ! avenc_aac";
 
-const OPUS: &str = "audiotestsrc num-buffers=94 samplesperbuffer=1024 ! \
+pub const OPUS: &str = "audiotestsrc num-buffers=94 samplesperbuffer=1024 ! \
     audio/x-raw,rate=48000,channels=2 ! opusenc";
 
 /// A sample on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Seen {
+pub struct Seen {
     /// Running times in ns.
-    pts: Option<i64>,
-    dts: Option<i64>,
-    key: bool,
+    pub pts: Option<i64>,
+    pub dts: Option<i64>,
+    pub key: bool,
     /// CRC-32C of the bytes.
-    crc: u32,
-    data: Payload,
+    pub crc: u32,
+    pub data: Payload,
 }
 
 /// Bytes that a failed comparison does not print.
 #[derive(Clone, PartialEq, Eq)]
-struct Payload(Vec<u8>);
+pub struct Payload(pub Vec<u8>);
 
 impl std::fmt::Debug for Payload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -44,10 +44,10 @@ impl std::fmt::Debug for Payload {
     }
 }
 
-type Log = Arc<Mutex<Vec<Seen>>>;
+pub type Log = Arc<Mutex<Vec<Seen>>>;
 
 /// Records samples that pass a pad.
-fn watch(pad: &gst::Pad) -> Log {
+pub fn watch(pad: &gst::Pad) -> Log {
     let log = Log::default();
     let seen = log.clone();
     pad.add_probe(
@@ -80,28 +80,28 @@ fn watch(pad: &gst::Pad) -> Log {
     log
 }
 
-fn by_name(pipeline: &gst::Element, name: &str) -> gst::Element {
+pub fn by_name(pipeline: &gst::Element, name: &str) -> gst::Element {
     let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
     bin.by_name(name).unwrap_or_else(|| panic!("no {name}"))
 }
 
-fn subtitles() -> TempFile {
+pub fn subtitles() -> TempFile {
     let text = "1\n00:00:00,200 --> 00:00:00,900\nHello <b>there</b> &amp; you\n\n\
                 2\n00:00:01,200 --> 00:00:01,900\nWorld\n";
     TempFile::with("subtitles.srt", text.as_bytes())
 }
 
 /// What a file was made of.
-struct Made {
-    file: TempFile,
+pub struct Made {
+    pub file: TempFile,
     /// By pad of the muxer.
-    video: Vec<Seen>,
-    aac: Vec<Seen>,
-    opus: Vec<Seen>,
+    pub video: Vec<Seen>,
+    pub aac: Vec<Seen>,
+    pub opus: Vec<Seen>,
 }
 
 /// A file with a picture, two sounds and subtitles.
-fn make(kind: &str) -> Made {
+pub fn make(kind: &str) -> Made {
     let file = TempFile::new("made.mp4");
     let text = subtitles();
     let pipeline = launch(&format!(
@@ -127,7 +127,7 @@ fn make(kind: &str) -> Made {
 }
 
 /// All samples of a file, by pad of the demuxer, and their caps.
-fn demux(path: &str, source: &str, pads: &[&str]) -> Vec<(Vec<Seen>, gst::Caps)> {
+pub fn demux(path: &str, source: &str, pads: &[&str]) -> Vec<(Vec<Seen>, gst::Caps)> {
     let branches: String = pads
         .iter()
         .map(|pad| format!(" d.{pad} ! queue ! fakesink name={pad} sync=false"))
@@ -161,7 +161,7 @@ fn demux(path: &str, source: &str, pads: &[&str]) -> Vec<(Vec<Seen>, gst::Caps)>
 }
 
 /// Types and sizes of a file's boxes.
-fn boxes(data: &[u8]) -> Vec<(String, usize)> {
+pub fn boxes(data: &[u8]) -> Vec<(String, usize)> {
     let mut found = Vec::new();
     let mut at = 0;
     while at + 8 <= data.len() {
@@ -179,12 +179,12 @@ fn boxes(data: &[u8]) -> Vec<(String, usize)> {
     found
 }
 
-fn kinds_of(data: &[u8]) -> Vec<String> {
+pub fn kinds_of(data: &[u8]) -> Vec<String> {
     boxes(data).into_iter().map(|(kind, _)| kind).collect()
 }
 
 /// Decodes a file's picture.
-fn decode_mp4(path: &str, source: &str) -> Outcome {
+pub fn decode_mp4(path: &str, source: &str) -> Outcome {
     play(&launch(&format!(
         "filesrc location={path} ! {source} qtdemux name=d d.video_0 ! queue ! nnvparse ! nnvdec ! \
          fakesink name=out sync=false"
@@ -192,7 +192,7 @@ fn decode_mp4(path: &str, source: &str) -> Outcome {
 }
 
 /// The picture as it was coded, without a file.
-fn plain(video: &[Seen]) -> Outcome {
+pub fn plain(video: &[Seen]) -> Outcome {
     let data: Vec<u8> = video.iter().flat_map(|unit| unit.data.0.clone()).collect();
     decode(TempFile::with("plain.nnv", &data).path(), "").sound()
 }
@@ -246,14 +246,19 @@ fn every_kind_of_file_gives_back_what_went_in() {
                 assert_eq!(caps.name(), "video/x-gst-fourcc-nnv1");
                 assert_eq!(caps.get::<i32>("width"), Ok(64));
                 assert_eq!(caps.get::<i32>("height"), Ok(48));
-                for (sound, before) in [(aac, &made.aac), (opus, &made.opus)] {
+                // avenc_aac delays the sound by a packet: all of them belong that much earlier.
+                let delays = [-21_333_333, 0];
+                for ((sound, before), delay) in [(aac, &made.aac), (opus, &made.opus)]
+                    .into_iter()
+                    .zip(delays)
+                {
                     assert_eq!(sound.0.len(), before.len(), "{kind}");
                     for (after, before) in sound.0.iter().zip(before) {
                         assert_eq!(after.data, before.data);
                         let off = after.pts.unwrap() - before.pts.unwrap();
                         // What is primed comes before the beginning, as a whole packet.
                         let primed = before.pts == Some(0) && off == -6_500_000;
-                        assert!(off.abs() <= 1 || primed, "{kind}: {off} ns");
+                        assert!((off - delay).abs() <= 1 || primed, "{kind}: {off} ns");
                     }
                 }
                 let texts: Vec<_> = text
@@ -282,41 +287,6 @@ fn every_kind_of_file_gives_back_what_went_in() {
             assert_eq!(linear.shown.len(), FRAMES);
             let shown = decode_mp4(made.file.path(), "").sound();
             assert_eq!(shown.checksums(), linear.checksums(), "{kind}");
-        }
-    });
-}
-
-#[test]
-fn a_fragmented_file_plays_as_far_as_it_was_written() {
-    within(|| {
-        let made = make("fragment-duration=400");
-        let data = std::fs::read(&made.file.0).unwrap();
-        let linear = plain(&made.video).checksums();
-        // Where each box begins.
-        let mut at = 0;
-        let starts: Vec<_> = boxes(&data)
-            .into_iter()
-            .map(|(kind, size)| {
-                at += size;
-                (kind, at - size)
-            })
-            .collect();
-        let moofs: Vec<_> = starts.iter().filter(|(kind, _)| kind == "moof").collect();
-        // Killed in the third fragment's index, in its data, just before it.
-        let (third, fourth) = (moofs[2].1, moofs[3].1);
-        let data_len = data.len();
-        for end in [third, third + 20, fourth - 30] {
-            let cut = TempFile::with("cut.mp4", &data[..end]);
-            for source in ["", "queue !"] {
-                let outcome = decode_mp4(cut.path(), source);
-                assert!(
-                    outcome.shown.len() >= 24,
-                    "cut at {end} of {data_len}, {source}: {} frames, {:?}",
-                    outcome.shown.len(),
-                    outcome.errors
-                );
-                assert_eq!(outcome.checksums()[..24], linear[..24], "cut at {end}");
-            }
         }
     });
 }
@@ -616,28 +586,6 @@ fn video_without_times_is_refused_and_without_decoding_times_taken() {
 }
 
 #[test]
-fn a_change_of_the_picture_needs_a_new_file() {
-    within(|| {
-        for kind in KINDS {
-            let file = TempFile::new("change.mp4");
-            let outcome = play(&launch(&format!(
-                "concat name=c ! nnvmp4mux {kind} ! filesink location={} \
-                 videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=64,height=48 ! \
-                 nnvenc ! c. \
-                 videotestsrc num-buffers=5 ! video/x-raw,format=I420,width=80,height=48 ! \
-                 nnvenc ! c.",
-                file.path()
-            )));
-            assert!(
-                outcome.errors[0].contains("new file"),
-                "{:?}",
-                outcome.errors
-            );
-        }
-    });
-}
-
-#[test]
 fn splitmuxsink_makes_files_of_parts() {
     within(|| {
         for kind in ["faststart=false", "fragment-duration=200"] {
@@ -671,7 +619,7 @@ fn splitmuxsink_makes_files_of_parts() {
 }
 
 /// A static ffmpeg, where there is one.
-fn ffmpeg() -> Option<std::path::PathBuf> {
+pub fn ffmpeg() -> Option<std::path::PathBuf> {
     let deps = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".deps/ffmpeg");
     let mut fetched = std::fs::read_dir(deps)
         .into_iter()
@@ -755,7 +703,7 @@ fn muxing(mux: &str, caps: &gst::Caps, samples: Vec<gst::Buffer>) -> (std::time:
 }
 
 /// An access unit of 1000 bytes, or whatever `data` is.
-fn timed(number: u64, data: Vec<u8>) -> gst::Buffer {
+pub fn timed(number: u64, data: Vec<u8>) -> gst::Buffer {
     let mut buffer = gst::Buffer::from_slice(data);
     let b = buffer.get_mut().unwrap();
     b.set_pts(ms(40 * number));

@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use nnv_bitstream::SequenceHeader;
 use shiguredo_mp4::boxes::{
     Brand, DinfBox, EdtsBox, ElstBox, ElstEntry, FtypBox, HdlrBox, MdhdBox, MdiaBox, MediaHeader,
-    MinfBox, MoovBox, MvexBox, MvhdBox, NmhdBox, SampleEntry, SmhdBox, StblBox, StsdBox, TkhdBox,
-    TrakBox, TrexBox, VmhdBox,
+    MinfBox, MoovBox, MvexBox, MvhdBox, NmhdBox, SmhdBox, StblBox, StsdBox, TkhdBox, TrakBox,
+    TrexBox, VmhdBox,
 };
 use shiguredo_mp4::{Encode, FixedPointNumber, LanguageCode, Mp4FileTime, SampleFlags};
 
@@ -85,11 +85,13 @@ impl Filled {
     }
 }
 
-/// Sample description of a track.
-pub(crate) fn stsd(track: &Track) -> Result<StsdBox, Error> {
-    let entry: SampleEntry = track.codec.sample_entry()?;
+/// Sample descriptions of a track.
+pub(crate) fn stsd(codecs: &[Codec]) -> Result<StsdBox, Error> {
     Ok(StsdBox {
-        entries: vec![entry],
+        entries: codecs
+            .iter()
+            .map(Codec::sample_entry)
+            .collect::<Result<_, _>>()?,
     })
 }
 

@@ -12,7 +12,7 @@ use shiguredo_mp4::{Either, Encode};
 use crate::boxes::{Filled, ftyp, moov, run, stsd};
 use crate::incoming::{Incoming, Unit};
 use crate::timing::{decoding, rescale, shift};
-use crate::{Data, Error, MOVIE_TIMESCALE, Piece, Sample, Tag, Track};
+use crate::{Codec, Data, Error, MOVIE_TIMESCALE, Piece, Sample, Tag, Track};
 
 /// Longest that data of a track lie together, in ns: what a player has to hold of the others.
 const CHUNK_NS: i64 = 500_000_000;
@@ -36,11 +36,24 @@ struct FileTrack<D> {
     samples: Vec<(u32, i64, u32)>,
     /// Numbers of samples that decode alone, from 1.
     sync: Vec<NonZeroU32>,
-    /// Place in the media data, number of samples.
-    chunks: Vec<(u64, u32)>,
+    /// How samples are coded: the track's own codec, then what came later.
+    entries: Vec<Codec>,
+    /// Number of the entry that holds now, from 1.
+    entry: NonZeroU32,
+    chunks: Vec<Chunk>,
     waiting: Vec<Piece<D>>,
     waiting_bytes: u64,
     waiting_since: i64,
+}
+
+/// Samples of a track that lie together and are coded alike.
+#[derive(Debug, Clone, Copy)]
+struct Chunk {
+    /// Place in the media data.
+    at: u64,
+    samples: u32,
+    /// Number of the sample entry.
+    entry: NonZeroU32,
 }
 
 /// What ends a file whose index stands behind its data.
@@ -84,7 +97,11 @@ impl<D: Data> FileTrack<D> {
 
     fn chunk(&mut self, position: &mut u64) -> Vec<Piece<D>> {
         if !self.waiting.is_empty() {
-            self.chunks.push((*position, self.waiting.len() as u32));
+            self.chunks.push(Chunk {
+                at: *position,
+                samples: self.waiting.len() as u32,
+                entry: self.entry,
+            });
             *position += std::mem::take(&mut self.waiting_bytes);
         }
         std::mem::take(&mut self.waiting)
@@ -132,16 +149,18 @@ impl<D: Data> FileTrack<D> {
             }
         }
         let mut groups: Vec<StscEntry> = Vec::new();
-        for (index, (_, count)) in self.chunks.iter().enumerate() {
-            if groups.last().is_none_or(|g| g.sample_per_chunk != *count) {
+        for (index, chunk) in self.chunks.iter().enumerate() {
+            let of_chunk = (chunk.samples, chunk.entry);
+            let of_group = |g: &StscEntry| (g.sample_per_chunk, g.sample_description_index);
+            if groups.last().map(of_group) != Some(of_chunk) {
                 groups.push(StscEntry {
                     first_chunk: NonZeroU32::MIN.saturating_add(index as u32),
-                    sample_per_chunk: *count,
-                    sample_description_index: NonZeroU32::MIN,
+                    sample_per_chunk: chunk.samples,
+                    sample_description_index: chunk.entry,
                 });
             }
         }
-        let places = self.chunks.iter().map(|(at, _)| at + base);
+        let places = self.chunks.iter().map(|chunk| chunk.at + base);
         let stco_or_co64_box = if large {
             Either::B(Co64Box {
                 chunk_offsets: places.collect(),
@@ -161,7 +180,7 @@ impl<D: Data> FileTrack<D> {
             shown: rescale(end - first, scale, MOVIE_TIMESCALE).max(1),
             skipped,
             stbl: StblBox {
-                stsd_box: stsd(&self.incoming.track)?,
+                stsd_box: stsd(&self.entries)?,
                 stts_box: SttsBox {
                     entries: deltas
                         .into_iter()
@@ -208,6 +227,8 @@ impl<D: Data> FileMuxer<D> {
                 .into_iter()
                 .map(|track| {
                     Ok(FileTrack {
+                        entries: vec![track.codec.clone()],
+                        entry: NonZeroU32::MIN,
                         incoming: Incoming::new(track)?,
                         samples: Vec::new(),
                         sync: Vec::new(),
@@ -249,6 +270,30 @@ impl<D: Data> FileMuxer<D> {
                 out.append(&mut track.chunk(&mut self.position));
             }
         }
+        Ok(out)
+    }
+
+    /// What follows of track `index` is coded as `codec` says: it gets a sample entry of its own.
+    /// The track keeps its clock and its size on the screen. Gives media data to be written next.
+    ///
+    /// # Errors
+    /// [`Error::Changed`] where it is not video before and after, [`Error::Header`].
+    pub fn change(&mut self, index: usize, codec: Codec) -> Result<Vec<Piece<D>>, Error> {
+        let track = &mut self.tracks[index];
+        if !(codec.is_video() && track.incoming.track.codec.is_video()) {
+            return Err(Error::Changed(track.incoming.track.codec.name()));
+        }
+        codec.sample_entry()?;
+        let out = track.chunk(&mut self.position);
+        let known = track.entries.iter().position(|known| *known == codec);
+        let place = known.unwrap_or(track.entries.len());
+        if known.is_none() {
+            track.entries.push(codec);
+        }
+        track.entry = u32::try_from(place + 1)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .ok_or(Error::TooLarge("the number of sample entries"))?;
         Ok(out)
     }
 

@@ -170,7 +170,7 @@ impl<D: Data> FragmentTrack<D> {
             shown: 0,
             skipped: self.shift.max(self.incoming.priming),
             stbl: StblBox {
-                stsd_box: stsd(&self.incoming.track)?,
+                stsd_box: stsd(std::slice::from_ref(&self.incoming.track.codec))?,
                 stts_box: SttsBox {
                     entries: Vec::new(),
                 },

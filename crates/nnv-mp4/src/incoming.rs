@@ -115,10 +115,14 @@ impl<D: Data> Incoming<D> {
             }
             Codec::Aac { .. } | Codec::Opus { .. } => {
                 let decoded = sample.decoded.map(i64::from).or(duration).unwrap_or(0);
+                let begins = *self.first.get_or_insert(shown);
                 if first {
-                    self.priming = (decoded - duration.unwrap_or(decoded)).max(0);
-                    self.first = Some(shown);
-                } else {
+                    (self.end, self.expected) = (begins, begins);
+                }
+                // Priming may take whole packets, of which nothing is played.
+                let primes = self.end == begins && duration.is_some_and(|own| own < decoded);
+                let begun = !first && !primes;
+                if begun {
                     unit.shown += self.priming;
                     let off = unit.shown - self.expected;
                     if off < -self.ticks(MAX_BACKWARDS_NS) {
@@ -129,11 +133,14 @@ impl<D: Data> Incoming<D> {
                     if off <= self.ticks(TOLERANCE_NS) {
                         unit.shown = self.expected;
                     }
+                } else {
+                    self.priming += (decoded - duration.unwrap_or(decoded)).max(0);
+                    unit.shown = self.expected;
                 }
                 unit.duration = bounded(decoded)?;
                 self.expected = unit.shown + decoded;
                 self.end = self.expected - self.priming;
-                if !first && let Some(duration) = duration {
+                if begun && let Some(duration) = duration {
                     // A last packet may be shorter than what it decodes to.
                     self.end += (duration - decoded).min(0);
                 }
@@ -277,6 +284,22 @@ mod tests {
         assert_eq!(sound.priming, 312);
         // 38.5 ms.
         assert_eq!(sound.end, 1848);
+    }
+
+    #[test]
+    fn priming_takes_whole_packets() {
+        let mut sound = opus();
+        let mut units = Vec::new();
+        // 26 ms: the first packet and 6 ms of the second.
+        for (pts, duration) in [(0, 0), (0, 14_000_000), (14_000_000, 20_000_000)] {
+            let packet = Sample {
+                decoded: Some(960),
+                ..sample(pts, duration)
+            };
+            units.extend(sound.push(packet).unwrap());
+        }
+        assert_eq!(shown(&units), [(0, 960, 4), (960, 960, 4), (1920, 960, 4)]);
+        assert_eq!((sound.priming, sound.end), (1248, 1632));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! Writes NNV video, AAC and Opus sound and plain subtitles into MP4 files. `docs/mp4.md` says how
 //! NNV is carried there.
 //!
-//! Nothing here reads, writes or waits: samples go in, bytes come out.
+//! The muxers do not read, write or wait: samples go in, bytes come out.
 //!
 //! * [`Track`], [`Codec`]: what a file holds;
 //! * [`file::FileMuxer`]: a finished file, whose index (`moov`) stands before or after its data;
@@ -54,6 +54,9 @@ pub enum Error {
         /// By how much.
         by_ns: i64,
     },
+    /// A track that goes on as something else.
+    #[error("the format of the {0} changes, and its track has one: start a new file there")]
+    Changed(&'static str),
     /// A sample, a track or a box beyond what 32 bits can say.
     #[error("{0} exceeds what the file format can say: start a new file")]
     TooLarge(&'static str),
