@@ -247,7 +247,8 @@ fn priming_of_encoders_is_as_the_table_says() {
                 .sound();
                 let after = held(&launch(&format!(
                     "filesrc location={} ! qtdemux ! decodebin ! audioconvert ! \
-                     audio/x-raw,format=S16LE,channels=1,rate=48000 ! fakesink name=ears sync=false",
+                     audio/x-raw,format=S16LE,channels=1,rate=48000 ! \
+                     fakesink name=ears sync=false",
                     file.path()
                 )));
                 assert_eq!(after.times.len(), before.times.len(), "{encoder} {kind}");

@@ -9,7 +9,8 @@
 //! * [`fragments::FragmentMuxer`]: fragments that each begin with a key frame and play while the
 //!   file grows;
 //! * [`text`]: what subtitles look like inside;
-//! * [`tags::Tag`]: title, artist and the like.
+//! * [`tags::Tag`]: title, artist and the like;
+//! * `hls` (feature `hls`): reads where fragments lie, and writes playlists.
 //!
 //! Decoding times are made from presentation times: the n-th coded frame is decoded at the n-th
 //! shown time, and the whole track as much earlier as frames are reordered. So they always rise,
@@ -18,6 +19,8 @@
 mod boxes;
 pub mod file;
 pub mod fragments;
+#[cfg(feature = "hls")]
+pub mod hls;
 mod incoming;
 pub mod tags;
 pub mod text;

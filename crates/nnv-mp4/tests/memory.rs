@@ -63,8 +63,7 @@ fn sample(pts_ms: i64, ms: u64, size: usize, sync: bool) -> Sample<Vec<u8>> {
     }
 }
 
-/// Gives frames of 1 kB and packets of 160 bytes to `push`; returns the most memory above what there
-/// was at the beginning, and the bytes that came out.
+/// Gives frames of 1 kB and packets of 160 bytes to `push`; returns the most memory that was added.
 fn most(
     minutes: i64,
     mut push: impl FnMut(usize, Sample<Vec<u8>>) -> Vec<Piece<Vec<u8>>>,

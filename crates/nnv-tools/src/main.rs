@@ -10,6 +10,7 @@ mod doctor;
 mod failure;
 mod frames;
 mod groups;
+mod hls;
 mod info;
 mod model;
 mod models;
@@ -43,6 +44,7 @@ enum Command {
     Units(units::Options),
     Cut(cut::CutOptions),
     Join(cut::JoinOptions),
+    Hls(hls::Options),
     Compare(compare::Options),
     /// Measures speed, by stage and by network
     #[command(subcommand)]
@@ -69,6 +71,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Units(options) => units::run(options),
         Command::Cut(options) => cut::cut(options),
         Command::Join(options) => cut::join(options),
+        Command::Hls(options) => hls::run(options),
         Command::Compare(options) => compare::run(options),
         Command::Bench(which) => bench::run(which),
         Command::Quantizers(options) => quantizers::run(options),

@@ -875,3 +875,73 @@ fn an_installed_program_finds_the_library_of_the_plugin() {
     assert_eq!(found, there.to_str(), "{report}");
     assert!(out.status.success());
 }
+
+/// A file in fragments of a second with frames of 40 ms; nothing in it need decode.
+fn fragments() -> Vec<u8> {
+    use nnv_mp4::fragments::FragmentMuxer;
+    use nnv_mp4::{Codec, Piece, Rotation, Sample, Track};
+    let mut header = SequenceHeader::new("b", [7; 8], 64, 48, 8);
+    header.frame_rate = Rational::new(25, 1);
+    let track = Track {
+        codec: Codec::Nnv(header.to_payload().unwrap()),
+        language: None,
+        rotation: Rotation::None,
+    };
+    let mut muxer = FragmentMuxer::new(vec![track], Vec::new(), 1_000_000_000).unwrap();
+    let mut pieces = Vec::new();
+    for number in 0..60_i64 {
+        let sample = Sample {
+            data: Piece::Data(vec![number as u8; 100]),
+            pts: number * 40_000_000,
+            dts: None,
+            duration: Some(40_000_000),
+            decoded: None,
+            sync: number % 25 == 0,
+        };
+        pieces.extend(muxer.push(0, sample).unwrap());
+    }
+    pieces.extend(muxer.end().unwrap());
+    let bytes = pieces.into_iter().flat_map(|piece| match piece {
+        Piece::Bytes(bytes) | Piece::Data(bytes) => bytes,
+    });
+    bytes.collect()
+}
+
+#[test]
+fn hls_names_ranges_or_makes_files() {
+    let folder = Folder::new("hls");
+    let data = fragments();
+    let film = folder.file("my film.mp4", &data);
+    let ran = nnv(0, &["hls", &film]);
+    assert!(ran.out.contains("3 segments, 2.400 s"), "{}", ran.out);
+    let playlist = std::fs::read_to_string(folder.path("my film.m3u8")).unwrap();
+    assert_eq!(
+        playlist.matches("\nmy%20film.mp4\n").count(),
+        3,
+        "{playlist}"
+    );
+
+    let parts = folder.path("parts");
+    let ran = nnv(0, &["hls", &film, "-o", &parts]);
+    assert!(ran.out.contains("index.m3u8"), "{}", ran.out);
+    let read = |name: &str| std::fs::read(Path::new(&parts).join(name)).unwrap();
+    let mut joined = read("init.mp4");
+    for number in 0..3 {
+        joined.extend(read(&format!("segment{number:05}.m4s")));
+    }
+    assert_eq!(joined, data);
+    assert!(
+        String::from_utf8(read("index.m3u8"))
+            .unwrap()
+            .contains("segment00002.m4s")
+    );
+
+    for (name, bytes, part) in [
+        ("none.mp4", &b"nothing of the kind"[..], "no MP4 file"),
+        ("head.mp4", &data[..200], "fragment-duration"),
+    ] {
+        let ran = nnv(1, &["hls", &folder.file(name, bytes)]);
+        assert!(ran.err.contains(part), "{}", ran.err);
+        assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    }
+}
