@@ -521,8 +521,12 @@ impl NnvMp4Mux {
             };
             all_ended = false;
             let (shown, decoded) = times(&pad, &buffer);
+            // A key frame waits for what else is shown before it: a fragment that begins with it
+            // then needs nothing that readers play before the last frames of the one before.
+            let key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            let due = if key { shown } else { decoded.or(shown) };
             // What has no time is taken at once, and an error.
-            let time = decoded.or(shown).unwrap_or(i64::MIN);
+            let time = due.unwrap_or(i64::MIN);
             if earliest.as_ref().is_none_or(|(known, _)| time < *known) {
                 earliest = Some((time, pad));
             }
@@ -756,7 +760,9 @@ impl NnvMp4Mux {
         if changed.is_some() && matches!(state.writer, Some(Writer::Fragments(_))) {
             return Err(gst::error_msg!(
                 gst::StreamError::Format,
-                ("The video's size, depth, rate, colours or networks change, and the beginning                      of a file in fragments has told players what they are: start a new file                      where they change (splitmuxsink splits after the event force-key-unit or                      its signal split-now), or write a finished file (fragment-duration=0), which                      may hold such changes")
+                ("The video's size, depth, rate, colours or networks change, and its track has \
+                     one of each: start a new file where they change (splitmuxsink does), or write \
+                     a finished file (fragment-duration=0), where video may change")
             ));
         }
         match state.writer.as_mut() {
