@@ -10,8 +10,11 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
-use super::settings::{self, RateControl, Settings};
+use super::load::{self, Arrival, Load, Verdict};
+use super::regions;
+use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
+use super::two_pass::{self, FirstPass};
 use crate::common::{self, CodecElement, Shown, lock};
 use nnv_bitstream::FrameType;
 use nnv_codec::config;
@@ -35,6 +38,12 @@ struct State {
     /// Caps of the input.
     caps: Option<gst::Caps>,
     dts: DtsClock,
+    load: Load,
+    /// Frames come in real time: what is late has waited.
+    live: bool,
+    first_pass: Option<FirstPass>,
+    /// Both passes have to see the same frames.
+    two_passes: bool,
     /// Running times of the frames inside the encoder, by number.
     running: HashMap<u64, gst::ClockTime>,
 }
@@ -62,6 +71,11 @@ pub struct NnvEnc {
     warned: AtomicBool,
     /// Times are shifted, for frames that are reordered.
     shifted: AtomicBool,
+    /// Running time in s of the first frame that a sink would still show in time; apart from
+    /// `state`, which is locked while encoding.
+    earliest: Mutex<Option<f64>>,
+    /// The application has set `qos` itself.
+    qos_set: AtomicBool,
     /// Requests for key frames that wait for the first unit; `None` where they need not.
     requests: Mutex<Option<Vec<Request>>>,
 }
@@ -79,6 +93,8 @@ enum Request {
 #[derive(Debug, Default)]
 struct Totals {
     frames: u64,
+    /// Left out.
+    dropped: u64,
     keys: u64,
     repeats: u64,
     inked: u64,
@@ -100,6 +116,14 @@ impl ObjectSubclass for NnvEnc {
 impl PresetImpl for NnvEnc {}
 
 impl ObjectImpl for NnvEnc {
+    fn constructed(&self) {
+        self.parent_constructed();
+        // A property of the base class, which keeps no record of who set it.
+        self.obj().connect_notify(Some("qos"), |obj, _| {
+            obj.imp().qos_set.store(true, Ordering::Release);
+        });
+    }
+
     fn properties() -> &'static [glib::ParamSpec] {
         Settings::specs()
     }
@@ -178,6 +202,7 @@ impl VideoEncoderImpl for NnvEnc {
         *lock(&self.pending) = None;
         *lock(&self.refused) = None;
         *lock(&self.requests) = None;
+        *lock(&self.earliest) = None;
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
@@ -228,6 +253,21 @@ impl VideoEncoderImpl for NnvEnc {
 
         let mut guard = lock(&self.state);
         let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        if let Some(running) = running
+            && self.obj().is_qos_enabled()
+            && !state.two_passes
+            && let Verdict::Leave { first } = self.judge(state, running)
+        {
+            drop(buffer);
+            let result = state.encoder.skip(force_key);
+            let result = result.and_then(|()| Self::ready(&mut state.encoder));
+            let units = self.check(result)?;
+            lock(&self.totals).dropped += 1;
+            self.count(state, &units, started)?;
+            drop(guard);
+            self.leave_out(id, first)?;
+            return self.push(units);
+        }
         let picture = {
             let raw = gst_video::VideoFrameRef::from_buffer_ref_readable(&buffer, &state.info)
                 .map_err(|e| {
@@ -240,6 +280,7 @@ impl VideoEncoderImpl for NnvEnc {
                 })?;
             self.read_picture(&raw, state)
         };
+        let regions = regions::of_buffer(&buffer);
         drop(buffer);
         let result = picture.and_then(|picture| {
             self.apply_rates(&mut state.encoder)?;
@@ -255,18 +296,26 @@ impl VideoEncoderImpl for NnvEnc {
                 pts: stream_pts,
                 duration: duration.map(|d| d.nseconds()),
                 force_key,
+                regions,
                 ..InputFrame::new(Arc::new(picture), u64::from(id))
             })?;
             Self::ready(&mut state.encoder)
         });
         let units = self.check(result)?;
-        self.count(state, &units, started);
+        self.count(state, &units, started)?;
         drop(guard);
         self.push(units)
     }
 
     fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
-        self.drain()
+        let flow = self.drain()?;
+        if let Some(state) = lock(&self.state).as_mut()
+            && let Some(pass) = state.first_pass.take()
+        {
+            let seconds = state.encoder.stats().seconds;
+            self.check(pass.end(seconds).map_err(CodecError::from))?;
+        }
+        Ok(flow)
     }
 
     fn flush(&self) -> bool {
@@ -274,8 +323,10 @@ impl VideoEncoderImpl for NnvEnc {
         if let Some(state) = lock(&self.state).as_mut() {
             state.encoder.reset();
             state.running.clear();
+            state.load.restart();
             state.dts = DtsClock::new(state.dts.depth, state.dts.duration);
         }
+        *lock(&self.earliest) = None;
         lock(&self.timeline).restarted = true;
         let shifted = self.shifted.load(Ordering::Acquire);
         *lock(&self.requests) = shifted.then(Vec::new);
@@ -291,6 +342,10 @@ impl VideoEncoderImpl for NnvEnc {
                     return false;
                 }
                 lock(&self.timeline).restarted = true;
+                *lock(&self.earliest) = None;
+                if let Some(state) = lock(&self.state).as_mut() {
+                    state.load.restart();
+                }
             }
             _ => {}
         }
@@ -301,6 +356,11 @@ impl VideoEncoderImpl for NnvEnc {
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
+        if let gst::EventView::Qos(qos) = event.view() {
+            let (_, _, diff, timestamp) = qos.get();
+            *lock(&self.earliest) =
+                timestamp.map(|t| load::earliest(t.nseconds() as f64 / 1e9, diff as f64 / 1e9));
+        }
         match self.held(event, Request::Upstream) {
             Some(event) => self.parent_src_event(event),
             None => true,
@@ -329,6 +389,7 @@ impl NnvEnc {
             gst::StateChangeError
         };
         settings.tuning().map_err(|e| refuse(e.into()))?;
+        settings.stats_file().map_err(|e| refuse(e.into()))?;
         self.warned.store(false, Ordering::Release);
         self.warn(&settings);
         let (source, common) = (settings.model_source(), settings.common);
@@ -414,12 +475,34 @@ impl NnvEnc {
         let duration = common::frame_duration(stream.frame_rate);
         self.rate_changed.store(false, Ordering::Release);
         let settings = self.settings().clone();
-        let config = settings.config(stream.clone())?;
+        let mut config = settings.config(stream.clone())?;
+        let mut first_pass = None;
+        if let Some(path) = settings.stats_file()? {
+            if lock(&self.state).is_some() {
+                return Err(CodecError::Config(config::ConfigError::Stats(
+                    "two passes need one format from beginning to end".into(),
+                )));
+            }
+            match settings.pass {
+                Pass::First => first_pass = Some(FirstPass::begin(path, &config)?),
+                _ => config.second_pass = Some(Arc::new(two_pass::read(path, &config)?)),
+            }
+        }
         let bframes = config.effective_bframes();
         gst::debug!(CAT, imp = self, "Encoding with {config:?}");
+        let speed = config.speed;
+        let group = match config.key_int_max {
+            1 => config.effective_batch() as u32,
+            _ => u32::from(bframes) + 1,
+        };
         let encoder = Encoder::new(model.clone(), config)?;
 
         let obj = self.obj();
+        let live = self.is_upstream_live();
+        if !self.qos_set.load(Ordering::Acquire) {
+            obj.set_qos_enabled(live);
+        }
+        let auto = settings.speed_control == SpeedControl::Auto;
         let latency = duration * encoder.latency_frames() as u64;
         let depth = reorder_depth(bframes);
         self.shift(depth > 0);
@@ -432,6 +515,10 @@ impl NnvEnc {
             format,
             caps: input.caps_owned(),
             dts: DtsClock::new(depth, duration),
+            load: Load::new(speed, auto, group, duration.nseconds() as f64 / 1e9),
+            live,
+            first_pass,
+            two_passes: settings.pass != Pass::Single,
             running: HashMap::new(),
         });
 
@@ -461,6 +548,57 @@ impl NnvEnc {
         };
         let output = obj.set_output_state(caps, Some(input)).map_err(refused)?;
         obj.negotiate(output).map_err(refused)
+    }
+
+    /// Whether a source upstream gives frames in real time.
+    fn is_upstream_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        let pad = self.obj().sink_pad().clone();
+        pad.peer_query(&mut query) && query.result().0
+    }
+
+    /// Whether there is time for a frame, and with what effort the next ones are coded.
+    fn judge(&self, state: &mut State, running: gst::ClockTime) -> Verdict {
+        let seconds = |t: gst::ClockTime| t.nseconds() as f64 / 1e9;
+        let obj = self.obj();
+        // Before that, the clock says nothing of when a frame is due.
+        let playing = state.live && obj.current_state() == gst::State::Playing;
+        let now = obj.current_running_time().filter(|_| playing);
+        state
+            .load
+            .set_auto(self.settings().speed_control == SpeedControl::Auto);
+        let before = state.load.effort();
+        let verdict = state.load.arrive(Arrival {
+            running: seconds(running),
+            now: now.map(seconds),
+            earliest: *lock(&self.earliest),
+        });
+        let effort = state.load.effort();
+        if effort != before {
+            gst::info!(CAT, imp = self, "Effort {effort:?} instead of {before:?}");
+        }
+        state.encoder.set_speed(effort);
+        verdict
+    }
+
+    /// Gives up a frame that there is no time for; the base class posts a QoS message.
+    fn leave_out(&self, number: u32, first: bool) -> Result<(), gst::FlowError> {
+        gst::debug!(CAT, imp = self, "No time for frame {number}");
+        if first {
+            gst::element_imp_warning!(
+                self,
+                gst::StreamError::Encode,
+                ("There is no time to code all frames, some are left out. Choose a faster \
+                     speed-preset, smaller pictures or a lower frame rate, or give nnvenc more \
+                     threads (qos=false codes all frames, whatever the delay)")
+            );
+        }
+        let obj = self.obj();
+        if let Some(frame) = obj.frame(number as i32) {
+            // Without an output buffer the frame counts as dropped.
+            obj.finish_frame(frame)?;
+        }
+        Ok(())
     }
 
     /// Keeps a request for a key frame that has to wait; gives back every other event.
@@ -562,13 +700,22 @@ impl NnvEnc {
         gst::debug!(CAT, imp = self, "Draining");
         let result = code(&mut state.encoder).and_then(|()| Self::ready(&mut state.encoder));
         let units = self.check(result)?;
-        self.count(state, &units, started);
+        self.count(state, &units, started)?;
         then(&mut state.encoder);
         drop(guard);
         self.push(units)
     }
 
-    fn count(&self, state: &State, units: &[EncodedFrame], started: Instant) {
+    fn count(
+        &self,
+        state: &mut State,
+        units: &[EncodedFrame],
+        started: Instant,
+    ) -> Result<(), gst::FlowError> {
+        if let Some(pass) = &mut state.first_pass {
+            let result = pass.add(units.iter().map(|unit| unit.pass));
+            self.check(result.map_err(CodecError::from))?;
+        }
         let mut totals = lock(&self.totals);
         let t = &mut *totals;
         let samples = u64::from(state.info.width()) * u64::from(state.info.height());
@@ -581,12 +728,16 @@ impl NnvEnc {
             t.quantizers += u64::from(unit.quantizer);
             t.samples += samples;
         }
-        t.busy += started.elapsed();
+        let busy = started.elapsed();
+        t.busy += busy;
+        state.load.coded(units.len(), busy.as_secs_f64());
         t.times = state.encoder.stats().times.clone();
         let coded = t.frames - t.repeats;
         let mut stats = gst::Structure::builder(Self::STATS)
             .field("frames", t.frames)
             .field("key-frames", t.keys)
+            .field("dropped", t.dropped)
+            .field("effort", settings::effort_name(state.load.effort()))
             .field("repeated-frames", t.repeats)
             .field("ink-frames", t.inked)
             .field("bytes", t.bytes)
@@ -602,6 +753,7 @@ impl NnvEnc {
             .build();
         common::add_times(&mut stats, &t.times, t.frames);
         self.show().stats = Some(stats);
+        Ok(())
     }
 
     fn push(&self, units: Vec<EncodedFrame>) -> Result<gst::FlowSuccess, gst::FlowError> {

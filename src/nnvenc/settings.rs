@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What can be set: properties, their types, and what the codec makes of them.
 
+use std::path::Path;
 use std::sync::LazyLock;
 
 use gst::glib;
@@ -51,6 +52,41 @@ pub enum Tune {
     ZeroLatency,
 }
 
+/// Which pass over a clip this is.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncPass")]
+pub enum Pass {
+    #[default]
+    #[enum_value(name = "Single: the only one", nick = "single")]
+    Single,
+    #[enum_value(
+        name = "First of two: writes stats-file (the stream itself may go to fakesink)",
+        nick = "first"
+    )]
+    First,
+    #[enum_value(
+        name = "Second of two: spends bitrate over the whole clip by stats-file",
+        nick = "second"
+    )]
+    Second,
+}
+
+/// Whether the effort follows the load.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncSpeedControl")]
+pub enum SpeedControl {
+    #[default]
+    #[enum_value(
+        name = "Auto: with qos, less effort than speed-preset while time is short",
+        nick = "auto"
+    )]
+    Auto,
+    #[enum_value(name = "Fixed: always speed-preset", nick = "fixed")]
+    Fixed,
+}
+
 /// Encoding time against rate.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
 #[repr(i32)]
@@ -72,6 +108,32 @@ pub enum SpeedPreset {
         nick = "slow"
     )]
     Slow,
+    #[enum_value(
+        name = "Ultrafast: one vector per block, symbols by a dead zone",
+        nick = "ultrafast"
+    )]
+    Ultrafast,
+}
+
+impl From<SpeedPreset> for config::SpeedPreset {
+    fn from(preset: SpeedPreset) -> Self {
+        match preset {
+            SpeedPreset::Ultrafast => Self::Ultrafast,
+            SpeedPreset::Fast => Self::Fast,
+            SpeedPreset::Medium => Self::Medium,
+            SpeedPreset::Slow => Self::Slow,
+        }
+    }
+}
+
+/// What a working point is called in properties.
+pub fn effort_name(effort: config::SpeedPreset) -> &'static str {
+    match effort {
+        config::SpeedPreset::Ultrafast => "ultrafast",
+        config::SpeedPreset::Fast => "fast",
+        config::SpeedPreset::Medium => "medium",
+        config::SpeedPreset::Slow => "slow",
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -97,6 +159,9 @@ pub struct Settings {
     pub zero_latency: bool,
     pub tuning: Option<String>,
     pub speed_preset: SpeedPreset,
+    pub speed_control: SpeedControl,
+    pub pass: Pass,
+    pub stats_file: Option<String>,
     pub batch_size: u32,
     pub frame_checksum: bool,
 }
@@ -121,6 +186,9 @@ impl Default for Settings {
             zero_latency: false,
             tuning: None,
             speed_preset: SpeedPreset::default(),
+            speed_control: SpeedControl::default(),
+            pass: Pass::default(),
+            stats_file: None,
             batch_size: 4,
             frame_checksum: false,
         }
@@ -160,6 +228,18 @@ impl Settings {
     /// `max-bitrate` in bit/s.
     pub fn max_rate(&self) -> Option<u64> {
         (self.max_bitrate > 0).then(|| u64::from(self.max_bitrate.max(self.bitrate)) * 1000)
+    }
+
+    /// The statistics file, where two passes need one.
+    pub fn stats_file(&self) -> Result<Option<&Path>, config::ConfigError> {
+        let file = self.stats_file.as_deref().filter(|file| !file.is_empty());
+        match (self.pass, file) {
+            (Pass::Single, _) => Ok(None),
+            (_, Some(file)) => Ok(Some(Path::new(file))),
+            (_, None) => Err(config::ConfigError::Stats(
+                "none is named; pass=first and pass=second need the same one".into(),
+            )),
+        }
     }
 
     /// The encoder's tune.
@@ -206,11 +286,7 @@ impl Settings {
             bframes: small(self.bframes),
             lookahead: small(self.lookahead),
             tune: self.tune(),
-            speed: match self.speed_preset {
-                SpeedPreset::Fast => config::SpeedPreset::Fast,
-                SpeedPreset::Medium => config::SpeedPreset::Medium,
-                SpeedPreset::Slow => config::SpeedPreset::Slow,
-            },
+            speed: self.speed_preset.into(),
             batch_size: self.batch_size,
             frame_checksum: self.frame_checksum,
             threads: self.common.threads,
@@ -358,6 +434,26 @@ impl Settings {
                     .blurb("Encoding time against rate; the decoder's work is the same")
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecEnum::builder::<SpeedControl>("speed-control")
+                    .nick("Speed control")
+                    .blurb(
+                        "Whether the effort falls below speed-preset where qos is in force and                          time is short, before frames are left out",
+                    )
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecEnum::builder::<Pass>("pass")
+                    .nick("Pass")
+                    .blurb(
+                        "Which pass over a clip this is; with two, rate-control=vbr meets bitrate \
+                         over the whole clip and all scenes are equally good",
+                    )
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("stats-file")
+                    .nick("Statistics file")
+                    .blurb("File that pass=first writes and pass=second reads")
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecUInt::builder("batch-size")
                     .nick("Batch size")
                     .blurb(
@@ -383,8 +479,8 @@ impl Settings {
                 None,
                 "Name of the built-in bundle to encode with (default: what `tune` asks for, \
                  realtime or visual)",
-                "Facts since the last start: frames, key-frames, bytes (uint64), \
-                 average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
+                "Facts since the last start: frames, key-frames, dropped, bytes (uint64), \
+                 effort (string: the speed preset in force), average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
                  (double)",
             ));
             specs
@@ -415,6 +511,9 @@ impl Settings {
             "zerolatency" => s.zero_latency = value.get().expect("type checked upstream"),
             "tuning" => s.tuning = value.get().expect("type checked upstream"),
             "speed-preset" => s.speed_preset = value.get().expect("type checked upstream"),
+            "speed-control" => s.speed_control = value.get().expect("type checked upstream"),
+            "pass" => s.pass = value.get().expect("type checked upstream"),
+            "stats-file" => s.stats_file = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
             "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
             _ => return false,
@@ -443,6 +542,9 @@ impl Settings {
             "zerolatency" => s.zero_latency.to_value(),
             "tuning" => s.tuning.to_value(),
             "speed-preset" => s.speed_preset.to_value(),
+            "speed-control" => s.speed_control.to_value(),
+            "pass" => s.pass.to_value(),
+            "stats-file" => s.stats_file.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
             _ => return None,

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which places of a key frame take a finer quantizer: the quiet ones, whose errors are seen.
+//! Which places of a frame take a finer quantizer: in key frames the quiet ones, whose errors are
+//! seen; in all frames those that the application names.
 
 use nnv_format::picture::Plane;
 use nnv_format::quantizer_map::{MAP_UNIT, QuantizerMap, VALUES};
+
+use super::frame::Region;
 
 /// Variance below which structure is not seen: that of 8-bit rounding and a little noise.
 const FLOOR: f32 = 15.0;
@@ -38,10 +41,69 @@ pub fn choose_map(luma: &Plane, width: usize, height: usize, strength: f32) -> Q
     QuantizerMap::new(width, places.map(|(x, y)| value(x, y)).collect())
 }
 
+/// Puts regions on a map (`None`: a flat one) of `width` by `height` places. A place belongs to
+/// each region that covers a part of it; where regions meet, the finest quantizer counts.
+pub fn map_of_regions(
+    map: Option<QuantizerMap>,
+    regions: &[Region],
+    width: usize,
+    height: usize,
+) -> Option<QuantizerMap> {
+    if regions.is_empty() {
+        return map;
+    }
+    let mut deltas: Vec<Option<i32>> = vec![None; width * height];
+    for region in regions.iter().filter(|r| r.width > 0 && r.height > 0) {
+        let places = |from: u32, length: u32, most: usize| {
+            let first = (from / 16) as usize;
+            let end = from.saturating_add(length).div_ceil(16) as usize;
+            first.min(most)..end.min(most)
+        };
+        let delta = (f32::from(region.delta) / f32::from(MAP_UNIT)).round() as i32;
+        for y in places(region.y, region.height, height) {
+            for x in places(region.x, region.width, width) {
+                let place = &mut deltas[y * width + x];
+                *place = Some(place.map_or(delta, |before| before.min(delta)));
+            }
+        }
+    }
+    let value = |(at, delta): (usize, &Option<i32>)| {
+        let before = map.as_ref().map_or(0, |map| i32::from(map.values()[at]));
+        (before + delta.unwrap_or(0)).clamp(*VALUES.start(), *VALUES.end()) as i8
+    };
+    let values = deltas.iter().enumerate().map(value).collect();
+    Some(QuantizerMap::new(width, values))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nnv_format::picture::Picture;
+
+    #[test]
+    fn regions_take_the_places_that_they_cover() {
+        let region = |x, y, width, height, delta| Region {
+            x,
+            y,
+            width,
+            height,
+            delta,
+        };
+        let map = map_of_regions(None, &[region(17, 0, 15, 16, -12)], 4, 2).unwrap();
+        assert_eq!(map.values(), [0, -3, 0, 0, 0, 0, 0, 0]);
+        // Beyond the picture, empty, over each other, on a map that is there.
+        let regions = [
+            region(40, 20, u32::MAX, u32::MAX, -7),
+            region(0, 0, 0, 16, -16),
+            region(500, 500, 10, 10, -16),
+            region(48, 16, 16, 16, 12),
+            region(0, 0, 1, 1, 127),
+        ];
+        let before = QuantizerMap::new(4, vec![0, 1, 2, 3, 0, 0, 0, -4]);
+        let map = map_of_regions(Some(before), &regions, 4, 2).unwrap();
+        assert_eq!(map.values(), [3, 1, 2, 3, 0, 0, -2, -4]);
+        assert_eq!(map_of_regions(None, &[], 4, 2), None);
+    }
 
     #[test]
     fn quiet_places_get_finer_quantizers() {
