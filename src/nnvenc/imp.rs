@@ -42,6 +42,8 @@ struct State {
     /// Frames come in real time: what is late has waited.
     live: bool,
     first_pass: Option<FirstPass>,
+    /// When the frame came, by the clock that says how late it is.
+    came: Option<gst::ClockTime>,
     /// Both passes have to see the same frames.
     two_passes: bool,
     /// Running times of the frames inside the encoder, by number.
@@ -518,6 +520,7 @@ impl NnvEnc {
             load: Load::new(speed, auto, group, duration.nseconds() as f64 / 1e9),
             live,
             first_pass,
+            came: None,
             two_passes: settings.pass != Pass::Single,
             running: HashMap::new(),
         });
@@ -564,6 +567,7 @@ impl NnvEnc {
         // Before that, the clock says nothing of when a frame is due.
         let playing = state.live && obj.current_state() == gst::State::Playing;
         let now = obj.current_running_time().filter(|_| playing);
+        state.came = now;
         state
             .load
             .set_auto(self.settings().speed_control == SpeedControl::Auto);
@@ -730,7 +734,13 @@ impl NnvEnc {
         }
         let busy = started.elapsed();
         t.busy += busy;
-        state.load.coded(units.len(), busy.as_secs_f64());
+        let by_clock = state
+            .came
+            .take()
+            .zip(self.obj().current_running_time())
+            .map(|(from, to)| to.saturating_sub(from).into());
+        let taken: Duration = by_clock.unwrap_or(busy);
+        state.load.coded(units.len(), taken.as_secs_f64());
         t.times = state.encoder.stats().times.clone();
         let coded = t.frames - t.repeats;
         let mut stats = gst::Structure::builder(Self::STATS)

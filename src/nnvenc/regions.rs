@@ -10,8 +10,8 @@ use nnv_codec::encode::Region;
 /// H.264's quantizers per octave are 6, ours 12.
 const PER_QP: i32 = 2;
 /// What regions get of which only the type is known: what people want to recognise, and the rest.
-const RECOGNISED: i8 = -12;
-const OTHERS: i8 = -6;
+const RECOGNISED: i8 = -24;
+const OTHERS: i8 = -12;
 
 /// The regions that a buffer's metadata names.
 pub fn of_buffer(buffer: &gst::BufferRef) -> Vec<Region> {
@@ -63,9 +63,9 @@ mod tests {
         let other = gst::Structure::builder("detection")
             .field("delta-qp", 9)
             .build();
-        assert_eq!(delta("face", &[]), -12);
-        assert_eq!(delta("License_Plate", std::slice::from_ref(&other)), -12);
-        assert_eq!(delta("car", &[]), -6);
+        assert_eq!(delta("face", &[]), -24);
+        assert_eq!(delta("License_Plate", std::slice::from_ref(&other)), -24);
+        assert_eq!(delta("car", &[]), -12);
         assert_eq!(delta("face", &[other, structure("roi/va", -4)]), -8);
         let both = [structure("roi/msdk", -3), structure("roi/nnv", 5)];
         assert_eq!(delta("face", &both), 10);
@@ -75,6 +75,6 @@ mod tests {
         let strange = gst::Structure::builder("roi/va")
             .field("delta-qp", "high")
             .build();
-        assert_eq!(delta("car", &[strange]), -6);
+        assert_eq!(delta("car", &[strange]), -12);
     }
 }

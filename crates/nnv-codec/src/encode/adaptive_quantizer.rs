@@ -41,11 +41,27 @@ pub fn choose_map(luma: &Plane, width: usize, height: usize, strength: f32) -> Q
     QuantizerMap::new(width, places.map(|(x, y)| value(x, y)).collect())
 }
 
+/// Steps of a map that a region asks for.
+fn steps(region: &Region) -> i32 {
+    (f32::from(region.delta) / f32::from(MAP_UNIT)).round() as i32
+}
+
+/// What a frame's quantizer is lowered by so that its finest region lies within a map; the map
+/// gives it back to all other places.
+pub fn shift_of_regions(regions: &[Region], quantizer: u8) -> u8 {
+    let finest = regions.iter().map(steps).min().unwrap_or(0);
+    let shift = (VALUES.start() - finest).clamp(0, *VALUES.end());
+    let unit = MAP_UNIT as u8;
+    (shift as u8).min(quantizer / unit) * unit
+}
+
 /// Puts regions on a map (`None`: a flat one) of `width` by `height` places. A place belongs to
-/// each region that covers a part of it; where regions meet, the finest quantizer counts.
+/// each region that covers a part of it; where regions meet, the finest quantizer counts. `shift`:
+/// what the frame's quantizer was lowered by, see [`shift_of_regions`].
 pub fn map_of_regions(
     map: Option<QuantizerMap>,
     regions: &[Region],
+    shift: u8,
     width: usize,
     height: usize,
 ) -> Option<QuantizerMap> {
@@ -59,7 +75,7 @@ pub fn map_of_regions(
             let end = from.saturating_add(length).div_ceil(16) as usize;
             first.min(most)..end.min(most)
         };
-        let delta = (f32::from(region.delta) / f32::from(MAP_UNIT)).round() as i32;
+        let delta = steps(region);
         for y in places(region.y, region.height, height) {
             for x in places(region.x, region.width, width) {
                 let place = &mut deltas[y * width + x];
@@ -67,9 +83,10 @@ pub fn map_of_regions(
             }
         }
     }
+    let shift = i32::from(shift) / i32::from(MAP_UNIT);
     let value = |(at, delta): (usize, &Option<i32>)| {
         let before = map.as_ref().map_or(0, |map| i32::from(map.values()[at]));
-        (before + delta.unwrap_or(0)).clamp(*VALUES.start(), *VALUES.end()) as i8
+        (before + delta.unwrap_or(0) + shift).clamp(*VALUES.start(), *VALUES.end()) as i8
     };
     let values = deltas.iter().enumerate().map(value).collect();
     Some(QuantizerMap::new(width, values))
@@ -89,7 +106,7 @@ mod tests {
             height,
             delta,
         };
-        let map = map_of_regions(None, &[region(17, 0, 15, 16, -12)], 4, 2).unwrap();
+        let map = map_of_regions(None, &[region(17, 0, 15, 16, -12)], 0, 4, 2).unwrap();
         assert_eq!(map.values(), [0, -3, 0, 0, 0, 0, 0, 0]);
         // Beyond the picture, empty, over each other, on a map that is there.
         let regions = [
@@ -100,9 +117,17 @@ mod tests {
             region(0, 0, 1, 1, 127),
         ];
         let before = QuantizerMap::new(4, vec![0, 1, 2, 3, 0, 0, 0, -4]);
-        let map = map_of_regions(Some(before), &regions, 4, 2).unwrap();
+        let map = map_of_regions(Some(before), &regions, 0, 4, 2).unwrap();
         assert_eq!(map.values(), [3, 1, 2, 3, 0, 0, -2, -4]);
-        assert_eq!(map_of_regions(None, &[], 4, 2), None);
+        assert_eq!(map_of_regions(None, &[], 0, 4, 2), None);
+        // Finer than a map reaches: the frame's own quantizer helps.
+        let fine = [region(0, 0, 16, 16, -24)];
+        assert_eq!(shift_of_regions(&fine, 30), 8);
+        assert_eq!(shift_of_regions(&fine, 6), 4);
+        assert_eq!(shift_of_regions(&[region(0, 0, 16, 16, -100)], 30), 12);
+        assert_eq!(shift_of_regions(&regions, 30), 0);
+        let map = map_of_regions(None, &fine, 8, 4, 1).unwrap();
+        assert_eq!(map.values(), [-4, 2, 2, 2]);
     }
 
     #[test]

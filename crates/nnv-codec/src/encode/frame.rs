@@ -37,7 +37,7 @@ pub struct Region {
     /// Height in luma samples.
     pub height: u32,
     /// What is added to the quantizer there; 12 less halve the step. The stream has values from
-    /// -16 to 12 in fours: others become the nearest of these.
+    /// -28 to 12 in fours: others become the nearest of these.
     pub delta: i8,
 }
 

@@ -55,7 +55,7 @@ use nnv_nn::{Cancel, InterItem, Model};
 use crate::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
-use adaptive_quantizer::{choose_map, map_of_regions};
+use adaptive_quantizer::{choose_map, map_of_regions, shift_of_regions};
 pub use frame::{EncodedFrame, FrameStats, FrameSymbols, InputFrame, Region};
 use frame_clock::{FrameClock, FrameTime};
 use inheritance::Inheritance;
@@ -615,6 +615,10 @@ impl Encoder {
         measure: bool,
     ) -> Result<Vec<Outcome>> {
         let (grid, threads, pass) = (self.coding.grid, self.threads, self.pass());
+        let shifts: Vec<u8> = (regions.iter().zip(quantizers))
+            .map(|(regions, &q)| shift_of_regions(regions, q))
+            .collect();
+        let quantizers: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
         let mut times = StageTimes::default();
         let mut clock = Clock::start();
         let x = parallel::map(threads, pictures.len(), |i| pass.pack(pictures[i]));
@@ -624,14 +628,15 @@ impl Encoder {
         let maps = parallel::map(threads, pictures.len(), |i| {
             let map = (strength > 0.0)
                 .then(|| choose_map(pictures[i].luma(), grid.w16(), grid.h16(), strength));
-            map_of_regions(map, regions[i], grid.w16(), grid.h16()).filter(|map| !map.is_flat())
+            map_of_regions(map, regions[i], shifts[i], grid.w16(), grid.h16())
+                .filter(|map| !map.is_flat())
         });
-        let mut batch = self.model.key_batch(grid, quantizers)?;
+        let mut batch = self.model.key_batch(grid, &quantizers)?;
         for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
             batch.raise_scales(i, HEADROOM);
         }
         let tables = self.model.tables(NetworkSet::Key);
-        let frames = (x.iter().zip(quantizers).zip(&maps))
+        let frames = (x.iter().zip(&quantizers).zip(&maps))
             .map(|((x, &q), map)| {
                 Ok(Frame {
                     x,
@@ -689,10 +694,14 @@ impl Encoder {
         let found = self.find_ink(&sources, Some(&predicted), quantizers)?;
         let measure = found.iter().any(Option::is_some);
         let (w, h) = (self.coding.grid.w16(), self.coding.grid.h16());
-        let maps: Vec<Option<QuantizerMap>> = (inputs.iter())
-            .map(|i| map_of_regions(None, &i.regions, w, h).filter(|map| !map.is_flat()))
+        let shifts: Vec<u8> = (inputs.iter().zip(quantizers))
+            .map(|(input, &q)| shift_of_regions(&input.regions, q))
             .collect();
-        let mut coded = self.run_inters(&refs, &predicted, &maps, quantizers, measure)?;
+        let maps: Vec<Option<QuantizerMap>> = (inputs.iter().zip(&shifts))
+            .map(|(i, &s)| map_of_regions(None, &i.regions, s, w, h).filter(|map| !map.is_flat()))
+            .collect();
+        let shifted: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
+        let mut coded = self.run_inters(&refs, &predicted, &maps, &shifted, measure)?;
         let found = ink::prune(found, &sources, &coded, self.threads);
         if found.iter().any(Option::is_some) {
             let layers = ink::code(found, &sources, self.threads)?;
@@ -711,7 +720,7 @@ impl Encoder {
                     *first = again;
                 }
             }
-            let under = self.run_inters(&refs, &predicted, &maps, quantizers, false)?;
+            let under = self.run_inters(&refs, &predicted, &maps, &shifted, false)?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -843,11 +852,12 @@ impl Encoder {
         }
         let gop = self.gop.unwrap_or(0);
         let internal = || CodecError::Internal("a frame without reference".into());
+        let written = quantizer - shift_of_regions(&input.regions, quantizer);
         let base = match plan.kind {
-            FrameType::Key => FrameHeader::key(gop, quantizer),
+            FrameType::Key => FrameHeader::key(gop, written),
             FrameType::Inter => {
                 let ref0 = plan.ref0.ok_or_else(internal)?;
-                FrameHeader::inter(gop, plan.poc, quantizer, ref0, plan.ref1)
+                FrameHeader::inter(gop, plan.poc, written, ref0, plan.ref1)
             }
             FrameType::Repeat => {
                 FrameHeader::repeat(gop, plan.poc, plan.ref0.ok_or_else(internal)?)
