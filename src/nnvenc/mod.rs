@@ -2,6 +2,11 @@
 //! `nnvenc`: encodes raw video into an NNV stream.
 
 mod imp;
+mod load;
+mod regions;
+mod settings;
+mod times;
+mod two_pass;
 
 use gst::glib;
 use gst::prelude::*;

@@ -499,7 +499,7 @@ fn a_live_pipeline_reports_its_latency() {
             let pipeline = launch(&format!(
                 "videotestsrc is-live=true num-buffers=12 ! \
                  video/x-raw,format=I420,width=64,height=48,framerate=25/1 ! \
-                 nnvenc name=enc bframes={bframes} ! nnvdec ! fakesink name=out sync=true"
+                 nnvenc name=enc qos=false bframes={bframes} ! nnvdec ! fakesink name=out sync=true"
             ));
             let enc = pipeline
                 .downcast_ref::<gst::Bin>()

@@ -58,6 +58,9 @@ fn every_property_is_there_and_explained() {
         "zerolatency",
         "tuning",
         "speed-preset",
+        "speed-control",
+        "pass",
+        "stats-file",
         "batch-size",
         "frame-checksum",
     ];
@@ -119,7 +122,10 @@ fn properties_keep_what_is_set() {
             ("bframes", "7"),
             ("lookahead", "2"),
             ("tune", "zerolatency"),
-            ("speed-preset", "slow"),
+            ("speed-preset", "ultrafast"),
+            ("speed-control", "fixed"),
+            ("pass", "second"),
+            ("stats-file", "pass.csv"),
             ("batch-size", "2"),
             ("frame-checksum", "true"),
             ("model", "other"),
@@ -151,7 +157,9 @@ fn properties_keep_what_is_set() {
     for (name, value) in [
         ("rate-control", "cbr"),
         ("tune", "zerolatency"),
-        ("speed-preset", "slow"),
+        ("speed-preset", "ultrafast"),
+        ("speed-control", "fixed"),
+        ("pass", "second"),
         ("execution-provider", "cpu"),
     ] {
         let value_now = enc.property_value(name);

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Configuration of encoder and decoder.
 
+use std::sync::Arc;
+
+use crate::encode::two_pass::PassStats;
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER, MAX_SAMPLES};
 
@@ -49,6 +52,9 @@ pub enum Tune {
 /// Encoding time against rate. The decoder's work is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum SpeedPreset {
+    /// The smallest motion search that still follows motion: one vector per block, into the last
+    /// frame where all references lie in the past.
+    Ultrafast,
     /// Small motion search, symbols by a dead zone.
     Fast,
     /// Full motion search, symbols by rate and distortion.
@@ -263,6 +269,8 @@ pub struct EncoderConfig {
     pub scene_cut: bool,
     /// Constants for experiments in place of those of the tune.
     pub tuning: Option<Tuning>,
+    /// What a first pass over the same clip wrote: a variable rate is spent by it.
+    pub second_pass: Option<Arc<PassStats>>,
 }
 
 impl EncoderConfig {
@@ -285,6 +293,7 @@ impl EncoderConfig {
             zero_latency: false,
             scene_cut: true,
             tuning: None,
+            second_pass: None,
         }
     }
 
@@ -326,6 +335,10 @@ impl EncoderConfig {
                 Err(E::Bitrate(bitrate))
             }
         };
+        let variable = matches!(self.rate_control, RateControl::Vbr { .. });
+        if self.second_pass.is_some() && !variable {
+            return Err(E::SecondPass);
+        }
         match self.rate_control {
             RateControl::Cq => {}
             RateControl::Vbr {
@@ -373,7 +386,7 @@ impl EncoderConfig {
 
     /// `lookahead` where it serves anything.
     pub fn effective_lookahead(&self) -> u8 {
-        if self.effective_bframes() == 0 || self.speed == SpeedPreset::Fast {
+        if self.effective_bframes() == 0 || self.speed <= SpeedPreset::Fast {
             0
         } else {
             self.lookahead
@@ -466,6 +479,18 @@ pub enum ConfigError {
         /// Greatest.
         max: u64,
     },
+    /// A second pass without a rate that it could spend.
+    #[error("a second pass spends a mean bit rate: set bitrate and rate-control=vbr")]
+    SecondPass,
+    /// Statistics of a first pass that cannot be read, written or used.
+    #[error("stats-file: {0}")]
+    Stats(String),
+    /// A second pass over a longer clip than the first one.
+    #[error(
+        "stats-file: the first pass had {0} frames and the clip has more; run both over the same \
+         clip"
+    )]
+    PassFrames(u64),
     /// A constant of the encoder that does not exist or cannot have that value.
     #[error("tuning: {0}")]
     Tuning(String),

@@ -6,7 +6,7 @@
 
 use nnv_bitstream::limits::MAX_QUANTIZER;
 
-use super::entropy::{BinaryCoder, EntropyError, SIntModel};
+use super::entropy::{BinaryCoder, Encoder, EntropyError, SIntModel};
 use super::tables::{LATENT_CHANNELS, Tables};
 
 /// Quantizers from one value of a map to the next: a third of an octave of the step.
@@ -58,6 +58,13 @@ impl QuantizerMap {
         let mut copy = self.values.clone();
         // What is there is within its limits.
         let _ = Self::code(coder, self.width, &mut copy);
+    }
+
+    /// The map as a part of a frame.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut coder = Encoder::new();
+        self.encode(&mut coder);
+        coder.finish()
     }
 
     /// Reads the map of a latent of this size.
@@ -177,7 +184,7 @@ impl<'a> Quantisation<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::entropy::{Decoder, Encoder};
+    use super::super::entropy::Decoder;
     use super::*;
 
     fn map(width: usize, values: Vec<i8>) -> QuantizerMap {
@@ -185,9 +192,7 @@ mod tests {
     }
 
     fn bytes(map: &QuantizerMap) -> Vec<u8> {
-        let mut coder = Encoder::new();
-        map.encode(&mut coder);
-        coder.finish()
+        map.to_bytes()
     }
 
     #[test]

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Which places of a key frame take a finer quantizer: the quiet ones, whose errors are seen.
+//! Which places of a frame take a finer quantizer: in key frames the quiet ones, whose errors are
+//! seen; in all frames those that the application names.
 
 use nnv_format::picture::Plane;
 use nnv_format::quantizer_map::{MAP_UNIT, QuantizerMap, VALUES};
+
+use super::frame::Region;
 
 /// Variance below which structure is not seen: that of 8-bit rounding and a little noise.
 const FLOOR: f32 = 15.0;
@@ -38,10 +41,94 @@ pub fn choose_map(luma: &Plane, width: usize, height: usize, strength: f32) -> Q
     QuantizerMap::new(width, places.map(|(x, y)| value(x, y)).collect())
 }
 
+/// Steps of a map that a region asks for.
+fn steps(region: &Region) -> i32 {
+    (f32::from(region.delta) / f32::from(MAP_UNIT)).round() as i32
+}
+
+/// What a frame's quantizer is lowered by so that its finest region lies within a map; the map
+/// gives it back to all other places.
+pub fn shift_of_regions(regions: &[Region], quantizer: u8) -> u8 {
+    let finest = regions.iter().map(steps).min().unwrap_or(0);
+    let shift = (VALUES.start() - finest).clamp(0, *VALUES.end());
+    let unit = MAP_UNIT as u8;
+    (shift as u8).min(quantizer / unit) * unit
+}
+
+/// Puts regions on a map (`None`: a flat one) of `width` by `height` places. A place belongs to
+/// each region that covers a part of it; where regions meet, the finest quantizer counts. `shift`:
+/// what the frame's quantizer was lowered by, see [`shift_of_regions`].
+pub fn map_of_regions(
+    map: Option<QuantizerMap>,
+    regions: &[Region],
+    shift: u8,
+    width: usize,
+    height: usize,
+) -> Option<QuantizerMap> {
+    if regions.is_empty() {
+        return map;
+    }
+    let mut deltas: Vec<Option<i32>> = vec![None; width * height];
+    for region in regions.iter().filter(|r| r.width > 0 && r.height > 0) {
+        let places = |from: u32, length: u32, most: usize| {
+            let first = (from / 16) as usize;
+            let end = from.saturating_add(length).div_ceil(16) as usize;
+            first.min(most)..end.min(most)
+        };
+        let delta = steps(region);
+        for y in places(region.y, region.height, height) {
+            for x in places(region.x, region.width, width) {
+                let place = &mut deltas[y * width + x];
+                *place = Some(place.map_or(delta, |before| before.min(delta)));
+            }
+        }
+    }
+    let shift = i32::from(shift) / i32::from(MAP_UNIT);
+    let value = |(at, delta): (usize, &Option<i32>)| {
+        let before = map.as_ref().map_or(0, |map| i32::from(map.values()[at]));
+        (before + delta.unwrap_or(0) + shift).clamp(*VALUES.start(), *VALUES.end()) as i8
+    };
+    let values = deltas.iter().enumerate().map(value).collect();
+    Some(QuantizerMap::new(width, values))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use nnv_format::picture::Picture;
+
+    #[test]
+    fn regions_take_the_places_that_they_cover() {
+        let region = |x, y, width, height, delta| Region {
+            x,
+            y,
+            width,
+            height,
+            delta,
+        };
+        let map = map_of_regions(None, &[region(17, 0, 15, 16, -12)], 0, 4, 2).unwrap();
+        assert_eq!(map.values(), [0, -3, 0, 0, 0, 0, 0, 0]);
+        // Beyond the picture, empty, over each other, on a map that is there.
+        let regions = [
+            region(40, 20, u32::MAX, u32::MAX, -7),
+            region(0, 0, 0, 16, -16),
+            region(500, 500, 10, 10, -16),
+            region(48, 16, 16, 16, 12),
+            region(0, 0, 1, 1, 127),
+        ];
+        let before = QuantizerMap::new(4, vec![0, 1, 2, 3, 0, 0, 0, -4]);
+        let map = map_of_regions(Some(before), &regions, 0, 4, 2).unwrap();
+        assert_eq!(map.values(), [3, 1, 2, 3, 0, 0, -2, -4]);
+        assert_eq!(map_of_regions(None, &[], 0, 4, 2), None);
+        // Finer than a map reaches: the frame's own quantizer helps.
+        let fine = [region(0, 0, 16, 16, -24)];
+        assert_eq!(shift_of_regions(&fine, 30), 8);
+        assert_eq!(shift_of_regions(&fine, 6), 4);
+        assert_eq!(shift_of_regions(&[region(0, 0, 16, 16, -100)], 30), 12);
+        assert_eq!(shift_of_regions(&regions, 30), 0);
+        let map = map_of_regions(None, &fine, 8, 4, 1).unwrap();
+        assert_eq!(map.values(), [-4, 2, 2, 2]);
+    }
 
     #[test]
     fn quiet_places_get_finer_quantizers() {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use nnv_bitstream::FrameType;
 use nnv_format::picture::Picture;
 
+use super::two_pass::PassFrame;
+
 /// A picture to encode.
 #[derive(Debug, Clone)]
 pub struct InputFrame {
@@ -19,6 +21,24 @@ pub struct InputFrame {
     pub duration: Option<u64>,
     /// Starts a new group of pictures here.
     pub force_key: bool,
+    /// Parts of the picture that get a quality of their own.
+    pub regions: Vec<Region>,
+}
+
+/// Part of a picture with a quality of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Region {
+    /// Left edge in luma samples.
+    pub x: u32,
+    /// Upper edge in luma samples.
+    pub y: u32,
+    /// Width in luma samples.
+    pub width: u32,
+    /// Height in luma samples.
+    pub height: u32,
+    /// What is added to the quantizer there; 12 less halve the step. The stream has values from
+    /// -28 to 12 in fours: others become the nearest of these.
+    pub delta: i8,
 }
 
 impl InputFrame {
@@ -30,6 +50,7 @@ impl InputFrame {
             pts: None,
             duration: None,
             force_key: false,
+            regions: Vec::new(),
         }
     }
 }
@@ -53,6 +74,8 @@ pub struct EncodedFrame {
     pub quantizer: u8,
     /// Later frames may refer to it.
     pub is_reference: bool,
+    /// What a first pass writes down.
+    pub pass: PassFrame,
     /// Measurements.
     pub stats: FrameStats,
 }

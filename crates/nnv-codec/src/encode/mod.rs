@@ -34,6 +34,7 @@ mod rounding;
 mod scene_cut;
 mod step;
 pub(crate) mod temporal_filter;
+pub mod two_pass;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -43,11 +44,10 @@ use nnv_bitstream::{
     Rational, SequenceHeader, UnitType, write_unit,
 };
 use nnv_cpu::parallel;
-use nnv_format::entropy;
 use nnv_format::grid::Grid;
 use nnv_format::motion::{MotionField, predict, temporal_distances};
 use nnv_format::picture::Picture;
-use nnv_format::quantizer_map::{HEADROOM, Quantisation};
+use nnv_format::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use nnv_format::references::{Coding, Reference, References};
 use nnv_format::tables::NetworkSet;
 use nnv_nn::{Cancel, InterItem, Model};
@@ -55,8 +55,8 @@ use nnv_nn::{Cancel, InterItem, Model};
 use crate::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
-use adaptive_quantizer::choose_map;
-pub use frame::{EncodedFrame, FrameStats, FrameSymbols, InputFrame};
+use adaptive_quantizer::{choose_map, map_of_regions, shift_of_regions};
+pub use frame::{EncodedFrame, FrameStats, FrameSymbols, InputFrame, Region};
 use frame_clock::{FrameClock, FrameTime};
 use inheritance::Inheritance;
 use motion::search::lambda_of_quantizer;
@@ -66,6 +66,7 @@ use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
 use rate_control::{RETRIES, RateController, guess_key_bits};
 use scene_cut::SceneCut;
 use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
+use two_pass::PassFrame;
 
 /// The quantizer at which the size of key frames is guessed.
 const GUESS_AT: f64 = 28.0;
@@ -85,6 +86,8 @@ pub struct EncoderStats {
     pub bytes: u64,
     /// Sum of quantizers of coded frames.
     pub quantizers: u64,
+    /// How long the frames last that came in, in s.
+    pub seconds: f64,
     /// Time per stage.
     pub times: StageTimes,
 }
@@ -274,6 +277,28 @@ impl Encoder {
         Ok(())
     }
 
+    /// Encoding time against rate from the next frame on. How far is looked ahead stays.
+    pub fn set_speed(&mut self, speed: SpeedPreset) {
+        self.config.speed = speed;
+    }
+
+    /// Leaves out a picture that there is no time for: it counts for the order of coding as one
+    /// that came, so that no other waits longer for it.
+    ///
+    /// Nothing refers to it. Its time passes with the next picture, which has a time of its own.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn skip(&mut self, force_key: bool) -> Result<()> {
+        if self.finished {
+            return Err(CodecError::Finished);
+        }
+        self.key_owed |= force_key;
+        self.next_index += 1;
+        self.planner.skip();
+        self.code_ready()
+    }
+
     /// Takes the next picture in order of presentation and codes what can be coded.
     ///
     /// # Errors
@@ -293,11 +318,15 @@ impl Encoder {
                 got_height: frame.picture.height(),
             });
         }
+        if !self.rate.knows(self.next_index) {
+            return Err(ConfigError::PassFrames(self.next_index).into());
+        }
         let repeat = self
             .last_picture
             .as_ref()
             .is_some_and(|last| Arc::ptr_eq(last, &frame.picture) || last.is_equal(&frame.picture));
         let times = self.clock.next(frame.pts, frame.duration);
+        self.stats.seconds += times.real.elapsed;
         let frame = InputFrame {
             pts: times.pts,
             duration: times.duration,
@@ -513,7 +542,8 @@ impl Encoder {
         if plan.kind == FrameType::Key && !self.rate.is_constant_quality() {
             self.hint_key(&input.picture);
         }
-        self.rate.quantizer(plan.class(), plan.offset, time)
+        self.rate
+            .quantizer_of(plan.index, plan.class(), plan.offset, time)
     }
 
     /// How frames go through the networks.
@@ -536,7 +566,7 @@ impl Encoder {
         quantizers: &[u8],
     ) -> Result<Vec<Option<ink::Candidate>>> {
         let tuning = self.config.effective_tuning();
-        let wanted = tuning.ink > 0.0 && self.config.speed != SpeedPreset::Fast;
+        let wanted = tuning.ink > 0.0 && self.config.speed > SpeedPreset::Fast;
         let found = parallel::map(self.threads, sources.len(), |i| {
             if !wanted {
                 return Ok(None);
@@ -555,16 +585,17 @@ impl Encoder {
         quantizers: &[u8],
     ) -> Result<Vec<Coded>> {
         let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
+        let regions: Vec<&[Region]> = inputs.iter().map(|i| &i.regions[..]).collect();
         let found = self.find_ink(&sources, None, quantizers)?;
         let measure = found.iter().any(Option::is_some);
-        let mut coded = self.run_keys(&sources, quantizers, measure)?;
+        let mut coded = self.run_keys(&sources, &regions, quantizers, measure)?;
         let found = ink::prune(found, &sources, &coded, self.threads);
         if found.iter().any(Option::is_some) {
             let layers = ink::code(found, &sources, self.threads)?;
             let papers: Vec<&Picture> = (layers.iter().zip(&sources))
                 .map(|(layer, source)| layer.as_ref().map_or(*source, |l| &l.paper))
                 .collect();
-            let under = self.run_keys(&papers, quantizers, false)?;
+            let under = self.run_keys(&papers, &regions, quantizers, false)?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -574,15 +605,20 @@ impl Encoder {
             .collect())
     }
 
-    /// Networks and entropy coding of key frames, with maps of quantizers where the tune wants
-    /// them.
+    /// Networks and entropy coding of key frames, with maps of quantizers where the tune or
+    /// regions want them.
     fn run_keys(
         &mut self,
         pictures: &[&Picture],
+        regions: &[&[Region]],
         quantizers: &[u8],
         measure: bool,
     ) -> Result<Vec<Outcome>> {
         let (grid, threads, pass) = (self.coding.grid, self.threads, self.pass());
+        let shifts: Vec<u8> = (regions.iter().zip(quantizers))
+            .map(|(regions, &q)| shift_of_regions(regions, q))
+            .collect();
+        let quantizers: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
         let mut times = StageTimes::default();
         let mut clock = Clock::start();
         let x = parallel::map(threads, pictures.len(), |i| pass.pack(pictures[i]));
@@ -590,16 +626,17 @@ impl Encoder {
         clock.lap(&mut times.pack);
         let strength = self.config.effective_tuning().adaptive_quantizer;
         let maps = parallel::map(threads, pictures.len(), |i| {
-            (strength > 0.0)
-                .then(|| choose_map(pictures[i].luma(), grid.w16(), grid.h16(), strength))
+            let map = (strength > 0.0)
+                .then(|| choose_map(pictures[i].luma(), grid.w16(), grid.h16(), strength));
+            map_of_regions(map, regions[i], shifts[i], grid.w16(), grid.h16())
                 .filter(|map| !map.is_flat())
         });
-        let mut batch = self.model.key_batch(grid, quantizers)?;
+        let mut batch = self.model.key_batch(grid, &quantizers)?;
         for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
             batch.raise_scales(i, HEADROOM);
         }
         let tables = self.model.tables(NetworkSet::Key);
-        let frames = (x.iter().zip(quantizers).zip(&maps))
+        let frames = (x.iter().zip(&quantizers).zip(&maps))
             .map(|((x, &q), map)| {
                 Ok(Frame {
                     x,
@@ -613,11 +650,7 @@ impl Encoder {
             .collect::<Result<Vec<_>>>()?;
         let mut coded = pass.run(&batch, frames, measure, &mut times)?;
         for (coded, map) in coded.iter_mut().zip(&maps) {
-            coded.map = map.as_ref().map(|map| {
-                let mut coder = entropy::Encoder::new();
-                map.encode(&mut coder);
-                coder.finish()
-            });
+            coded.map = map.as_ref().map(QuantizerMap::to_bytes);
         }
         drop(batch);
         self.stats.times.add(&times);
@@ -660,7 +693,15 @@ impl Encoder {
         let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
         let found = self.find_ink(&sources, Some(&predicted), quantizers)?;
         let measure = found.iter().any(Option::is_some);
-        let mut coded = self.run_inters(&refs, &predicted, quantizers, measure)?;
+        let (w, h) = (self.coding.grid.w16(), self.coding.grid.h16());
+        let shifts: Vec<u8> = (inputs.iter().zip(quantizers))
+            .map(|(input, &q)| shift_of_regions(&input.regions, q))
+            .collect();
+        let maps: Vec<Option<QuantizerMap>> = (inputs.iter().zip(&shifts))
+            .map(|(i, &s)| map_of_regions(None, &i.regions, s, w, h).filter(|map| !map.is_flat()))
+            .collect();
+        let shifted: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
+        let mut coded = self.run_inters(&refs, &predicted, &maps, &shifted, measure)?;
         let found = ink::prune(found, &sources, &coded, self.threads);
         if found.iter().any(Option::is_some) {
             let layers = ink::code(found, &sources, self.threads)?;
@@ -679,7 +720,7 @@ impl Encoder {
                     *first = again;
                 }
             }
-            let under = self.run_inters(&refs, &predicted, quantizers, false)?;
+            let under = self.run_inters(&refs, &predicted, &maps, &shifted, false)?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -691,11 +732,13 @@ impl Encoder {
             .collect())
     }
 
-    /// Networks and entropy coding of predicted frames.
+    /// Networks and entropy coding of predicted frames, with maps of quantizers where regions want
+    /// them.
     fn run_inters(
         &mut self,
         refs: &[(Reference, Option<Reference>)],
         predicted: &[Predicted],
+        maps: &[Option<QuantizerMap>],
         quantizers: &[u8],
         measure: bool,
     ) -> Result<Vec<Outcome>> {
@@ -710,10 +753,13 @@ impl Encoder {
                 d: &p.d,
             })
             .collect();
-        let batch = self.model.inter_batch(self.coding.grid, &items)?;
+        let mut batch = self.model.inter_batch(self.coding.grid, &items)?;
+        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
+            batch.raise_scales(i, HEADROOM);
+        }
         let tables = self.model.tables(NetworkSet::Inter);
-        let frames = (refs.iter().zip(predicted).zip(quantizers))
-            .map(|(((ref0, ref1), p), &quantizer)| {
+        let frames = (refs.iter().zip(predicted).zip(maps).zip(quantizers))
+            .map(|((((ref0, ref1), p), map), &quantizer)| {
                 let from = match context_source(ref0, ref1.as_ref()) {
                     ContextSource::Tables => None,
                     ContextSource::Ref0 => ref0.contexts.as_deref(),
@@ -725,7 +771,7 @@ impl Encoder {
                 };
                 Ok(Frame {
                     x: &p.x,
-                    steps: Quantisation::new(tables, quantizer, None),
+                    steps: Quantisation::new(tables, quantizer, map.as_ref()),
                     start: Start {
                         symbols,
                         motion: Some((&p.field, ref0.field.as_deref(), contexts)),
@@ -734,8 +780,9 @@ impl Encoder {
             })
             .collect::<Result<Vec<_>>>()?;
         let mut coded = self.pass().run(&batch, frames, measure, &mut times)?;
-        for (coded, p) in coded.iter_mut().zip(predicted) {
+        for ((coded, p), map) in coded.iter_mut().zip(predicted).zip(maps) {
             coded.field = Some(p.field.clone());
+            coded.map = map.as_ref().map(QuantizerMap::to_bytes);
         }
         drop(batch);
         self.stats.times.add(&times);
@@ -764,6 +811,7 @@ impl Encoder {
         let params = SearchParams {
             lambda: lambda_of_quantizer(quantizer) * self.config.effective_tuning().motion_lambda,
             effort: match self.config.speed {
+                SpeedPreset::Ultrafast => SearchEffort::Least,
                 SpeedPreset::Fast => SearchEffort::Fast,
                 SpeedPreset::Medium => SearchEffort::Medium,
                 SpeedPreset::Slow => SearchEffort::Slow,
@@ -804,11 +852,12 @@ impl Encoder {
         }
         let gop = self.gop.unwrap_or(0);
         let internal = || CodecError::Internal("a frame without reference".into());
+        let written = quantizer - shift_of_regions(&input.regions, quantizer);
         let base = match plan.kind {
-            FrameType::Key => FrameHeader::key(gop, quantizer),
+            FrameType::Key => FrameHeader::key(gop, written),
             FrameType::Inter => {
                 let ref0 = plan.ref0.ok_or_else(internal)?;
-                FrameHeader::inter(gop, plan.poc, quantizer, ref0, plan.ref1)
+                FrameHeader::inter(gop, plan.poc, written, ref0, plan.ref1)
             }
             FrameType::Repeat => {
                 FrameHeader::repeat(gop, plan.poc, plan.ref0.ok_or_else(internal)?)
@@ -864,13 +913,9 @@ impl Encoder {
             Vec::new()
         };
         write_unit(&mut data, UnitType::Frame, &payload)?;
-        self.rate.update(
-            plan.class(),
-            plan.offset,
-            quantizer,
-            8 * data.len() as u64,
-            time,
-        );
+        let bits = 8 * data.len() as u64;
+        self.rate
+            .update(plan.class(), plan.offset, quantizer, bits, time);
         self.inheritance.coded(plan.kind, quantizer, data.len());
         let stats = FrameStats {
             reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
@@ -899,6 +944,14 @@ impl Encoder {
             level: plan.level,
             quantizer,
             is_reference: plan.keep,
+            pass: PassFrame {
+                index: plan.index,
+                kind: plan.kind,
+                level: plan.level,
+                offset: plan.offset,
+                quantizer,
+                bits,
+            },
             stats,
         });
         Ok(())

@@ -195,7 +195,7 @@ impl Pass<'_> {
             .collect();
         clock.lap(&mut times.prior);
         let tuning = self.config.effective_tuning();
-        let rdo = self.config.speed != SpeedPreset::Fast;
+        let rdo = self.config.speed > SpeedPreset::Fast;
         let tables = self.model.tables(batch.kind());
         let width = self.grid.w16();
         let round = |i: usize, y: &[f32], first_half: Option<&[i16]>| {

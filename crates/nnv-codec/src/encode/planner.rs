@@ -122,6 +122,8 @@ pub struct GopPlanner {
     distance: u32,
     /// Frames of the mini-GOP being filled.
     pending: Vec<Pending>,
+    /// Frames left out since the mini-GOP began: they fill it, as time goes on.
+    skipped: usize,
     /// Sum of the novelty of the pending frames.
     change: f32,
     /// Presentation order of the first pending frame.
@@ -160,6 +162,7 @@ impl GopPlanner {
             next_index: 0,
             distance: 0,
             pending: Vec::new(),
+            skipped: 0,
             change: 0.0,
             poc: 0,
             keys: Vec::new(),
@@ -242,11 +245,28 @@ impl GopPlanner {
         self.change += facts.novelty;
         // An anchor far from the last one in content predicts its B frames badly, and is predicted
         // badly itself.
-        let full = self.key_int_max == 1 || self.pending.len() > usize::from(self.bframes);
+        let full = self.key_int_max == 1 || self.is_full();
         if full || self.change > self.tuning.mini_gop_change {
             self.close_mini_gop();
         }
         false
+    }
+
+    /// A frame is left out: it will never be coded. What waits for later frames waits no longer
+    /// than if it had come.
+    pub fn skip(&mut self) {
+        self.next_index += 1;
+        // Key frames keep their distance in time.
+        self.distance += u32::from(self.distance > 0);
+        self.skipped += 1;
+        self.flush_keys();
+        if self.is_full() {
+            self.close_mini_gop();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.pending.len() + self.skipped > usize::from(self.bframes)
     }
 
     /// No more frames will come, or none for a long time: plans all that is waiting.
@@ -323,6 +343,7 @@ impl GopPlanner {
     /// Plans the pending frames as one mini-GOP: the last one is its anchor, the others halve the
     /// gaps.
     fn close_mini_gop(&mut self) {
+        self.skipped = 0;
         if self.pending.is_empty() {
             return;
         }
@@ -519,6 +540,29 @@ mod tests {
 
     fn plain(n: usize) -> Vec<FrameFacts> {
         vec![FrameFacts::default(); n]
+    }
+
+    #[test]
+    fn frames_left_out_fill_a_mini_gop_and_have_no_place() {
+        let mut planner = GopPlanner::new(3, 0, 5, 1, Tuning::default());
+        planner.push(FrameFacts::default());
+        let mut groups: Vec<Group> = std::iter::from_fn(|| planner.next_group()).collect();
+        // One, two left out, one: that is a mini-GOP of two frames.
+        planner.push(FrameFacts::default());
+        planner.skip();
+        planner.skip();
+        assert!(planner.next_group().is_none());
+        planner.push(FrameFacts::default());
+        groups.extend(std::iter::from_fn(|| planner.next_group()));
+        let places: Vec<(u64, u32)> = groups.iter().flatten().map(|f| (f.index, f.poc)).collect();
+        assert_eq!(places, [(0, 0), (4, 2), (1, 1)]);
+        // The last of four is left out: the others need not wait for it.
+        planner.push(FrameFacts::default());
+        planner.skip();
+        planner.skip();
+        planner.skip();
+        let group = planner.next_group().unwrap();
+        assert_eq!((group[0].index, group[0].kind), (5, FrameType::Key));
     }
 
     #[test]

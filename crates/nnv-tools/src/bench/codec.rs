@@ -41,6 +41,7 @@ impl From<TuneFor> for Tune {
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Speed {
+    Ultrafast,
     Fast,
     Medium,
     Slow,
@@ -49,6 +50,7 @@ enum Speed {
 impl From<Speed> for SpeedPreset {
     fn from(speed: Speed) -> Self {
         match speed {
+            Speed::Ultrafast => Self::Ultrafast,
             Speed::Fast => Self::Fast,
             Speed::Medium => Self::Medium,
             Speed::Slow => Self::Slow,

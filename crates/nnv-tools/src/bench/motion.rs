@@ -49,6 +49,7 @@ pub struct Options {
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
 enum Effort {
+    Least,
     Fast,
     Medium,
     Slow,
@@ -57,6 +58,7 @@ enum Effort {
 impl From<Effort> for SearchEffort {
     fn from(effort: Effort) -> Self {
         match effort {
+            Effort::Least => Self::Least,
             Effort::Fast => Self::Fast,
             Effort::Medium => Self::Medium,
             Effort::Slow => Self::Slow,
@@ -145,7 +147,12 @@ fn cpu_time() -> Option<f64> {
 pub fn run(options: &Options) -> Result<()> {
     let efforts = match options.effort {
         Some(effort) => vec![effort.into()],
-        None => vec![SearchEffort::Fast, SearchEffort::Medium, SearchEffort::Slow],
+        None => vec![
+            SearchEffort::Least,
+            SearchEffort::Fast,
+            SearchEffort::Medium,
+            SearchEffort::Slow,
+        ],
     };
     println!(
         "luma PSNR in dB of predictions from original frames; quantizer {}, {} reference(s), {} \

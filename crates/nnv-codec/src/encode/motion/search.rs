@@ -18,6 +18,9 @@ use nnv_format::picture::{Picture, Plane};
 /// How much time the search may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum SearchEffort {
+    /// One vector per block, few starts, one round of sub-pel steps; where both references lie in
+    /// the past, into the first one alone.
+    Least,
     /// Few sub-pel steps, splits only where they promise much.
     Fast,
     /// Full decisions.
@@ -89,7 +92,14 @@ pub fn search(
             });
         }
     }
-    let count = if std::ptr::eq(refs[0], refs[1]) { 1 } else { 2 };
+    // What an older reference adds is little beside what searching it takes.
+    let last_is_enough =
+        params.effort == SearchEffort::Least && params.distances.iter().all(|&d| d >= 0);
+    let count = if last_is_enough || std::ptr::eq(refs[0], refs[1]) {
+        1
+    } else {
+        2
+    };
     let coarse = coarse(current, &refs[..count], params);
     let mut state = State {
         current: current.luma(),
@@ -151,7 +161,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
     };
     let (quarter, eighth) = pyramid(current);
     let range = match params.effort {
-        SearchEffort::Fast => 7,
+        SearchEffort::Least | SearchEffort::Fast => 7,
         SearchEffort::Medium => 10,
         SearchEffort::Slow => 16,
     };
@@ -181,7 +191,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
                 let zero = Window {
                     centre: (0, 0),
                     range: match params.effort {
-                        SearchEffort::Fast => 1,
+                        SearchEffort::Least | SearchEffort::Fast => 1,
                         SearchEffort::Medium => 2,
                         SearchEffort::Slow => 4,
                     },
@@ -515,6 +525,7 @@ impl State<'_> {
             }
         }
         let rounds = match self.params.effort {
+            SearchEffort::Least => 2,
             SearchEffort::Fast => 4,
             SearchEffort::Medium => 12,
             SearchEffort::Slow => 24,
@@ -619,7 +630,12 @@ impl State<'_> {
             let up = consider(&mut found, go(0, -1));
             let dx = if right < left { 1 } else { -1 };
             let dy = if down < up { 1 } else { -1 };
-            if self.params.effort != SearchEffort::Fast || found.mv != centre {
+            let follow = match self.params.effort {
+                SearchEffort::Least => false,
+                SearchEffort::Fast => found.mv != centre,
+                SearchEffort::Medium | SearchEffort::Slow => true,
+            };
+            if follow {
                 consider(&mut found, go(dx, dy));
             }
             if self.params.effort == SearchEffort::Slow {
@@ -652,7 +668,7 @@ impl State<'_> {
             leaf: Leaf::bi(found[0].mv, found[1].mv),
         };
         let (rounds, hope) = match self.params.effort {
-            SearchEffort::Fast => (0, 0.0),
+            SearchEffort::Least | SearchEffort::Fast => (0, 0.0),
             SearchEffort::Medium => (1, 1.1),
             SearchEffort::Slow => (3, 1.25),
         };
@@ -741,6 +757,7 @@ impl State<'_> {
         let mut best = self.merge(&samples, at, &around, MERGE_BITS);
         // Differences this small are lost in quantisation: searching on would buy nothing.
         let (enough, split_from) = match self.params.effort {
+            SearchEffort::Least => (48.0, f32::INFINITY),
             SearchEffort::Fast => (36.0, 110.0),
             SearchEffort::Medium => (24.0, 70.0),
             SearchEffort::Slow => (4.0, 12.0),
@@ -779,6 +796,9 @@ impl State<'_> {
         let (w, h) = (self.columns, self.rows);
         push(coarse[by * w + bx]);
         push(Mv::ZERO);
+        if self.params.effort == SearchEffort::Least {
+            return (v, n);
+        }
         for leaf in around.candidates().iter().filter(|l| l.mode().uses(r)) {
             push(leaf.mv(r));
         }
