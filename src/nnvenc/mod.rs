@@ -2,6 +2,7 @@
 //! `nnvenc`: encodes raw video into an NNV stream.
 
 mod imp;
+mod metadata;
 
 use gst::glib;
 use gst::prelude::*;

@@ -8,6 +8,8 @@ mod conformance;
 mod damage;
 mod decoder;
 mod encoder;
+mod formats;
+mod metadata;
 mod mp4;
 mod nnsr;
 mod parser;

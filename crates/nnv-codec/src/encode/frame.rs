@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nnv_bitstream::FrameType;
+use nnv_bitstream::{FrameMetadata, FrameType};
 use nnv_format::picture::Picture;
 
 /// A picture to encode.
@@ -19,6 +19,8 @@ pub struct InputFrame {
     pub duration: Option<u64>,
     /// Starts a new group of pictures here.
     pub force_key: bool,
+    /// What rides along with it.
+    pub metadata: FrameMetadata,
 }
 
 impl InputFrame {
@@ -30,6 +32,7 @@ impl InputFrame {
             pts: None,
             duration: None,
             force_key: false,
+            metadata: FrameMetadata::default(),
         }
     }
 }
