@@ -272,7 +272,7 @@ const TAGS: [&str; 27] = [
     "contact",
     "language-code",
     "language-name",
-    "date-time",
+    "datetime",
     "application-name",
     "device-manufacturer",
     "device-model",
@@ -443,6 +443,16 @@ pub fn restore_caps(metadata: &StreamMetadata, caps: &mut gst::CapsRef) {
             if let Ok(value) = from.value(name) {
                 caps.set_value(name, value.clone());
             }
+        }
+        // Those caps put half an aspect into that of pixels, which are not copied.
+        let text = format!(
+            "x, {MULTIVIEW_FLAGS}=(GstVideoMultiviewFlagsSet){:x}:ffffffff",
+            flags.bits()
+        );
+        if let Ok(exact) = text.parse::<gst::Structure>()
+            && let Ok(value) = exact.value(MULTIVIEW_FLAGS)
+        {
+            caps.set_value(MULTIVIEW_FLAGS, value.clone());
         }
     }
 }

@@ -75,11 +75,10 @@ fn every_colour_and_view_survives_a_file() {
         ] {
             all.push(format!("multiview-mode={mode}"));
         }
-        all.push(
-            "multiview-mode=top-bottom, \
-             multiview-flags=(GstVideoMultiviewFlagsSet)4001:ffffffff"
-                .into(),
-        );
+        let flags = "(GstVideoMultiviewFlagsSet)8001:ffffffff";
+        all.push(format!(
+            "multiview-mode=top-bottom, multiview-flags={flags}"
+        ));
         assert!(all.len() > 50);
         // The type of the flags has a name once it was used.
         let _ = gst_video::VideoInfo::builder(VideoFormat::I420, 16, 16)
@@ -112,6 +111,16 @@ fn every_colour_and_view_survives_a_file() {
             }
         }
         assert!(lost.is_empty(), "{lost:#?}");
+        // What GStreamer makes of half an aspect on its own: another one of pixels.
+        let caps: gst::Caps = "video/x-raw, format=I420, width=16, height=16, framerate=25/1, \
+                               multiview-mode=top-bottom, \
+                               multiview-flags=(GstVideoMultiviewFlagsSet)4001:ffffffff"
+            .parse()
+            .unwrap();
+        let to = gst_video::VideoInfo::from_caps(&caps_of(&stream_of(&caps))).unwrap();
+        let flags = gst_video::VideoMultiviewFlags::RIGHT_VIEW_FIRST;
+        assert_eq!(to.multiview_flags(), flags);
+        assert_eq!(to.par(), gst::Fraction::new(1, 2));
     });
 }
 
