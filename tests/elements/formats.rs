@@ -204,7 +204,9 @@ fn sixteen_bits_of_grey_keep_ten_and_say_so() {
     within(|| {
         // A ramp through all ten bits, and what becomes of the six below.
         let info = info(VideoFormat::Gray16Le, 64, 16);
-        let words: Vec<u16> = (0..64 * 16u32).map(|i| (i << 6 | i % 64) as u16).collect();
+        let words: Vec<u16> = (0..64 * 16u32)
+            .map(|i| ((i << 6) | (i % 64)) as u16)
+            .collect();
         let data: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
         let buffer = gst::Buffer::from_slice(data);
         let picture = read(&buffer, &info);
