@@ -18,6 +18,7 @@ mod rtp;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();
+    common::metadata::register();
     nnvparse::register(plugin)?;
     nnvdec::register(plugin)?;
     nnvenc::register(plugin)?;

@@ -3,19 +3,73 @@
 
 use gst::prelude::*;
 use nnv_bitstream::limits::MAX_SIDE;
-use nnv_bitstream::{Colorimetry, ContentLight, MasteringDisplay, StreamInfo, VideoRange};
+use nnv_bitstream::{
+    ChromaFormat, Colorimetry, ContentLight, MasteringDisplay, StreamInfo, VideoRange,
+};
 use nnv_format::picture::RawFormat;
 
 /// Media type of the streams.
 pub const MEDIA_TYPE: &str = "video/x-nnv";
 
-/// Raw formats, best first.
-pub const RAW_FORMATS: [gst_video::VideoFormat; 4] = [
+/// Raw formats, those with colour first, planar before others.
+const RAW_FORMATS: [gst_video::VideoFormat; 6] = [
     gst_video::VideoFormat::I420,
     gst_video::VideoFormat::Nv12,
     gst_video::VideoFormat::I42010le,
     gst_video::VideoFormat::P01010le,
+    gst_video::VideoFormat::Gray8,
+    gst_video::VideoFormat::Gray16Le,
 ];
+
+/// Formats that a stream can be shown in, best first: of its depth, and grey where it is. Pictures
+/// with colour never become grey without a word.
+pub fn output_formats(stream: &StreamInfo) -> Vec<gst_video::VideoFormat> {
+    let mut formats = RAW_FORMATS.to_vec();
+    if stream.chroma_format != ChromaFormat::Grey {
+        formats.retain(|format| raw_format(*format).is_some_and(|raw| !raw.is_grey()));
+    }
+    let rank = |format: &gst_video::VideoFormat| {
+        let raw = raw_format(*format);
+        let deep = raw.is_some_and(|raw| raw.bit_depth() == stream.bit_depth);
+        (!deep, !raw.is_some_and(RawFormat::is_grey))
+    };
+    // Stable: planar stays before others.
+    formats.sort_by_key(rank);
+    formats
+}
+
+/// The same caps with `format` as the first field. videoconvert takes fields out of caps while it
+/// holds a pointer to that one: where others stand before it, it weighs no formats, and takes the
+/// first of the list, 8 bits of a source with more.
+pub fn format_first(caps: &gst::CapsRef) -> gst::Caps {
+    let mut out = gst::Caps::new_empty();
+    let list = out.make_mut();
+    for (structure, features) in caps.iter_with_features() {
+        let mut first = gst::Structure::new_empty(structure.name());
+        let (format, rest): (Vec<_>, Vec<_>) =
+            structure.iter().partition(|(name, _)| *name == "format");
+        for (name, value) in format.into_iter().chain(rest) {
+            first.set_value(name, value.clone());
+        }
+        list.append_structure_full(first, Some(features.to_owned()));
+    }
+    out
+}
+
+/// Whether caps are of raw video in one format that is none of the codec's.
+pub fn is_foreign_raw(caps: &gst::CapsRef) -> bool {
+    caps.is_fixed()
+        && caps
+            .features(0)
+            .is_some_and(|f| f.is_empty() || f.contains("memory:SystemMemory"))
+        && gst_video::VideoInfo::from_caps(caps).is_ok_and(|info| {
+            let known = [
+                gst_video::VideoFormat::Unknown,
+                gst_video::VideoFormat::Encoded,
+            ];
+            !known.contains(&info.format()) && raw_format(info.format()).is_none()
+        })
+}
 
 /// The codec's name of a raw format.
 pub fn raw_format(format: gst_video::VideoFormat) -> Option<RawFormat> {
@@ -24,6 +78,8 @@ pub fn raw_format(format: gst_video::VideoFormat) -> Option<RawFormat> {
         gst_video::VideoFormat::Nv12 => RawFormat::Nv12,
         gst_video::VideoFormat::I42010le => RawFormat::I42010Le,
         gst_video::VideoFormat::P01010le => RawFormat::P01010Le,
+        gst_video::VideoFormat::Gray8 => RawFormat::Gray8,
+        gst_video::VideoFormat::Gray16Le => RawFormat::Gray16Le,
         _ => return None,
     })
 }
@@ -108,7 +164,13 @@ pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
             "pixel-aspect-ratio",
             fraction(info.pixel_aspect).unwrap_or(gst::Fraction::new(1, 1)),
         )
-        .field("chroma-format", "4:2:0")
+        .field(
+            "chroma-format",
+            match info.chroma_format {
+                ChromaFormat::Yuv420 => "4:2:0",
+                ChromaFormat::Grey => "4:0:0",
+            },
+        )
         .field("bit-depth-luma", u32::from(info.bit_depth))
         .field("bit-depth-chroma", u32::from(info.bit_depth))
         .field(
@@ -146,6 +208,23 @@ pub fn colorimetry(c: &Colorimetry) -> Option<gst_video::VideoColorimetry> {
         gst_video::VideoTransferFunction::from_iso(u32::from(c.transfer)),
         gst_video::VideoColorPrimaries::from_iso(u32::from(c.primaries)),
     ))
+}
+
+/// What the stream says, completed by caps where it says nothing.
+pub fn completed(
+    said: &gst_video::VideoColorimetry,
+    caps: &gst_video::VideoColorimetry,
+) -> gst_video::VideoColorimetry {
+    use gst_video::{VideoColorPrimaries, VideoTransferFunction};
+    let transfer = match said.transfer() {
+        VideoTransferFunction::Unknown => caps.transfer(),
+        transfer => transfer,
+    };
+    let primaries = match said.primaries() {
+        VideoColorPrimaries::Unknown => caps.primaries(),
+        primaries => primaries,
+    };
+    gst_video::VideoColorimetry::new(said.range(), said.matrix(), transfer, primaries)
 }
 
 /// Chroma sample locations of H.273 by number, 0 first; GStreamer has no names for the last two.
@@ -220,7 +299,12 @@ pub fn stream_info(info: &gst_video::VideoInfo, caps: Option<&gst::CapsRef>) -> 
     type Coordinate = gst_video::VideoMasteringDisplayInfoCoordinate;
     let point =
         |p: Coordinate| [p.x(), p.y()].map(|v| (v * 50_000.0).round().clamp(0.0, 65_535.0) as u16);
+    let raw = raw_format(info.format());
     StreamInfo {
+        chroma_format: match raw {
+            Some(raw) if raw.is_grey() => ChromaFormat::Grey,
+            _ => ChromaFormat::Yuv420,
+        },
         // Of a variable rate GStreamer gives the greatest one (`max-framerate`) as the rate.
         frame_rate: positive(info.fps())
             .filter(|_| !info.flags().contains(gst_video::VideoFlags::VARIABLE_FPS)),
@@ -243,7 +327,7 @@ pub fn stream_info(info: &gst_video::VideoInfo, caps: Option<&gst::CapsRef>) -> 
         ..StreamInfo::new(
             info.width(),
             info.height(),
-            info.comp_depth(0).try_into().unwrap_or(8),
+            raw.map_or(8, RawFormat::bit_depth),
         )
     }
 }

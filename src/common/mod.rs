@@ -4,6 +4,7 @@
 mod caps;
 mod element;
 mod errors;
+pub mod metadata;
 mod models;
 mod properties;
 

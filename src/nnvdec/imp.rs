@@ -551,8 +551,12 @@ impl NnvDec {
             let flags = frame.flags() | gst_video::VideoCodecFrameFlags::CORRUPTED;
             frame.set_flags(flags);
         }
+        let coded = frame.input_buffer_owned();
         let result = match frame.output_buffer_mut() {
             Some(buffer) => {
+                if let Some(coded) = &coded {
+                    common::metadata::restore(coded, buffer);
+                }
                 if decoded.concealed {
                     buffer.set_flags(gst::BufferFlags::CORRUPTED);
                 }
@@ -639,7 +643,8 @@ impl NnvDec {
         let mut output = obj.set_output_state(format, width, height, input.as_ref())?;
         let mut builder = gst_video::VideoInfo::builder_from_info(output.info());
         // What the stream says itself counts more than what a container says about it.
-        let colorimetry = common::colorimetry(&stream.colorimetry);
+        let colorimetry = common::colorimetry(&stream.colorimetry)
+            .map(|said| common::completed(&said, &output.info().colorimetry()));
         if let Some(colorimetry) = &colorimetry {
             builder = builder.colorimetry(colorimetry);
         }
@@ -681,10 +686,7 @@ impl NnvDec {
 
     /// The format that downstream takes: of the stream's depth if possible, planar if possible.
     fn choose_format(&self, stream: &StreamInfo) -> gst_video::VideoFormat {
-        let mut formats = common::RAW_FORMATS;
-        if stream.bit_depth > 8 {
-            formats.rotate_left(2);
-        }
+        let formats = common::output_formats(stream);
         let allowed = self.obj().src_pad().allowed_caps();
         let takes = |format: &&gst_video::VideoFormat| {
             let caps = gst_video::VideoCapsBuilder::new().format(**format).build();
@@ -702,7 +704,7 @@ fn packed_size(info: &gst_video::VideoInfo) -> usize {
         let sample = info.comp_depth(c).div_ceil(8) as usize;
         info.comp_width(c) as usize * info.comp_height(c) as usize * sample
     };
-    (0..3).map(component).sum()
+    (0..info.n_components() as u8).map(component).sum()
 }
 
 /// What to leave out where so much time (ns) is left until a frame should be shown. The base class

@@ -11,6 +11,7 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
 use super::load::{self, Arrival, Load, Verdict};
+use super::metadata::Metadata;
 use super::regions;
 use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
@@ -80,6 +81,7 @@ pub struct NnvEnc {
     qos_set: AtomicBool,
     /// Requests for key frames that wait for the first unit; `None` where they need not.
     requests: Mutex<Option<Vec<Request>>>,
+    metadata: Metadata,
 }
 
 /// A request for a key frame.
@@ -208,6 +210,7 @@ impl VideoEncoderImpl for NnvEnc {
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
+        self.metadata.reset();
         Ok(())
     }
 
@@ -247,9 +250,9 @@ impl VideoEncoderImpl for NnvEnc {
         // The frame holds the stream lock; the element keeps it under its number.
         drop(frame);
         let pending = lock(&self.pending).take();
-        if let Some(input) = pending {
+        if let Some(input) = &pending {
             self.drain()?;
-            self.check(self.configure(&input))?;
+            self.check(self.configure(input))?;
         }
         let running = buffer.pts().map(|pts| self.running_time(pts));
 
@@ -283,7 +286,10 @@ impl VideoEncoderImpl for NnvEnc {
             self.read_picture(&raw, state)
         };
         let regions = regions::of_buffer(&buffer);
+        let (metadata, left_out) = Metadata::of_frame(&buffer);
+        self.tell(left_out, "metadata of a frame");
         drop(buffer);
+        self.apply_tags(state, pending.is_some());
         let result = picture.and_then(|picture| {
             self.apply_rates(&mut state.encoder)?;
             let stream_pts = running.and_then(|running| {
@@ -299,6 +305,7 @@ impl VideoEncoderImpl for NnvEnc {
                 duration: duration.map(|d| d.nseconds()),
                 force_key,
                 regions,
+                metadata,
                 ..InputFrame::new(Arc::new(picture), u64::from(id))
             })?;
             Self::ready(&mut state.encoder)
@@ -336,6 +343,7 @@ impl VideoEncoderImpl for NnvEnc {
     }
 
     fn sink_event(&self, event: gst::Event) -> bool {
+        self.metadata.event(&event);
         match event.view() {
             gst::EventView::FlushStart(_) => self.abort(),
             gst::EventView::Segment(segment) if self.is_new(segment.segment()) => {
@@ -367,6 +375,22 @@ impl VideoEncoderImpl for NnvEnc {
             Some(event) => self.parent_src_event(event),
             None => true,
         }
+    }
+
+    fn caps(&self, filter: Option<&gst::Caps>) -> gst::Caps {
+        common::format_first(&self.parent_caps(filter))
+    }
+
+    fn sink_query(&self, query: &mut gst::QueryRef) -> bool {
+        if let gst::QueryViewMut::AcceptCaps(accept) = query.view_mut()
+            && common::is_foreign_raw(accept.caps())
+        {
+            // Refused with what to do about it when they come: the pad would only say that they are
+            // not negotiated.
+            accept.set_result(true);
+            return true;
+        }
+        self.parent_sink_query(query)
     }
 
     fn propose_allocation(
@@ -509,7 +533,18 @@ impl NnvEnc {
         let depth = reorder_depth(bframes);
         self.shift(depth > 0);
         obj.set_latency(latency, latency);
-        let caps = common::stream_caps(&stream, &encoder.sequence_header());
+        let mut caps = common::stream_caps(&stream, &encoder.sequence_header());
+        let mut beyond = nnv_bitstream::StreamMetadata::default();
+        common::metadata::add_caps(&mut beyond, &info, &stream);
+        common::metadata::restore_caps(&beyond, caps.make_mut());
+        if info.format() == gst_video::VideoFormat::Gray16Le {
+            gst::element_imp_info!(
+                self,
+                gst::StreamError::Format,
+                ("GRAY16_LE: the 10 most significant bits of each sample are coded, the 6 lowest \
+                  are not")
+            );
+        }
         *lock(&self.cancel) = Some(encoder.cancel_handle());
         *lock(&self.state) = Some(State {
             encoder,
@@ -673,6 +708,22 @@ impl NnvEnc {
         encoder.set_rate_control(mode, u8::try_from(quantizer).unwrap_or(u8::MAX))
     }
 
+    /// Tells the encoder of tags that came in between, and of what the sequence header cannot say.
+    fn apply_tags(&self, state: &mut State, new_format: bool) {
+        let stream = state.encoder.config().info;
+        let found = self.metadata.of_stream((&state.info, &stream), new_format);
+        if let Some((metadata, left_out)) = found {
+            self.tell(left_out, "tags");
+            state.encoder.set_stream_metadata(metadata);
+        }
+    }
+
+    fn tell(&self, left_out: usize, what: &str) {
+        if let Some(text) = self.metadata.tell(left_out, what) {
+            gst::element_imp_warning!(self, gst::StreamError::Encode, ("{text}"));
+        }
+    }
+
     fn ready(encoder: &mut Encoder) -> Result<Vec<EncodedFrame>, CodecError> {
         let mut units = Vec::new();
         while let Some(unit) = encoder.receive()? {
@@ -822,8 +873,15 @@ fn raw_format(info: &gst_video::VideoInfo) -> Result<RawFormat, CodecError> {
     }
     common::raw_format(info.format()).ok_or_else(|| {
         unsupported(format!(
-            "the format is {:?}; put a videoconvert element before nnvenc",
-            info.format()
+            "the format is {}, nnvenc codes 4:2:0 and grey with 8 or 10 bits, without alpha. \
+             Convert it before: videoconvert ! video/x-raw,format={} ! nnvenc",
+            info.format(),
+            match (info.is_gray(), info.comp_depth(0)) {
+                (true, 0..=8) => "GRAY8",
+                (true, _) => "GRAY16_LE",
+                (false, 0..=8) => "I420",
+                (false, _) => "I420_10LE",
+            }
         ))
     })
 }

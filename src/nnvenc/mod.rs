@@ -3,6 +3,7 @@
 
 mod imp;
 mod load;
+mod metadata;
 mod regions;
 mod settings;
 mod times;

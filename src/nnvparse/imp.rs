@@ -8,13 +8,13 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 
-use crate::common::{self, lock};
+use crate::common::{self, lock, metadata};
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::index::{Index, KeyFrame, Progress, Timeline};
 use nnv_bitstream::unit::MIN_UNIT;
 use nnv_bitstream::{
     AccessUnitScan, AccessUnitScanner, BitstreamError, FrameHeader, FrameType, Scan,
-    SequenceHeader, UnitScanner, UnitType,
+    SequenceHeader, StreamMetadata, UnitScanner, UnitType,
 };
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
@@ -42,6 +42,10 @@ struct State {
     scanner: AccessUnitScanner,
     /// The sequence header in force, and its unit.
     header: Option<(SequenceHeader, Vec<u8>)>,
+    /// What the last key frame says about the stream.
+    metadata: StreamMetadata,
+    /// Tags from upstream: a container knows better.
+    tags: Option<gst::TagList>,
     timeline: Timeline,
     /// Where the key frame is that the timeline has passed last.
     timeline_key: Option<u64>,
@@ -104,6 +108,8 @@ enum Step {
     Unit {
         len: usize,
         header: Option<Box<(SequenceHeader, Vec<u8>)>>,
+        /// Of a key frame, where it says something else than the last one.
+        metadata: Option<Box<StreamMetadata>>,
         frame: Box<FrameHeader>,
     },
     /// A sequence header of so many bytes that cannot be used.
@@ -229,9 +235,14 @@ impl BaseParseImpl for NnvParse {
             Step::Unit {
                 len,
                 header,
+                metadata,
                 frame: facts,
             } => {
                 obj.set_min_frame_size(MIN_UNIT as u32);
+                let changed = metadata.is_some();
+                if let Some(metadata) = metadata {
+                    lock(&self.state).metadata = *metadata;
+                }
                 if let Some(header) = header {
                     let (parsed, unit) = *header;
                     self.set_header(parsed, unit);
@@ -244,6 +255,8 @@ impl BaseParseImpl for NnvParse {
                     self.pass_over(offset, len);
                     self.at_file_end(at_end && len == size)?;
                     return Ok((gst::FlowSuccess::Ok, len as u32));
+                } else if changed {
+                    self.tell_stream();
                 }
                 self.report_damage();
                 if !facts.is_key() && !self.wants_all_frames() {
@@ -309,6 +322,15 @@ impl BaseParseImpl for NnvParse {
                     bytes.is_some_and(|s| s.time().unwrap_or_default() == gst::format::Bytes::ZERO);
                 state.jumped = bytes.is_some() && !from_start;
             }
+            gst::EventView::StreamStart(_) => lock(&self.state).tags = None,
+            gst::EventView::Tag(event) => {
+                let mut state = lock(&self.state);
+                let mode = gst::TagMergeMode::Replace;
+                state.tags = Some(match &state.tags {
+                    Some(tags) => tags.merge(event.tag(), mode),
+                    None => event.tag_owned(),
+                });
+            }
             gst::EventView::FlushStop(_) => {
                 let mut state = lock(&self.state);
                 state.group = None;
@@ -351,7 +373,14 @@ impl NnvParse {
             AccessUnitScan::Unit(unit) => {
                 let known = state.header.as_ref().map(|(_, unit)| unit.as_slice());
                 let header = unit.sequence.zip(unit.sequence_unit);
+                let metadata = unit
+                    .frame
+                    .is_key()
+                    .then(|| StreamMetadata::of_access_unit(&data[..unit.len]).unwrap_or_default());
                 Step::Unit {
+                    metadata: metadata
+                        .filter(|metadata| *metadata != state.metadata)
+                        .map(Box::new),
                     len: unit.len,
                     // A header that only repeats what is known changes nothing.
                     header: header
@@ -391,8 +420,6 @@ impl NnvParse {
     }
 
     fn set_header(&self, header: SequenceHeader, unit: Vec<u8>) {
-        let caps = common::stream_caps(&StreamInfo::from_header(&header), &unit);
-        gst::debug!(CAT, imp = self, "New header: {caps}");
         {
             let mut state = lock(&self.state);
             state.scanner.set_pictures(header.width, header.height);
@@ -400,13 +427,47 @@ impl NnvParse {
             state.header = Some((header, unit));
             state.unusable = None;
         }
+        self.tell_stream();
+    }
+
+    /// Sends caps and tags downstream, as headers and metadata say.
+    fn tell_stream(&self) {
+        let (caps, mut tags) = {
+            let state = lock(&self.state);
+            let Some((header, unit)) = &state.header else {
+                return;
+            };
+            let mut caps = common::stream_caps(&StreamInfo::from_header(header), unit);
+            metadata::restore_caps(&state.metadata, caps.make_mut());
+            let tags = metadata::tags_of(&state.metadata, state.tags.as_deref());
+            (caps, tags)
+        };
+        gst::debug!(CAT, imp = self, "New header: {caps}, tags {tags}");
         let obj = self.obj();
-        let mut tags = gst::TagList::new();
-        if let Some(tags) = tags.get_mut() {
-            tags.add::<gst::tags::VideoCodec>(&"NNV neural video", gst::TagMergeMode::Append);
+        let codec = &"NNV neural video";
+        let mode = gst::TagMergeMode::Append;
+        let list = tags.make_mut();
+        list.add::<gst::tags::VideoCodec>(codec, mode);
+        // The base class says it of what has flowed by, which is nothing yet.
+        if let Some(bitrate) = self.bitrate() {
+            list.add::<gst::tags::Bitrate>(&bitrate, mode);
         }
         obj.merge_tags(Some(&tags), gst::TagMergeMode::Replace);
         obj.src_pad().push_event(gst::event::Caps::new(&caps));
+    }
+
+    /// Bits per second of a file whose index is known.
+    fn bitrate(&self) -> Option<u32> {
+        if !self.is_file() {
+            return None;
+        }
+        let duration = lock(&self.index).duration().filter(|ns| *ns > 0)?;
+        let bytes = self
+            .obj()
+            .sink_pad()
+            .peer_query_duration::<gst::format::Bytes>()?;
+        let bits = u128::from(*bytes) * 8 * 1_000_000_000 / u128::from(duration);
+        u32::try_from(bits).ok()
     }
 
     /// Times and flags of an access unit.
@@ -510,12 +571,16 @@ impl NnvParse {
         let known = state.unusable.as_ref() == Some(&error);
         state.unusable = Some(error.clone());
         drop(state);
+        let what = match error {
+            BitstreamError::Critical(_) => "What begins",
+            _ => "Sequence header",
+        };
         if !known {
             gst::element_imp_warning!(
                 self,
                 gst::StreamError::Format,
-                ("Sequence header at byte {offset} cannot be used: {error}. Frames are passed \
-                     over until one follows that can")
+                ("{what} at byte {offset} cannot be used: {error}. Frames are passed over until a \
+                  sequence header follows that can")
             );
         }
     }

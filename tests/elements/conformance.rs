@@ -141,6 +141,29 @@ const STREAMS: &[(&str, &[Part])] = &[
             &[("bframes", "3"), ("key-int-max", "7"), ("quantizer", "36")],
         )],
     ),
+    // Metadata of every kind on reordered frames, and tags.
+    (
+        "metadata",
+        &[(
+            VideoFormat::I420,
+            (96, 64),
+            12,
+            &[("bframes", "3"), ("key-int-max", "8"), ("quantizer", "36")],
+        )],
+    ),
+    // Of 8 bits, then of the upper ten of 16.
+    (
+        "grey",
+        &[
+            (VideoFormat::Gray8, (96, 64), 5, &[("quantizer", "24")]),
+            (
+                VideoFormat::Gray16Le,
+                (96, 64),
+                5,
+                &[("bframes", "3"), ("quantizer", "12")],
+            ),
+        ],
+    ),
 ];
 
 /// The MD5 per part of equal caps would hide order; so each frame's checksum goes into one MD5 as
@@ -260,6 +283,15 @@ fn conformance_streams_hold_what_their_names_say() {
             assert_eq!(frame.key_check.is_some(), frame.names_key());
         }
         assert!(checked.iter().any(|f| f.key_check.is_some()) && checked[0].gop > 0);
+        let (grey, _) = facts("grey");
+        let grey: Vec<_> = grey
+            .iter()
+            .map(|h| (h.chroma_format, h.bit_depth))
+            .collect();
+        let chroma = nnv_bitstream::ChromaFormat::Grey;
+        assert_eq!(grey, [(chroma, 8), (chroma, 10)]);
+        let path = folder().join("metadata.nnv");
+        crate::metadata::assert_riders(path.to_str().unwrap(), 12);
         let (changes, _) = facts("parameter-change");
         let mut sizes: Vec<_> = changes
             .iter()
@@ -288,7 +320,11 @@ fn make_conformance_streams() {
                 properties.push(("frame-checksum", "true"));
                 let scene = if *name == "ink" { page } else { picture };
                 let info = info(*format, *w, *h);
-                data.extend(join(&encode_scene(&info, scene, *count, &properties)));
+                let units = match *name {
+                    "metadata" => crate::metadata::encoded(&info, *count, &[], &properties),
+                    _ => encode_scene(&info, scene, *count, &properties),
+                };
+                data.extend(join(&units));
             }
             let path = folder.join(format!("{name}.nnv"));
             std::fs::write(&path, &data).unwrap();

@@ -214,7 +214,14 @@ fn ranks_and_templates_fit_together() {
     }
     let raw = template("nnvenc", "sink");
     assert_eq!(raw, template("nnvdec", "src"));
-    for format in ["I420", "NV12", "I420_10LE", "P010_10LE"] {
+    for format in [
+        "I420",
+        "NV12",
+        "I420_10LE",
+        "P010_10LE",
+        "GRAY8",
+        "GRAY16_LE",
+    ] {
         let caps = format!("video/x-raw, format={format}, width=8192, height=8192, framerate=0/1");
         assert!(
             caps.parse::<gst::Caps>().unwrap().is_subset(&raw),

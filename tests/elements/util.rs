@@ -107,6 +107,8 @@ pub fn raw_format(format: gst_video::VideoFormat) -> RawFormat {
         gst_video::VideoFormat::Nv12 => RawFormat::Nv12,
         gst_video::VideoFormat::I42010le => RawFormat::I42010Le,
         gst_video::VideoFormat::P01010le => RawFormat::P01010Le,
+        gst_video::VideoFormat::Gray8 => RawFormat::Gray8,
+        gst_video::VideoFormat::Gray16Le => RawFormat::Gray16Le,
         other => panic!("{other:?} is no format of the codec"),
     }
 }

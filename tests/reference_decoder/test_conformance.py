@@ -119,7 +119,7 @@ def test_units_are_written_as_they_are_read():
 
 def test_fillers_and_unknown_units_change_nothing(bundles):
     data = b"".join(
-        unit(3, b"filler" + START) + unit(200, b"") + unit(u.type, u.payload)
+        unit(3, b"filler" + START) + unit(100, b"") + unit(u.type, u.payload)
         if u.type == SEQUENCE
         else unit(9, bytes(5)) + unit(u.type, u.payload)
         for u in units(stream("key-only"))
@@ -319,3 +319,18 @@ def test_the_command(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1].split() == ["odd-size", *LINES["odd-size"]]
     assert path.stat().st_size == 6 * (81 * 47 + 2 * 41 * 24)
+
+
+def test_unknown_units_are_passed_over_or_refused(bundles):
+    data = stream("low-delay")
+    begins = [u.offset for u in units(data) if u.type == FRAME]
+
+    def with_unit(kind):
+        pieces = [data[a:b] for a, b in zip([0] + begins, begins + [len(data)])]
+        return decode(unit(kind, b"x").join(pieces), bundles)
+
+    plain, _ = decode(data, bundles)
+    shown, reports = with_unit(127)
+    assert str(sums(shown)) == str(sums(plain)) and not reports
+    shown, reports = with_unit(128)
+    assert not shown and "type 128" in reports[0]

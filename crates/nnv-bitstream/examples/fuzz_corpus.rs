@@ -10,7 +10,10 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use nnv_bitstream::{AccessUnitScan, FramePayload, SequenceHeader, UnitScanner, scan_access_unit};
+use nnv_bitstream::{
+    AccessUnitScan, FrameMetadata, FramePayload, SequenceHeader, StreamMetadata, UnitScanner,
+    scan_access_unit,
+};
 
 /// Longest input; fuzzing tries shorter ones more often.
 const LONGEST: usize = 2048;
@@ -61,12 +64,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         let data = fs::read(&path)?;
         corpus.put("scanner", 0, &[&[60], &data])?;
         corpus.put("index", 0, &[&data])?;
-        let (mut rest, mut header, mut n) = (&data[..], None::<SequenceHeader>, [0; 5]);
+        let (mut rest, mut header, mut n) = (&data[..], None::<SequenceHeader>, [0; 6]);
         let mut next = |i: usize| {
             n[i] += 1;
             n[i] - 1
         };
         while let AccessUnitScan::Unit(unit) = scan_access_unit(&UnitScanner::new(), rest, true) {
+            let bytes = &rest[..unit.len];
+            if let Some(metadata) = FrameMetadata::of_access_unit(bytes) {
+                corpus.put("metadata", next(5), &[&[0], &metadata.to_payload()])?;
+                corpus.put("metadata", next(5), &[&[2], bytes])?;
+            }
+            if let Some(metadata) = StreamMetadata::of_access_unit(bytes) {
+                corpus.put("metadata", next(5), &[&[1], &metadata.to_payload()])?;
+            }
             rest = &rest[unit.len..];
             if let Some(sequence) = unit.sequence {
                 corpus.put("headers", next(0), &[&sequence.to_payload()?])?;

@@ -11,7 +11,7 @@ use super::sequence::SequenceHeader;
 use super::unit::{Scan, UnitScanner, UnitType};
 
 /// Most units that may stand before the frame of an access unit, its sequence header among them.
-const MAX_LEADING_UNITS: usize = 16;
+pub(crate) const MAX_LEADING_UNITS: usize = 16;
 
 /// An access unit: its sequence header, parsed, and the payload of its frame unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,13 @@ impl<'a> AccessUnit<'a> {
                         len,
                     });
                 }
-                UnitType::Filler | UnitType::Unknown(_) => {}
+                kind if kind.is_critical() => {
+                    return Err(BitstreamError::Critical(kind.code()));
+                }
+                UnitType::Filler
+                | UnitType::FrameMetadata
+                | UnitType::StreamMetadata
+                | UnitType::Unknown(_) => {}
             }
             pos += unit.len;
         }
@@ -84,9 +90,9 @@ pub enum AccessUnitScan<'a> {
     Repeated(usize),
     /// Nothing can be said before there are at least so many bytes. Never at the end of the stream.
     NeedMore(usize),
-    /// A sequence header that this decoder cannot read (a later version, a field out of range):
-    /// nothing after it makes sense before the next one. The number says how many bytes to pass
-    /// over.
+    /// A sequence header that this decoder cannot read (a later version, a field out of range) or
+    /// a unit that must not be passed over: nothing after it makes sense before the next sequence
+    /// header. The number says how many bytes to pass over.
     Unsupported(usize, BitstreamError),
     /// There are no bytes left. Only at the end of the stream.
     End,
@@ -190,7 +196,14 @@ fn scan_at<'a>(
                     Err(_) => AccessUnitScan::Skip(len),
                 };
             }
-            UnitType::Filler | UnitType::Unknown(_) => {}
+            kind if kind.is_critical() => {
+                let error = BitstreamError::Critical(kind.code());
+                return AccessUnitScan::Unsupported(pos + unit.len, error);
+            }
+            UnitType::Filler
+            | UnitType::FrameMetadata
+            | UnitType::StreamMetadata
+            | UnitType::Unknown(_) => {}
         }
         pos += unit.len;
     }

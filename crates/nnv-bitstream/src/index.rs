@@ -335,7 +335,10 @@ impl Index {
         match kind {
             UnitType::Sequence => MAX_SEQUENCE_PAYLOAD,
             UnitType::Frame => MAX_FRAME_HEADER,
-            UnitType::Filler | UnitType::Unknown(_) => 0,
+            UnitType::Filler
+            | UnitType::FrameMetadata
+            | UnitType::StreamMetadata
+            | UnitType::Unknown(_) => 0,
         }
     }
 
@@ -373,7 +376,11 @@ impl Index {
                     }
                 }
             }
-            UnitType::Filler | UnitType::Unknown(_) => {}
+            kind if kind.is_critical() => self.readable = false,
+            UnitType::Filler
+            | UnitType::FrameMetadata
+            | UnitType::StreamMetadata
+            | UnitType::Unknown(_) => {}
         }
         self.complete |= self.keys.len() >= MAX_KEYS;
     }

@@ -116,6 +116,17 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Refuses what is left.
+    pub(super) fn end(&self) -> Result<(), BitstreamError> {
+        match self.left() {
+            0 => Ok(()),
+            left => Err(BitstreamError::Trailing {
+                header: self.header,
+                left,
+            }),
+        }
+    }
+
     pub(super) fn fail<T>(
         &self,
         field: &'static str,

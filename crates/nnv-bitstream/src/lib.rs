@@ -7,6 +7,7 @@
 //! * [`frame`]: frame headers and their parts;
 //! * [`access_unit`]: a sequence header where there is one, and one frame.
 //!
+//! * [`metadata`]: captions, time codes, tags and the like;
 //! * [`limits`]: every limit of the format;
 //! * [`rtp`]: access units in packets of RTP;
 //! * [`stream_info`]: what a sequence header says about the pictures, as users see it;
@@ -21,6 +22,7 @@ pub mod frame;
 pub mod index;
 mod io;
 pub mod limits;
+pub mod metadata;
 pub mod mp4;
 pub mod rtp;
 pub mod sequence;
@@ -29,6 +31,7 @@ pub mod unit;
 
 pub use access_unit::{AccessUnit, AccessUnitScan, AccessUnitScanner, scan_access_unit};
 pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType, KeyIdentity};
+pub use metadata::{FrameMetadata, StreamMetadata};
 pub use sequence::{
     BundleHash, ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay,
     Rational, SequenceHeader, VideoRange,
@@ -85,6 +88,12 @@ pub enum BitstreamError {
     /// A unit grew beyond what its length field can say.
     #[error("a unit of {0} bytes is too long: the limit is {max}", max = limits::MAX_PAYLOAD)]
     UnitTooLong(usize),
+    /// A unit of a type that must not be passed over.
+    #[error(
+        "a unit of type {0}: the stream uses a feature that this decoder does not have, and \
+     its pictures cannot be shown without; update the decoder"
+    )]
+    Critical(u8),
     /// Data that should be one access unit is not.
     #[error("access unit: {0}")]
     AccessUnit(&'static str),

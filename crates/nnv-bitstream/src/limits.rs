@@ -36,6 +36,18 @@ pub const MAX_PAYLOAD: usize = (1 << 28) - 1;
 pub const MAX_SEQUENCE_PAYLOAD: usize = 4096;
 /// Longest payload of any other unit but a frame, where frames are no longer than this.
 pub const MAX_OTHER_PAYLOAD: usize = 1 << 16;
+/// Longest payload of a unit of frame metadata: all that other units may have.
+pub const MAX_FRAME_METADATA: usize = MAX_OTHER_PAYLOAD;
+/// Longest payload of a unit of stream metadata, which each key frame repeats.
+pub const MAX_STREAM_METADATA: usize = MAX_SEQUENCE_PAYLOAD;
+/// Most items of a metadata unit.
+pub const MAX_METADATA_ITEMS: usize = 64;
+/// Longest key of a text in stream metadata, in bytes.
+pub const MAX_KEY: usize = 64;
+/// Longest text in stream metadata, in bytes.
+pub const MAX_TEXT: usize = 1024;
+/// From this code on, a unit type that a decoder does not know must be refused, not passed over.
+pub const FIRST_CRITICAL_UNIT: u8 = 128;
 /// What a frame needs beside its samples at most: its header, the lengths of its parts.
 pub const FRAME_OVERHEAD: usize = 4096;
 

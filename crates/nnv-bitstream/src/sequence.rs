@@ -50,8 +50,10 @@ impl Rational {
 /// How chroma is sampled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChromaFormat {
-    /// 4:2:0, the only one of version 1.
+    /// 4:2:0.
     Yuv420,
+    /// Grey: coded as 4:2:0, and chroma is not shown.
+    Grey,
 }
 
 /// Nominal range of samples.
@@ -413,9 +415,12 @@ impl SequenceHeader {
             VideoRange::Full => 1,
             VideoRange::Unspecified => 2,
         };
-        let ChromaFormat::Yuv420 = self.chroma_format;
+        let chroma = match self.chroma_format {
+            ChromaFormat::Grey => 0,
+            ChromaFormat::Yuv420 => 1,
+        };
         o.extend([
-            1,
+            chroma,
             self.bit_depth,
             m.primaries,
             m.transfer,
@@ -491,10 +496,11 @@ impl SequenceHeader {
             int(&mut r, "pixel aspect numerator")?,
             int(&mut r, "pixel aspect denominator")?,
         );
-        let chroma = r.u8("chroma format")?;
-        if chroma != 1 {
-            return r.fail("chroma format", chroma.into(), "1 (4:2:0)");
-        }
+        let chroma_format = match r.u8("chroma format")? {
+            0 => ChromaFormat::Grey,
+            1 => ChromaFormat::Yuv420,
+            v => return r.fail("chroma format", v.into(), "0 (grey) or 1 (4:2:0)"),
+        };
         let bit_depth = r.u8("bit depth")?;
         let (primaries, transfer, matrix) =
             (r.u8("primaries")?, r.u8("transfer")?, r.u8("matrix")?);
@@ -544,12 +550,7 @@ impl SequenceHeader {
                 allowed: "0 to 63",
             });
         }
-        if r.left() > 0 {
-            return Err(BitstreamError::Trailing {
-                header: HEADER,
-                left: r.left(),
-            });
-        }
+        r.end()?;
         let header = SequenceHeader {
             bundle_name,
             bundle_hash,
@@ -558,7 +559,7 @@ impl SequenceHeader {
             crop,
             frame_rate,
             pixel_aspect,
-            chroma_format: ChromaFormat::Yuv420,
+            chroma_format,
             bit_depth,
             colorimetry: Colorimetry {
                 primaries,

@@ -3,7 +3,7 @@
 
 use super::limits::check_size;
 use super::sequence::{
-    Colorimetry, ContentLight, Crop, MasteringDisplay, Rational, SequenceHeader,
+    ChromaFormat, Colorimetry, ContentLight, Crop, MasteringDisplay, Rational, SequenceHeader,
 };
 
 /// What a stream says about its pictures: the part of the sequence header that users see.
@@ -15,6 +15,8 @@ pub struct StreamInfo {
     pub height: u32,
     /// Bits per sample: 8 or 10.
     pub bit_depth: u8,
+    /// Whether pictures have colour.
+    pub chroma_format: ChromaFormat,
     /// Frames per second as a fraction; `None` where unknown or variable.
     pub frame_rate: Option<(u32, u32)>,
     /// Pixel aspect ratio as a fraction.
@@ -30,12 +32,13 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// Square pixels, unspecified colours, no frame rate, no cropping.
+    /// 4:2:0, square pixels, unspecified colours, no frame rate, no cropping.
     pub fn new(width: u32, height: u32, bit_depth: u8) -> Self {
         Self {
             width,
             height,
             bit_depth,
+            chroma_format: ChromaFormat::Yuv420,
             frame_rate: None,
             pixel_aspect: (1, 1),
             colorimetry: Colorimetry::default(),
@@ -52,6 +55,7 @@ impl StreamInfo {
             width: header.width,
             height: header.height,
             bit_depth: header.bit_depth,
+            chroma_format: header.chroma_format,
             frame_rate: (rate.num > 0).then_some((rate.num, rate.den)),
             pixel_aspect: (header.pixel_aspect.num, header.pixel_aspect.den),
             colorimetry: header.colorimetry,

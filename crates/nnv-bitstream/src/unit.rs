@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use super::BitstreamError;
 use super::checksums::Checksums;
-use super::limits::{MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload};
+use super::limits::{
+    FIRST_CRITICAL_UNIT, MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload,
+};
 
 /// First bytes of every unit.
 pub const START_CODE: [u8; 3] = [0x8e, b'N', b'V'];
@@ -28,7 +30,11 @@ pub enum UnitType {
     Frame,
     /// Bytes without meaning, for constant bit rate.
     Filler,
-    /// A type of a later version: decoders pass over it.
+    /// Captions, time codes and the like of the frame that follows.
+    FrameMetadata,
+    /// Tags and the like that hold from the key frame on that follows.
+    StreamMetadata,
+    /// A type of a later version.
     Unknown(u8),
 }
 
@@ -39,6 +45,8 @@ impl UnitType {
             UnitType::Sequence => 1,
             UnitType::Frame => 2,
             UnitType::Filler => 3,
+            UnitType::FrameMetadata => 4,
+            UnitType::StreamMetadata => 5,
             UnitType::Unknown(c) => c,
         }
     }
@@ -49,8 +57,16 @@ impl UnitType {
             1 => UnitType::Sequence,
             2 => UnitType::Frame,
             3 => UnitType::Filler,
+            4 => UnitType::FrameMetadata,
+            5 => UnitType::StreamMetadata,
             c => UnitType::Unknown(c),
         }
+    }
+
+    /// Whether pictures would be wrong where this unit is passed over: an unknown type that later
+    /// versions use for what changes the meaning of frames.
+    pub fn is_critical(self) -> bool {
+        matches!(self, UnitType::Unknown(FIRST_CRITICAL_UNIT..))
     }
 }
 
@@ -235,7 +251,10 @@ impl UnitScanner {
         let max = match kind {
             UnitType::Sequence => self.max_sequence,
             UnitType::Frame => self.max_frame,
-            UnitType::Filler | UnitType::Unknown(_) => self.max_other,
+            UnitType::Filler
+            | UnitType::FrameMetadata
+            | UnitType::StreamMetadata
+            | UnitType::Unknown(_) => self.max_other,
         };
         max.min(self.max)
     }

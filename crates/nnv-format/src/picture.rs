@@ -86,20 +86,34 @@ pub enum RawFormat {
     I42010Le,
     /// 10 bit in the high bits of little-endian 16-bit words, planes Y and interleaved UV.
     P01010Le,
+    /// 8 bit, plane Y.
+    Gray8,
+    /// 16 bit in little-endian words, plane Y. The 10 most significant bits are read; written are
+    /// these and, below, their own 6 highest ones, so that white stays white.
+    Gray16Le,
 }
 
 impl RawFormat {
     /// Bits per sample: 8 or 10.
     pub fn bit_depth(self) -> u8 {
         match self {
-            Self::I420 | Self::Nv12 => 8,
-            Self::I42010Le | Self::P01010Le => 10,
+            Self::I420 | Self::Nv12 | Self::Gray8 => 8,
+            Self::I42010Le | Self::P01010Le | Self::Gray16Le => 10,
         }
     }
 
-    /// Number of planes: 3, or 2 where chroma is interleaved.
+    /// Number of planes: 3, or 2 where chroma is interleaved, or 1 where there is none.
     pub fn planes(self) -> usize {
-        if self.interleaved() { 2 } else { 3 }
+        match self {
+            Self::I420 | Self::I42010Le => 3,
+            Self::Nv12 | Self::P01010Le => 2,
+            Self::Gray8 | Self::Gray16Le => 1,
+        }
+    }
+
+    /// Whether it has no chroma.
+    pub fn is_grey(self) -> bool {
+        self.planes() == 1
     }
 
     fn interleaved(self) -> bool {
@@ -443,7 +457,7 @@ impl Picture {
         format.check(w, h, strides, planes.iter().map(|p| p.len()))?;
         let [y, u, v] = &mut self.planes;
         let ten_bit = |b: [u8; 2]| match format {
-            RawFormat::P01010Le => u16::from_le_bytes(b) >> 6,
+            RawFormat::P01010Le | RawFormat::Gray16Le => u16::from_le_bytes(b) >> 6,
             // Garbage above 10 bit must not break the invariant of the samples.
             _ => u16::from_le_bytes(b).min(MAX_SAMPLE),
         };
@@ -463,7 +477,10 @@ impl Picture {
             }
         };
         read(y, planes[0], strides[0]);
-        if format.interleaved() {
+        if format.is_grey() {
+            u.data.fill(CENTRE);
+            v.data.fill(CENTRE);
+        } else if format.interleaved() {
             let (w, vw, vh) = (u.width, u.visible_width, u.visible_height);
             let u_rows = u.data.chunks_exact_mut(w).take(vh);
             let v_rows = v.data.chunks_exact_mut(w);
@@ -505,6 +522,7 @@ impl Picture {
         let eight_bit = |v: u16| ((v + 2) >> 2).min(255) as u8;
         let ten_bit = |v: u16| match format {
             RawFormat::P01010Le => (v << 6).to_le_bytes(),
+            RawFormat::Gray16Le => (v << 6 | v >> 4).to_le_bytes(),
             _ => v.to_le_bytes(),
         };
         let write = |src: &Plane, dst: &mut [u8], stride: usize| {
@@ -521,6 +539,9 @@ impl Picture {
             }
         };
         write(&self.planes[0], planes[0], strides[0]);
+        if format.is_grey() {
+            return Ok(());
+        }
         if format.interleaved() {
             let rows = self.planes[1].visible_rows();
             let rows = rows.zip(self.planes[2].visible_rows());
@@ -542,6 +563,15 @@ impl Picture {
             write(&self.planes[2], planes[2], strides[2]);
         }
         Ok(())
+    }
+
+    /// The same picture without colour.
+    pub fn grey(&self) -> Self {
+        let mut out = self.clone();
+        for plane in &mut out.planes[1..] {
+            plane.data.fill(CENTRE);
+        }
+        out
     }
 
     /// The part of `width`×`height` luma samples whose top left corner is at (`left`, `top`). Odd

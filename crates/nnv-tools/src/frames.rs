@@ -10,7 +10,7 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use nnv_bitstream::{StreamInfo, UnitType};
+use nnv_bitstream::{BitstreamError, StreamInfo, UnitType};
 use nnv_codec::config::DecoderConfig;
 use nnv_codec::decode::{Decoded, Decoder};
 use nnv_codec::error::CodecError;
@@ -172,6 +172,13 @@ impl Native {
                         return Err(Failure::file(
                             &self.path,
                             format!("offset {}: {what}", unit.offset),
+                        ));
+                    }
+                    if unit.kind.is_critical() {
+                        let error = BitstreamError::Critical(unit.kind.code());
+                        return Err(Failure::file(
+                            &self.path,
+                            format!("offset {}: {error}", unit.offset),
                         ));
                     }
                     if unit.kind == UnitType::Sequence {

@@ -131,6 +131,7 @@ struct Bytes {
     sequence_headers: u64,
     frames: u64,
     filler: u64,
+    metadata: u64,
     unknown: u64,
     damaged: u64,
 }
@@ -245,6 +246,7 @@ impl Gathered {
             UnitType::Sequence => bytes.sequence_headers += unit.len,
             UnitType::Frame => bytes.frames += unit.len,
             UnitType::Filler => bytes.filler += unit.len,
+            UnitType::FrameMetadata | UnitType::StreamMetadata => bytes.metadata += unit.len,
             UnitType::Unknown(_) => bytes.unknown += unit.len,
         }
         match unit.content {
@@ -413,9 +415,9 @@ fn print(out: &mut impl Write, r: &Report) -> std::io::Result<()> {
     let b = &r.bytes_by_type;
     writeln!(
         out,
-        "bytes       {} of frames, {} of sequence headers, {} of filler, {} of unknown units, {} \
-         damaged",
-        b.frames, b.sequence_headers, b.filler, b.unknown, b.damaged
+        "bytes       {} of frames, {} of sequence headers, {} of filler, {} of metadata, {} of \
+         unknown units, {} damaged",
+        b.frames, b.sequence_headers, b.filler, b.metadata, b.unknown, b.damaged
     )?;
     let looked = if r.every_checksum {
         "every checksum was looked at"

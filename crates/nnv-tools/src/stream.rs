@@ -56,7 +56,7 @@ pub enum Content {
     Sequence(std::result::Result<Box<SequenceHeader>, String>),
     /// A frame's header, or why it cannot be read.
     Frame(std::result::Result<Box<FrameHeader>, String>),
-    /// Filler, or a type of a later version.
+    /// Filler, metadata, or a type of a later version.
     Other,
 }
 
@@ -253,7 +253,10 @@ impl Stream {
                 }
                 Content::Frame(header)
             }
-            UnitType::Filler | UnitType::Unknown(_) => Content::Other,
+            UnitType::Filler
+            | UnitType::FrameMetadata
+            | UnitType::StreamMetadata
+            | UnitType::Unknown(_) => Content::Other,
         })
     }
 

@@ -11,7 +11,7 @@ BITS = [0, 1]
 
 # Section, part, element, all of its values or classes of values, in the order of the document.
 ELEMENTS = [
-    ("2", "unit", "type", [1, 2, 3, "unknown"]),
+    ("2", "unit", "type", [1, 2, 3, 4, 5, "unknown"]),
     ("2", "unit", "bytes of length", [1, 2, 3, 4]),
     ("3", "sequence", "mastering display", BITS),
     ("3", "sequence", "content light", BITS),
@@ -21,6 +21,7 @@ ELEMENTS = [
     ("3", "sequence", "crop", ["none", "left", "top", "right", "bottom"]),
     ("3", "sequence", "frame rate", ["unknown", "n/1", "n/1001", "others"]),
     ("3", "sequence", "pixel aspect ratio", ["1/1", "others"]),
+    ("3", "sequence", "chroma format", BITS),
     ("3", "sequence", "bit depth", [8, 10]),
     ("3", "sequence", "colours unspecified", BITS),
     ("3", "sequence", "range", [0, 1, 2]),
@@ -106,7 +107,7 @@ class Coverage:
 
     def _unit(self, name, _index, value):
         if name == "type":
-            self._saw("unit", "type", value if value < 4 else "unknown")
+            self._saw("unit", "type", value if value < 6 else "unknown")
         elif name == "length":
             self._saw("unit", "bytes of length", max(1, (value.bit_length() + 6) // 7))
 
@@ -164,6 +165,7 @@ class Coverage:
         denominators = {1: "n/1", 1001: "n/1001"}
         saw("frame rate", denominators.get(s.rate[1], "others") if s.rate else "unknown")
         saw("pixel aspect ratio", "1/1" if s.aspect == (1, 1) else "others")
+        saw("chroma format", int(not s.grey))
         saw("bit depth", s.bit_depth)
         saw("colours unspecified", int(2 in s.colour[:3]))
         saw("range", s.colour[3])

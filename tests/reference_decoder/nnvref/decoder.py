@@ -39,6 +39,9 @@ def crop(planes, sequence):
     for plane in planes[1:]:
         rows, columns = (height + 1) // 2, (width + 1) // 2
         result.append(plane[top // 2 : top // 2 + rows, left // 2 : left // 2 + columns])
+    if sequence.grey:
+        # What was decoded there means nothing.
+        result[1:] = [np.full_like(plane, 512) for plane in result[1:]]
     return result
 
 

@@ -25,6 +25,7 @@ class Sequence:
     crop: tuple  # left, top, right, bottom
     rate: tuple | None  # numerator, denominator
     aspect: tuple
+    grey: bool
     bit_depth: int
     colour: tuple  # primaries, transfer, matrix, range, chroma site
     mastering: tuple | None
@@ -67,7 +68,8 @@ def parse_sequence(unit, trace=None):
     most = (1 << 31) - 1
     rate = r.varint("frame rate numerator", 0, most), r.varint("frame rate denominator", 1, most)
     aspect = r.varint("aspect numerator", 1, most), r.varint("aspect denominator", 1, most)
-    need(r.u8("chroma format") == 1, "sequence: chroma format")
+    chroma = r.u8("chroma format")
+    need(chroma <= 1, "sequence: chroma format")
     bit_depth = r.u8("bit depth")
     need(bit_depth in (8, 10), "sequence: bit depth")
     colour = tuple(r.u8(n) for n in ("primaries", "transfer", "matrix", "range", "chroma site"))
@@ -98,6 +100,7 @@ def parse_sequence(unit, trace=None):
         crop,
         rate if rate[0] else None,
         aspect,
+        chroma == 0,
         bit_depth,
         colour,
         mastering,

@@ -7,7 +7,8 @@ import numpy as np
 
 from .frames import checksum
 
-FORMATS = {8: "I420", 10: "I420_10LE"}
+# By depth, of colour and of grey.
+FORMATS = {8: ("I420", "GRAY8"), 10: ("I420_10LE", "GRAY16_LE")}
 
 
 class Sums:
@@ -30,10 +31,14 @@ class Sums:
         words = [p.astype(np.int32) * factor for p in planes]
         pts = "None" if shown.pts is None else f"Some({shown.pts})"
         line = (
-            f"{FORMATS[shown.sequence.bit_depth]} {width}x{height} "
+            f"{FORMATS[shown.sequence.bit_depth][shown.sequence.grey]} {width}x{height} "
             f"{checksum(words, width, height):08x} {pts}\n"
         )
         self.frames.update(line.encode())
+        if shown.sequence.grey:
+            # Ten bits stand above, below them their own six highest.
+            wide = lambda p: p if p.itemsize == 1 else p << 6 | p >> 4  # noqa: E731
+            planes = [wide(planes[0])]
         for plane in planes:
             self.samples.update(plane.tobytes())
         return line

@@ -8,6 +8,8 @@ from .bits import ByteReader, Damage, crc32c
 START = b"\x8e\x4e\x56"
 SEQUENCE, FRAME, FILLER = 1, 2, 3
 UNITS_BEFORE_FRAME = 16
+# From this type on, what a decoder does not know must not be passed over.
+FIRST_CRITICAL = 128
 
 
 @dataclass
@@ -98,11 +100,19 @@ class AccessUnit:
 def access_units(units, report):
     """Groups units. What cannot stand in an access unit is told to `report` and dropped."""
     sequence, count, end = None, 0, 0
+    refused = False
     for unit in units:
         if unit.offset != end and count:
             report(f"damage within the access unit before {unit.offset}")
             sequence, count = None, 0
         end = unit.end
+        if unit.type >= FIRST_CRITICAL:
+            report(f"a unit of type {unit.type} at {unit.offset}: an unknown feature, refused")
+            sequence, count, refused = None, 0, True
+            continue
+        if unit.type == FRAME and refused:
+            count = 0
+            continue
         if unit.type == FRAME:
             if count > UNITS_BEFORE_FRAME:
                 report(f"{count} units before the frame unit at {unit.offset}, not at most 16")
@@ -112,6 +122,7 @@ def access_units(units, report):
             continue
         count += 1
         if unit.type == SEQUENCE:
+            refused = False
             if sequence:
                 report(f"two sequence headers before one frame unit, at {unit.offset}")
             sequence = unit

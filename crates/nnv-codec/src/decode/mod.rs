@@ -9,8 +9,8 @@ use crate::stages::{Clock, StageTimes};
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::limits::{DEEPEST_LEVEL, MAX_REFERENCES};
 use nnv_bitstream::{
-    AccessUnit, BitstreamError, BundleHash, ContextSource, FrameHeader, FramePayload, FrameType,
-    KeyIdentity, Scan, SequenceHeader, UnitScanner, UnitType,
+    AccessUnit, BitstreamError, BundleHash, ChromaFormat, ContextSource, FrameHeader, FramePayload,
+    FrameType, KeyIdentity, Scan, SequenceHeader, UnitScanner, UnitType,
 };
 use nnv_cpu::parallel;
 use nnv_format::dequantise::dequantise_sparse;
@@ -394,7 +394,11 @@ impl Decoder {
     pub fn send(&mut self, data: &[u8], id: u64) -> Result<()> {
         let unit = match AccessUnit::parse(data) {
             Ok(unit) => unit,
-            Err(e @ (BitstreamError::Version(_) | BitstreamError::Magic)) => return Err(e.into()),
+            Err(
+                e @ (BitstreamError::Version(_)
+                | BitstreamError::Magic
+                | BitstreamError::Critical(_)),
+            ) => return Err(e.into()),
             Err(e) => return self.damaged_unit(data, id, &e),
         };
         let mut header = unit.frame;
@@ -870,6 +874,10 @@ impl Decoder {
             self.last = Some((picture.clone(), s.original, what));
             self.stats.frames += 1;
             self.stats.concealed += u64::from(s.concealed);
+            let picture = match info.chroma_format {
+                ChromaFormat::Yuv420 => picture,
+                ChromaFormat::Grey => Arc::new(picture.grey()),
+            };
             self.output.push_back(Decoded::Frame(DecodedFrame {
                 id: s.id,
                 picture,

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use nnv_bitstream::FrameType;
+use nnv_bitstream::{FrameMetadata, FrameType};
 use nnv_format::picture::Picture;
 
 use super::two_pass::PassFrame;
@@ -21,6 +21,8 @@ pub struct InputFrame {
     pub duration: Option<u64>,
     /// Starts a new group of pictures here.
     pub force_key: bool,
+    /// What rides along with it.
+    pub metadata: FrameMetadata,
     /// Parts of the picture that get a quality of their own.
     pub regions: Vec<Region>,
 }
@@ -50,6 +52,7 @@ impl InputFrame {
             pts: None,
             duration: None,
             force_key: false,
+            metadata: FrameMetadata::default(),
             regions: Vec::new(),
         }
     }

@@ -40,8 +40,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use nnv_bitstream::{
-    ChromaFormat, ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity,
-    Rational, SequenceHeader, UnitType, write_unit,
+    ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity, Rational,
+    SequenceHeader, StreamMetadata, UnitType, write_unit,
 };
 use nnv_cpu::parallel;
 use nnv_format::grid::Grid;
@@ -109,6 +109,8 @@ pub struct Encoder {
     coding: Coding,
     header: SequenceHeader,
     sequence_unit: Vec<u8>,
+    /// What key frames carry beside the sequence header.
+    stream_metadata: StreamMetadata,
     batch: usize,
     threads: usize,
     planner: GopPlanner,
@@ -158,7 +160,7 @@ impl Encoder {
             crop: info.crop,
             frame_rate: info.rate(),
             pixel_aspect: Rational::new(info.pixel_aspect.0, info.pixel_aspect.1),
-            chroma_format: ChromaFormat::Yuv420,
+            chroma_format: info.chroma_format,
             bit_depth: info.bit_depth,
             colorimetry: info.colorimetry,
             mastering_display: info.mastering_display,
@@ -217,6 +219,7 @@ impl Encoder {
             threads: parallel::resolve(config.threads),
             header,
             sequence_unit,
+            stream_metadata: StreamMetadata::default(),
             batch,
             model,
             config,
@@ -297,6 +300,11 @@ impl Encoder {
         self.next_index += 1;
         self.planner.skip();
         self.code_ready()
+    }
+
+    /// What key frames that are coded from now on say about the stream.
+    pub fn set_stream_metadata(&mut self, metadata: StreamMetadata) {
+        self.stream_metadata = metadata;
     }
 
     /// Takes the next picture in order of presentation and codes what can be coded.
@@ -908,10 +916,11 @@ impl Encoder {
             self.key_check = identity.check();
         }
         let mut data = if key {
-            self.sequence_unit.clone()
+            [&self.sequence_unit[..], &self.stream_metadata.to_unit()].concat()
         } else {
             Vec::new()
         };
+        data.extend(input.metadata.to_unit());
         write_unit(&mut data, UnitType::Frame, &payload)?;
         let bits = 8 * data.len() as u64;
         self.rate
