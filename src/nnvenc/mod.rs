@@ -2,6 +2,8 @@
 //! `nnvenc`: encodes raw video into an NNV stream.
 
 mod imp;
+mod settings;
+mod times;
 
 use gst::glib;
 use gst::prelude::*;
