@@ -10,6 +10,7 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
+use super::losses::Losses;
 use super::settings::{self, RateControl, Settings};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
 use crate::common::{self, CodecElement, Shown, lock};
@@ -64,6 +65,8 @@ pub struct NnvEnc {
     shifted: AtomicBool,
     /// Requests for key frames that wait for the first unit; `None` where they need not.
     requests: Mutex<Option<Vec<Request>>>,
+    /// What receivers say of losses.
+    losses: Losses,
 }
 
 /// A request for a key frame.
@@ -81,6 +84,7 @@ struct Totals {
     frames: u64,
     keys: u64,
     repeats: u64,
+    recoveries: u64,
     inked: u64,
     bytes: u64,
     quantizers: u64,
@@ -178,6 +182,7 @@ impl VideoEncoderImpl for NnvEnc {
         *lock(&self.pending) = None;
         *lock(&self.refused) = None;
         *lock(&self.requests) = None;
+        self.losses.drain();
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
@@ -243,6 +248,9 @@ impl VideoEncoderImpl for NnvEnc {
         drop(buffer);
         let result = picture.and_then(|picture| {
             self.apply_rates(&mut state.encoder)?;
+            for report in self.losses.drain() {
+                state.encoder.report(report);
+            }
             let stream_pts = running.and_then(|running| {
                 let duration = duration.unwrap_or(state.dts.duration);
                 lock(&self.timeline).stream_time(running, duration)
@@ -301,6 +309,11 @@ impl VideoEncoderImpl for NnvEnc {
     }
 
     fn src_event(&self, event: gst::Event) -> bool {
+        let resilience = self.settings().error_resilience();
+        if self.losses.take(&event, resilience) {
+            gst::debug!(CAT, imp = self, "A receiver reports a loss: {event:?}");
+            return true;
+        }
         match self.held(event, Request::Upstream) {
             Some(event) => self.parent_src_event(event),
             None => true,
@@ -576,6 +589,7 @@ impl NnvEnc {
             t.frames += 1;
             t.keys += u64::from(unit.key);
             t.repeats += u64::from(unit.kind == FrameType::Repeat);
+            t.recoveries += u64::from(unit.recovery);
             t.inked += u64::from(unit.stats.ink_bytes > 0);
             t.bytes += unit.data.len() as u64;
             t.quantizers += u64::from(unit.quantizer);
@@ -589,6 +603,7 @@ impl NnvEnc {
             .field("key-frames", t.keys)
             .field("repeated-frames", t.repeats)
             .field("ink-frames", t.inked)
+            .field("recovery-frames", t.recoveries)
             .field("bytes", t.bytes)
             .field(
                 "average-quantizer",

@@ -2,6 +2,7 @@
 //! `nnvenc`: encodes raw video into an NNV stream.
 
 mod imp;
+mod losses;
 mod settings;
 mod times;
 

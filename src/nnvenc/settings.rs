@@ -74,6 +74,22 @@ pub enum SpeedPreset {
     Slow,
 }
 
+/// What is done so that receivers can go on after losses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncErrorResilience")]
+pub enum ErrorResilience {
+    #[default]
+    #[enum_value(name = "None: after a loss only a key frame helps", nick = "none")]
+    None,
+    #[enum_value(
+        name = "Long-term references: a loss that is reported is answered with a frame that is \
+                predicted from what the receiver has",
+        nick = "ltr"
+    )]
+    Ltr,
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub common: CommonSettings,
@@ -99,6 +115,7 @@ pub struct Settings {
     pub speed_preset: SpeedPreset,
     pub batch_size: u32,
     pub frame_checksum: bool,
+    pub error_resilience: ErrorResilience,
 }
 
 impl Default for Settings {
@@ -123,6 +140,7 @@ impl Default for Settings {
             speed_preset: SpeedPreset::default(),
             batch_size: 4,
             frame_checksum: false,
+            error_resilience: ErrorResilience::default(),
         }
     }
 }
@@ -160,6 +178,14 @@ impl Settings {
     /// `max-bitrate` in bit/s.
     pub fn max_rate(&self) -> Option<u64> {
         (self.max_bitrate > 0).then(|| u64::from(self.max_bitrate.max(self.bitrate)) * 1000)
+    }
+
+    /// What is done against losses.
+    pub fn error_resilience(&self) -> config::ErrorResilience {
+        match self.error_resilience {
+            ErrorResilience::None => config::ErrorResilience::None,
+            ErrorResilience::Ltr => config::ErrorResilience::Ltr,
+        }
     }
 
     /// The encoder's tune.
@@ -213,6 +239,7 @@ impl Settings {
             },
             batch_size: self.batch_size,
             frame_checksum: self.frame_checksum,
+            error_resilience: self.error_resilience(),
             threads: self.common.threads,
             zero_latency: self.zero_latency,
             tuning: self.tuning()?,
@@ -378,6 +405,15 @@ impl Settings {
                     .default_value(d.frame_checksum)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecEnum::builder::<ErrorResilience>("error-resilience")
+                    .nick("Error resilience")
+                    .blurb(
+                        "What is done so that receivers can go on after losses (ltr: without B \
+                         frames only; reports come as nnv/loss events, which rtpnnvpay makes of \
+                         NACKs, or as requests for key frames that do not insist)",
+                    )
+                    .mutable_ready()
+                    .build(),
             ];
             specs.extend(common::properties(
                 None,
@@ -417,6 +453,9 @@ impl Settings {
             "speed-preset" => s.speed_preset = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
             "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
+            "error-resilience" => {
+                s.error_resilience = value.get().expect("type checked upstream");
+            }
             _ => return false,
         }
         true
@@ -445,6 +484,7 @@ impl Settings {
             "speed-preset" => s.speed_preset.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
+            "error-resilience" => s.error_resilience.to_value(),
             _ => return None,
         })
     }

@@ -53,6 +53,8 @@ pub struct EncodedFrame {
     pub quantizer: u8,
     /// Later frames may refer to it.
     pub is_reference: bool,
+    /// It answers a loss: an inter frame that is predicted from what the receiver has.
+    pub recovery: bool,
     /// Measurements.
     pub stats: FrameStats,
 }
