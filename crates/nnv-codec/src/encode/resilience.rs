@@ -74,7 +74,8 @@ pub(super) struct Resilience {
     kept: Vec<u32>,
     /// Frames of the group, in the order of sending.
     sent: VecDeque<Sent>,
-    /// To be released with one of the next frames.
+    /// To be released with one of the next frames; what the last frame made needless is first, so
+    /// that nothing piles up behind what is said again.
     owed: VecDeque<u32>,
     /// Frames that were released, and the frames that said so: who did not get these did not hear
     /// of it.
@@ -176,10 +177,10 @@ impl Resilience {
                         (false, false) => 0,
                     };
                     let dropped = self.kept.remove(at);
-                    self.release(dropped);
+                    self.owed.push_front(dropped);
                 }
             } else {
-                self.release(self.last);
+                self.owed.push_front(self.last);
             }
             [Some(self.last), long]
         };
@@ -208,11 +209,14 @@ impl Resilience {
         let (unheard, heard): (Vec<_>, Vec<_>) =
             (self.released.iter().copied()).partition(|(_, by)| self.is_broken(*by));
         self.released = heard.into();
-        let mut due: Vec<u32> = unheard.into_iter().map(|(n, _)| n).chain(broken).collect();
-        // What the receiver may have comes first: it fills its memory.
-        due.sort_by_key(|&number| self.is_broken(number));
-        for number in due {
-            self.release(number);
+        let (needless, heavy): (Vec<u32>, Vec<u32>) =
+            (unheard.into_iter().map(|(number, _)| number)).partition(|&n| self.is_broken(n));
+        // First what fills the receiver's memory, then what fills that of the sender. What the
+        // receiver most likely never had comes last.
+        for number in heavy.into_iter().chain(broken).chain(needless) {
+            if !self.owed.contains(&number) {
+                self.owed.push_back(number);
+            }
         }
         self.recovered = Some(0);
         if !std::mem::take(&mut self.guessing) {
@@ -220,12 +224,6 @@ impl Resilience {
         }
         let mut newest = self.kept.iter().rev().copied();
         [newest.next(), newest.next()]
-    }
-
-    fn release(&mut self, number: u32) {
-        if !self.owed.contains(&number) {
-            self.owed.push_back(number);
-        }
     }
 
     fn send(&mut self, number: u32, references: [Option<u32>; 2]) {
@@ -346,9 +344,11 @@ mod tests {
             seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (seed >> 8) % below
         };
-        for delay in [1, 3, 8, 15] {
+        for (delay, guesses) in [(1, 0), (3, 0), (8, 0), (15, 0), (1, 50), (6, 90), (12, 20)] {
             let mut r = resilience();
             let mut has = BTreeSet::from([0]);
+            // What the sender has to keep.
+            let mut held = BTreeSet::from([0]);
             let mut reports: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
             let (mut decoded, mut keys) = (0, 0);
             let mut base = 0;
@@ -363,7 +363,11 @@ mod tests {
                         key |= r.report(report) == Answer::Key;
                     }
                 }
+                if guesses > 0 && rng(guesses) == 0 {
+                    key |= r.report(LossReport::Unknown) == Answer::Key;
+                }
                 if key {
+                    held = BTreeSet::from([0]);
                     (base, keys) = (t, keys + 1);
                     r.key();
                     has = BTreeSet::from([0]);
@@ -372,6 +376,13 @@ mod tests {
                 let number = t - base;
                 let chosen = r.next(number, PATTERN[number as usize % 4]);
                 assert!(chosen.released.iter().all(|&x| x < number));
+                let named = [Some(chosen.ref0), chosen.ref1];
+                assert!(named.iter().flatten().all(|n| held.contains(n)), "{held:?}");
+                held.insert(number);
+                assert!(held.len() <= 8, "{held:?}");
+                chosen.released.iter().for_each(|x| {
+                    held.remove(x);
+                });
                 let arrives = rng(25) > 0;
                 let there = [Some(chosen.ref0), chosen.ref1]
                     .iter()
@@ -390,6 +401,9 @@ mod tests {
                 if !arrives || !there {
                     reports.entry(t + delay).or_default().push(t);
                 }
+            }
+            if guesses > 0 {
+                continue;
             }
             assert_eq!(keys, 0, "delay {delay}");
             // One loss in 25 costs itself and the delay.
