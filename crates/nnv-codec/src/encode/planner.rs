@@ -442,13 +442,12 @@ impl GopPlanner {
                 ref0: Some(chosen.ref0),
                 ref1: chosen.ref1,
                 keep: true,
-                released: chosen.released,
                 offset,
                 phase,
                 recovery,
                 ..PlannedFrame::new(index, FrameType::Inter, poc)
             };
-            return (anchor, SmallVec::new());
+            return (anchor, chosen.released);
         }
         let mut released = SmallVec::new();
         if last != long {
@@ -608,6 +607,34 @@ mod tests {
             })
             .collect();
         assert_eq!(refs, expected);
+    }
+
+    #[test]
+    fn frames_kept_for_losses_are_released_in_time() {
+        let mut planner = GopPlanner::new(0, 0, 0, 1, Tuning::default());
+        planner.keep_for_losses(Rational::new(30, 1));
+        let mut held = std::collections::BTreeSet::from([0]);
+        for poc in 0..200u32 {
+            if poc % 23 == 22 {
+                let report = LossReport::Frame {
+                    group: 0,
+                    number: poc - 3,
+                };
+                assert!(!planner.report(report));
+            }
+            planner.push(FrameFacts::default());
+            let frame = planner.next_group().unwrap().pop().unwrap();
+            assert_eq!(frame.poc, poc);
+            assert_eq!(frame.recovery, poc % 23 == 22);
+            for r in [frame.ref0, frame.ref1].into_iter().flatten() {
+                assert!(held.contains(&r), "{poc}: {r} of {held:?}");
+            }
+            held.insert(poc);
+            frame.released.iter().for_each(|r| {
+                held.remove(r);
+            });
+            assert!(held.len() <= 7, "{held:?}");
+        }
     }
 
     #[test]

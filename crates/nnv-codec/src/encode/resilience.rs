@@ -130,16 +130,16 @@ impl Resilience {
             }
             LossReport::Unknown => {
                 let again = self.doubted.replace(0).is_some_and(|d| d < 2 * self.unsure);
-                if again {
-                    return Answer::Key;
-                }
                 if self.must_recover() {
                     // A report that said more came first.
                     return Answer::Recovery;
                 }
-                if self.recovered.is_some_and(|r| r < self.unsure) {
+                match self.recovered {
                     // It may have crossed the frame that mends it.
-                    return Answer::Nothing;
+                    Some(sent) if sent < self.unsure => return Answer::Nothing,
+                    // That did not help.
+                    Some(_) if again => return Answer::Key,
+                    _ => {}
                 }
                 self.guessing = true;
                 let unsure = self.sent.len().saturating_sub(self.unsure);
@@ -322,6 +322,13 @@ mod tests {
         assert_eq!(r.report(LossReport::Unknown), Answer::Recovery);
         let answer = r.next(60, false);
         assert!(answer.ref0 < 60 - r.unsure as u32, "{answer:?}");
+        // A decoder complains of each frame until the answer is there; if it does not stop, the
+        // answer was none.
+        for number in 61..61 + r.unsure as u32 - 1 {
+            assert_eq!(r.report(LossReport::Unknown), Answer::Nothing, "{number}");
+            r.next(number, false);
+        }
+        r.next(99, false);
         assert_eq!(r.report(LossReport::Unknown), Answer::Key);
         r.key();
         code(&mut r, 1, 60);
