@@ -15,4 +15,5 @@ mod playback;
 mod properties;
 mod quantizers;
 mod rtp;
+mod rtp_loss;
 mod util;

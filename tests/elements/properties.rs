@@ -60,6 +60,7 @@ fn every_property_is_there_and_explained() {
         "speed-preset",
         "batch-size",
         "frame-checksum",
+        "error-resilience",
     ];
     for (element, own) in [
         ("nnvenc", &encoder[..]),
@@ -122,6 +123,7 @@ fn properties_keep_what_is_set() {
             ("speed-preset", "slow"),
             ("batch-size", "2"),
             ("frame-checksum", "true"),
+            ("error-resilience", "ltr"),
             ("model", "other"),
             ("model-path", "/nowhere"),
             ("execution-provider", "cpu"),
@@ -152,6 +154,7 @@ fn properties_keep_what_is_set() {
         ("rate-control", "cbr"),
         ("tune", "zerolatency"),
         ("speed-preset", "slow"),
+        ("error-resilience", "ltr"),
         ("execution-provider", "cpu"),
     ] {
         let value_now = enc.property_value(name);
