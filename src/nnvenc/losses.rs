@@ -43,6 +43,8 @@ impl Losses {
     pub fn drain(&self) -> Vec<LossReport> {
         let mut reports = std::mem::take(&mut *lock(&self.0));
         reports.sort_by_key(|report| *report == LossReport::Unknown);
+        // A depayloader and a decoder complain of the same frame.
+        reports.dedup();
         reports
     }
 }

@@ -22,6 +22,9 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
+/// What a jitter buffer writes that was not told of a sender.
+const UNKNOWN_SSRC: u32 = u32::MAX;
+
 /// Packets of an access unit.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
@@ -197,7 +200,8 @@ impl RtpNnvPay {
         let ssrc = structure.get::<u32>("ssrc").ok();
         let sent = lock(&self.sent);
         let of = |s: &&Sent| {
-            ssrc.is_none_or(|ssrc| ssrc == s.ssrc) && seqnum.wrapping_sub(s.first) < s.count
+            ssrc.is_none_or(|ssrc| ssrc == s.ssrc || ssrc == UNKNOWN_SSRC)
+                && seqnum.wrapping_sub(s.first) < s.count
         };
         sent.iter().rev().find(of).map(|s| s.loss)
     }
