@@ -86,8 +86,8 @@ impl ObjectImpl for NnvDec {
                 glib::ParamSpecBoolean::builder("conceal")
                     .nick("Conceal")
                     .blurb(
-                        "Show the nearest frame, moved on as it moved, with a warning where one is \
-                         lost or damaged; if false, damage is an error",
+                        "Show a copy of the nearest frame with a warning where one is lost or \
+                         damaged; if false, damage is an error",
                     )
                     .default_value(Settings::default().conceal)
                     .mutable_playing()

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder: access units in, pictures in order of presentation out.
 
-mod concealment;
 mod flat;
 
 use crate::config::DecoderConfig;
@@ -810,16 +809,12 @@ impl Decoder {
         self.loss = Some(Loss { group, number });
     }
 
-    /// Shows the nearest frame, moved on as it moved, instead of one that cannot be decoded.
+    /// Shows a copy of the nearest frame instead of one that cannot be decoded.
     fn conceal(&mut self, id: u64, header: &FrameHeader, why: Option<String>) {
         let nearest = self
             .references
             .nearest(header.poc)
-            .filter(|_| self.config.conceal)
-            .map(|(poc, reference)| {
-                let steps = header.poc.saturating_sub(poc);
-                concealment::continued(reference, steps, self.threads)
-            })
+            .map(|(_, reference)| reference.picture.clone())
             .or_else(|| self.last.as_ref().map(|l| l.0.clone()))
             .filter(|p| {
                 self.info()
