@@ -4,6 +4,7 @@
 mod caps;
 mod element;
 mod errors;
+mod loss;
 pub mod metadata;
 mod models;
 mod properties;
@@ -15,6 +16,7 @@ use gst::subclass::ElementMetadata;
 pub use caps::*;
 pub use element::{CodecElement, Shown, add_times};
 pub use errors::error_message;
+pub use loss::{Loss, RETRANSMISSION};
 pub use models::{DEFAULT_MODEL, StreamModels, VISUAL_MODEL};
 pub use properties::{CommonSettings, properties};
 

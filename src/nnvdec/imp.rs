@@ -13,7 +13,7 @@ use crate::common::{self, CodecElement, CommonSettings, Shown, StreamModels, loc
 use nnv_bitstream::limits::{MAX_SAMPLES, MAX_SIDE};
 use nnv_bitstream::{Crop, StreamInfo};
 use nnv_codec::config::DecoderConfig;
-use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats, Hurry};
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats, Hurry, Loss};
 use nnv_codec::error::CodecError;
 use nnv_format::picture::RawFormat;
 use nnv_nn::{Cancel, Model, Runtime};
@@ -280,11 +280,13 @@ impl VideoDecoderImpl for NnvDec {
         let model = state.decoder.model().cloned();
         self.take_model(state, model);
         let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
+        let loss = state.decoder.take_loss();
         self.count(state, started);
         let latency = state.new_latency();
         drop(guard);
 
         self.tell_latency(latency);
+        self.report(loss);
         let shown = self.push(ready);
         if result.is_err()
             && let Some(frame) = self.obj().frame(id as i32)
@@ -362,6 +364,20 @@ impl State {
 }
 
 impl NnvDec {
+    /// Tells the sender of a frame that cannot be decoded, and the application, which may have
+    /// another way to the sender.
+    fn report(&self, loss: Option<Loss>) {
+        let Some(Loss { group, number }) = loss else {
+            return;
+        };
+        let loss = common::Loss { group, number };
+        gst::debug!(CAT, imp = self, "Lost: {loss:?}");
+        let obj = self.obj();
+        obj.sink_pad().push_event(loss.event());
+        // Without a bus nobody wants to know.
+        let _ = obj.post_message(loss.message(&*obj));
+    }
+
     fn tell_latency(&self, latency: Option<gst::ClockTime>) {
         if let Some(latency) = latency {
             gst::debug!(CAT, imp = self, "Reordering takes {latency}");

@@ -11,6 +11,7 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
 use super::load::{self, Arrival, Load, Verdict};
+use super::losses::Losses;
 use super::metadata::Metadata;
 use super::regions;
 use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
@@ -82,6 +83,8 @@ pub struct NnvEnc {
     /// Requests for key frames that wait for the first unit; `None` where they need not.
     requests: Mutex<Option<Vec<Request>>>,
     metadata: Metadata,
+    /// What receivers say of losses.
+    losses: Losses,
 }
 
 /// A request for a key frame.
@@ -101,6 +104,7 @@ struct Totals {
     dropped: u64,
     keys: u64,
     repeats: u64,
+    recoveries: u64,
     inked: u64,
     bytes: u64,
     quantizers: u64,
@@ -207,6 +211,7 @@ impl VideoEncoderImpl for NnvEnc {
         *lock(&self.refused) = None;
         *lock(&self.requests) = None;
         *lock(&self.earliest) = None;
+        self.losses.drain();
         self.obj().set_min_pts(gst::ClockTime::NONE);
         *lock(&self.timeline) = Timeline::default();
         *lock(&self.totals) = Totals::default();
@@ -292,6 +297,9 @@ impl VideoEncoderImpl for NnvEnc {
         self.apply_tags(state, pending.is_some());
         let result = picture.and_then(|picture| {
             self.apply_rates(&mut state.encoder)?;
+            for report in self.losses.drain() {
+                state.encoder.report(report);
+            }
             let stream_pts = running.and_then(|running| {
                 let duration = duration.unwrap_or(state.dts.duration);
                 lock(&self.timeline).stream_time(running, duration)
@@ -370,6 +378,11 @@ impl VideoEncoderImpl for NnvEnc {
             let (_, _, diff, timestamp) = qos.get();
             *lock(&self.earliest) =
                 timestamp.map(|t| load::earliest(t.nseconds() as f64 / 1e9, diff as f64 / 1e9));
+        }
+        let resilience = self.settings().error_resilience();
+        if self.losses.take(&event, resilience) {
+            gst::debug!(CAT, imp = self, "A receiver reports a loss: {event:?}");
+            return true;
         }
         match self.held(event, Request::Upstream) {
             Some(event) => self.parent_src_event(event),
@@ -778,6 +791,7 @@ impl NnvEnc {
             t.frames += 1;
             t.keys += u64::from(unit.key);
             t.repeats += u64::from(unit.kind == FrameType::Repeat);
+            t.recoveries += u64::from(unit.recovery);
             t.inked += u64::from(unit.stats.ink_bytes > 0);
             t.bytes += unit.data.len() as u64;
             t.quantizers += u64::from(unit.quantizer);
@@ -801,6 +815,7 @@ impl NnvEnc {
             .field("effort", settings::effort_name(state.load.effort()))
             .field("repeated-frames", t.repeats)
             .field("ink-frames", t.inked)
+            .field("recovery-frames", t.recoveries)
             .field("bytes", t.bytes)
             .field(
                 "average-quantizer",

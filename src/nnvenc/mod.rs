@@ -3,6 +3,7 @@
 
 mod imp;
 mod load;
+mod losses;
 mod metadata;
 mod regions;
 mod settings;

@@ -136,6 +136,22 @@ pub fn effort_name(effort: config::SpeedPreset) -> &'static str {
     }
 }
 
+/// What is done so that receivers can go on after losses.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncErrorResilience")]
+pub enum ErrorResilience {
+    #[default]
+    #[enum_value(name = "None: after a loss only a key frame helps", nick = "none")]
+    None,
+    #[enum_value(
+        name = "Long-term references: a loss that is reported is answered with a frame that is \
+                predicted from what the receiver has",
+        nick = "ltr"
+    )]
+    Ltr,
+}
+
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub common: CommonSettings,
@@ -164,6 +180,7 @@ pub struct Settings {
     pub stats_file: Option<String>,
     pub batch_size: u32,
     pub frame_checksum: bool,
+    pub error_resilience: ErrorResilience,
 }
 
 impl Default for Settings {
@@ -191,6 +208,7 @@ impl Default for Settings {
             stats_file: None,
             batch_size: 4,
             frame_checksum: false,
+            error_resilience: ErrorResilience::default(),
         }
     }
 }
@@ -242,6 +260,14 @@ impl Settings {
         }
     }
 
+    /// What is done against losses.
+    pub fn error_resilience(&self) -> config::ErrorResilience {
+        match self.error_resilience {
+            ErrorResilience::None => config::ErrorResilience::None,
+            ErrorResilience::Ltr => config::ErrorResilience::Ltr,
+        }
+    }
+
     /// The encoder's tune.
     pub fn tune(&self) -> config::Tune {
         match self.tune {
@@ -289,6 +315,7 @@ impl Settings {
             speed: self.speed_preset.into(),
             batch_size: self.batch_size,
             frame_checksum: self.frame_checksum,
+            error_resilience: self.error_resilience(),
             threads: self.common.threads,
             zero_latency: self.zero_latency,
             tuning: self.tuning()?,
@@ -474,6 +501,15 @@ impl Settings {
                     .default_value(d.frame_checksum)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecEnum::builder::<ErrorResilience>("error-resilience")
+                    .nick("Error resilience")
+                    .blurb(
+                        "What is done so that receivers can go on after losses (ltr: without B \
+                         frames only; reports come as nnv/loss events, which rtpnnvpay makes of \
+                         NACKs, or as requests for key frames that do not insist)",
+                    )
+                    .mutable_ready()
+                    .build(),
             ];
             specs.extend(common::properties(
                 None,
@@ -516,6 +552,9 @@ impl Settings {
             "stats-file" => s.stats_file = value.get().expect("type checked upstream"),
             "batch-size" => s.batch_size = uint(),
             "frame-checksum" => s.frame_checksum = value.get().expect("type checked upstream"),
+            "error-resilience" => {
+                s.error_resilience = value.get().expect("type checked upstream");
+            }
             _ => return false,
         }
         true
@@ -547,6 +586,7 @@ impl Settings {
             "stats-file" => s.stats_file.to_value(),
             "batch-size" => s.batch_size.to_value(),
             "frame-checksum" => s.frame_checksum.to_value(),
+            "error-resilience" => s.error_resilience.to_value(),
             _ => return None,
         })
     }

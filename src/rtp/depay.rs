@@ -146,13 +146,15 @@ impl RTPBaseDepayloadImpl for RtpNnvDepay {
         packet: &gst_rtp::RTPBuffer<gst_rtp::rtp_buffer::Readable>,
     ) -> Option<gst::Buffer> {
         let payload = packet.payload().unwrap_or_default();
-        let received = {
+        let (received, missing) = {
             let mut state = lock(&self.state);
             if state.sender.replace(packet.ssrc()) != Some(packet.ssrc()) {
                 state.depacketizer.reset();
             }
-            state.depacketizer.push(packet.seq(), payload)
+            let received = state.depacketizer.push(packet.seq(), payload);
+            (received, state.depacketizer.take_missing())
         };
+        let (mut undecodable, mut request) = (None, None);
         let received = received.unwrap_or_else(|e| {
             gst::warning!(CAT, imp = self, "Packet {} is dropped: {e}", packet.seq());
             lock(&self.totals).refused += 1;
@@ -173,6 +175,7 @@ impl RTPBaseDepayloadImpl for RtpNnvDepay {
                     totals.lost += u64::from(lost);
                     totals.undecodable += u64::from(!decodable);
                     drop(totals);
+                    undecodable = (!decodable).then(|| packet.seq());
                     let mut buffer = gst::Buffer::from_mut_slice(data);
                     if let Some(buffer) = buffer.get_mut() {
                         let mut flags = gst::BufferFlags::empty();
@@ -183,8 +186,16 @@ impl RTPBaseDepayloadImpl for RtpNnvDepay {
                     }
                     unit = Some(buffer);
                 }
-                Received::KeyNeeded => self.ask_for_key(),
+                Received::KeyNeeded { urgent } => request = Some(urgent),
             }
+        }
+        // A frame that came whole but refers to what did not is reported like a lost one: whoever
+        // sends has to know that nothing may refer to it.
+        for seqnum in missing.into_iter().chain(undecodable) {
+            self.report(packet.ssrc(), seqnum);
+        }
+        if let Some(urgent) = request {
+            self.ask_for_key(urgent);
         }
         unit
     }
@@ -199,12 +210,26 @@ impl RtpNnvDepay {
             .build()
     }
 
-    /// Asks upstream for a key frame. `rtpbin` makes it a PLI where the caps allow that.
-    fn ask_for_key(&self) {
+    /// Reports a packet upstream, for which it is too late. `rtpbin` makes it a NACK, and of that
+    /// `rtpnnvpay` learns which frame is lost.
+    fn report(&self, ssrc: u32, seqnum: u16) {
+        let structure = gst::Structure::builder(common::RETRANSMISSION)
+            .field("seqnum", u32::from(seqnum))
+            .field("ssrc", ssrc)
+            .field("delay", 0u32)
+            .field("deadline", 100u32)
+            .build();
+        let event = gst::event::CustomUpstream::new(structure);
+        self.obj().sink_pad().push_event(event);
+    }
+
+    /// Asks upstream for a key frame, or for any frame that can be decoded again, unless it is
+    /// urgent. `rtpbin` makes it a PLI, or an FIR where that is urgent, as far as the caps allow.
+    fn ask_for_key(&self, urgent: bool) {
         gst::info!(CAT, imp = self, "Frames are lost: asking for a key frame");
         lock(&self.totals).requests += 1;
         let event = gst_video::UpstreamForceKeyUnitEvent::builder()
-            .all_headers(true)
+            .all_headers(urgent)
             .build();
         self.obj().sink_pad().push_event(event);
     }

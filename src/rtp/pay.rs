@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::collections::VecDeque;
 use std::sync::{LazyLock, Mutex};
 
 use gst::glib;
@@ -8,7 +9,10 @@ use gst_rtp::prelude::*;
 use gst_rtp::subclass::prelude::*;
 use nnv_bitstream::rtp::Packetizer;
 
-use crate::common::{self, lock};
+use crate::common::{self, Loss, lock};
+
+/// Access units whose packets are known when a receiver misses one: some seconds.
+const HISTORY: usize = 512;
 
 static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     gst::DebugCategory::new(
@@ -18,9 +22,24 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
     )
 });
 
+/// What a jitter buffer writes that was not told of a sender.
+const UNKNOWN_SSRC: u32 = u32::MAX;
+
+/// Packets of an access unit.
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    ssrc: u32,
+    first: u16,
+    count: u16,
+    loss: Loss,
+}
+
 #[derive(Default)]
 pub struct RtpNnvPay {
     packetizer: Mutex<Packetizer>,
+    /// The frame whose packets are on their way out of the base class.
+    leaving: Mutex<Option<Loss>>,
+    sent: Mutex<VecDeque<Sent>>,
 }
 
 #[glib::object_subclass]
@@ -30,7 +49,20 @@ impl ObjectSubclass for RtpNnvPay {
     type ParentType = gst_rtp::RTPBasePayload;
 }
 
-impl ObjectImpl for RtpNnvPay {}
+impl ObjectImpl for RtpNnvPay {
+    fn constructed(&self) {
+        self.parent_constructed();
+        // The base class numbers the packets after they are handed over.
+        let src = self.obj().src_pad().clone();
+        let element = self.obj().downgrade();
+        src.add_probe(gst::PadProbeType::BUFFER_LIST, move |_, info| {
+            if let (Some(element), Some(list)) = (element.upgrade(), info.buffer_list()) {
+                element.imp().remember(list);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+}
 
 impl GstObjectImpl for RtpNnvPay {}
 
@@ -58,6 +90,7 @@ impl ElementImpl for RtpNnvPay {
     ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
         if transition == gst::StateChange::ReadyToPaused {
             *lock(&self.packetizer) = Packetizer::default();
+            lock(&self.sent).clear();
         }
         self.parent_change_state(transition)
     }
@@ -72,6 +105,16 @@ impl RTPBasePayloadImpl for RtpNnvPay {
             .map_err(|e| gst::loggable_error!(CAT, "Downstream refuses the packets: {e}"))
     }
 
+    fn src_event(&self, event: gst::Event) -> bool {
+        match self.lost(&event) {
+            Some(loss) => {
+                gst::debug!(CAT, imp = self, "A receiver misses a packet: {loss:?}");
+                self.obj().sink_pad().push_event(loss.event())
+            }
+            None => self.parent_src_event(event),
+        }
+    }
+
     fn handle_buffer(&self, buffer: gst::Buffer) -> Result<gst::FlowSuccess, gst::FlowError> {
         let obj = self.obj();
         let most = gst_rtp::calc_payload_len(obj.mtu(), 0, 0) as usize;
@@ -79,7 +122,14 @@ impl RTPBasePayloadImpl for RtpNnvPay {
             gst::element_imp_error!(self, gst::ResourceError::Read, ["A buffer cannot be read"]);
             gst::FlowError::Error
         })?;
-        let packets = lock(&self.packetizer).packets(&map, most);
+        let packets = {
+            let mut packetizer = lock(&self.packetizer);
+            let packets = packetizer.packets(&map, most);
+            *lock(&self.leaving) = packetizer
+                .last_frame()
+                .map(|(group, number)| Loss { group, number });
+            packets
+        };
         let packets = match packets {
             Ok(packets) => packets,
             Err(e) => {
@@ -120,6 +170,42 @@ impl RTPBasePayloadImpl for RtpNnvPay {
 }
 
 impl RtpNnvPay {
+    /// Takes note of the numbers that the packets of a frame got.
+    fn remember(&self, list: &gst::BufferListRef) {
+        let Some((loss, first)) = lock(&self.leaving).take().zip(list.get(0)) else {
+            return;
+        };
+        let Ok(rtp) = gst_rtp::RTPBuffer::from_buffer_readable(first) else {
+            return;
+        };
+        let mut sent = lock(&self.sent);
+        if sent.len() >= HISTORY {
+            sent.pop_front();
+        }
+        sent.push_back(Sent {
+            ssrc: rtp.ssrc(),
+            first: rtp.seq(),
+            count: u16::try_from(list.len()).unwrap_or(u16::MAX),
+            loss,
+        });
+    }
+
+    /// The frame that a packet belongs to, where a NACK names it.
+    fn lost(&self, event: &gst::EventRef) -> Option<Loss> {
+        let structure = event.structure()?;
+        if structure.name() != common::RETRANSMISSION {
+            return None;
+        }
+        let seqnum = u16::try_from(structure.get::<u32>("seqnum").ok()?).ok()?;
+        let ssrc = structure.get::<u32>("ssrc").ok();
+        let sent = lock(&self.sent);
+        let of = |s: &&Sent| {
+            ssrc.is_none_or(|ssrc| ssrc == s.ssrc || ssrc == UNKNOWN_SSRC)
+                && seqnum.wrapping_sub(s.first) < s.count
+        };
+        sent.iter().rev().find(of).map(|s| s.loss)
+    }
+
     fn packet(payload: &[u8], last: bool) -> Result<gst::Buffer, glib::BoolError> {
         let size = u32::try_from(payload.len()).map_err(|_| glib::bool_error!("too long"))?;
         let mut buffer = gst::Buffer::new_rtp_with_sizes(size, 0, 0)?;

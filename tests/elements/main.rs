@@ -25,5 +25,6 @@ mod properties;
 mod quantizers;
 mod regions;
 mod rtp;
+mod rtp_loss;
 mod two_pass;
 mod util;

@@ -63,6 +63,7 @@ fn every_property_is_there_and_explained() {
         "stats-file",
         "batch-size",
         "frame-checksum",
+        "error-resilience",
     ];
     for (element, own) in [
         ("nnvenc", &encoder[..]),
@@ -128,6 +129,7 @@ fn properties_keep_what_is_set() {
             ("stats-file", "pass.csv"),
             ("batch-size", "2"),
             ("frame-checksum", "true"),
+            ("error-resilience", "ltr"),
             ("model", "other"),
             ("model-path", "/nowhere"),
             ("execution-provider", "cpu"),
@@ -160,6 +162,7 @@ fn properties_keep_what_is_set() {
         ("speed-preset", "ultrafast"),
         ("speed-control", "fixed"),
         ("pass", "second"),
+        ("error-resilience", "ltr"),
         ("execution-provider", "cpu"),
     ] {
         let value_now = enc.property_value(name);

@@ -14,7 +14,7 @@ fn units(bframes: &str) -> Vec<gst::Buffer> {
 }
 
 /// Packets of access units.
-fn packets(units: &[gst::Buffer], mtu: &str) -> (gst::Caps, Vec<gst::Buffer>) {
+pub fn packets(units: &[gst::Buffer], mtu: &str) -> (gst::Caps, Vec<gst::Buffer>) {
     let pay = element("rtpnnvpay", &[("mtu", mtu)]);
     let mut h = gst_check::Harness::with_element(&pay, Some("sink"), Some("src"));
     let caps = "video/x-nnv, stream-format=byte-stream, alignment=au, parsed=true";
@@ -52,7 +52,7 @@ fn receive(caps: gst::Caps, packets: Vec<gst::Buffer>) -> Received {
     }
 }
 
-fn count(stats: &gst::Structure, name: &str) -> u64 {
+pub fn count(stats: &gst::Structure, name: &str) -> u64 {
     stats.get(name).unwrap()
 }
 

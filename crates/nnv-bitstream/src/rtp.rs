@@ -18,6 +18,9 @@ pub const MAX_DESCRIPTOR: usize = MIN_DESCRIPTOR + 2;
 /// Access units that a receiver remembers: as far back as a descriptor's references reach.
 const MEMORY: usize = 256;
 
+/// Access units that cannot be decoded until a request for a key frame is made again.
+const PATIENCE: u32 = 15;
+
 const VERSION_SHIFT: u8 = 6;
 const START: u8 = 1 << 5;
 const END: u8 = 1 << 4;
@@ -125,9 +128,15 @@ pub struct Packetizer {
     sequence: Option<SequenceHeader>,
     /// Presentation order and number of the frames of this group that others may refer to.
     kept: Vec<(u32, u16)>,
+    last: Option<(u8, u32)>,
 }
 
 impl Packetizer {
+    /// Group and number (presentation order) of the frame that packets were made of last.
+    pub fn last_frame(&self) -> Option<(u8, u32)> {
+        self.last
+    }
+
     /// Payloads of packets, of at most `most` bytes each, for one access unit.
     ///
     /// Where the border of a part of the frame lies in the last quarter of a packet, the packet
@@ -146,6 +155,7 @@ impl Packetizer {
         if let Some(sequence) = parsed.sequence {
             self.sequence = Some(sequence);
         }
+        self.last = Some((frame.gop, frame.poc));
         let number = self.number;
         self.number = number.wrapping_add(1);
         if frame.is_key() {
@@ -248,9 +258,12 @@ pub enum Received {
         /// Access units before it that were not received.
         lost: u16,
     },
-    /// Frames cannot be decoded any more before the next key frame comes: ask for one. Once for
-    /// each loss.
-    KeyNeeded,
+    /// Frames cannot be decoded any more before a key frame comes, or one that refers to frames
+    /// from before the loss: ask for one. Once for each loss, and again where none comes.
+    KeyNeeded {
+        /// Only a key frame helps: there is nothing to refer to, or a request went unheard.
+        urgent: bool,
+    },
 }
 
 /// An access unit on its way.
@@ -270,8 +283,10 @@ pub struct Depacketizer {
     last: Option<u16>,
     /// Numbers of access units that can be decoded, the newest last.
     sound: VecDeque<u16>,
-    /// A key frame was asked for since the last one came.
-    asked: bool,
+    /// Access units that could not be decoded since the last one that could.
+    stuck: u32,
+    /// The first packet that is missing.
+    missing: Option<u16>,
 }
 
 impl Depacketizer {
@@ -283,13 +298,19 @@ impl Depacketizer {
             assembly: None,
             last: None,
             sound: VecDeque::new(),
-            asked: false,
+            stuck: 0,
+            missing: None,
         }
     }
 
     /// Forgets everything, as for another sender.
     pub fn reset(&mut self) {
         *self = Self::new(self.most);
+    }
+
+    /// The first packet missing, if any is since this was called last.
+    pub fn take_missing(&mut self) -> Option<u16> {
+        self.missing.take()
     }
 
     /// Takes the payload of a packet with its RTP sequence number.
@@ -309,6 +330,7 @@ impl Depacketizer {
                 return Ok(Vec::new());
             }
             if ahead > 0 {
+                self.missing.get_or_insert(expected);
                 self.assembly = None;
             }
         }
@@ -357,13 +379,13 @@ impl Depacketizer {
         self.last = Some(number);
         if key {
             self.sound.clear();
-            self.asked = false;
         }
         // What is too far away to name cannot be told to be lost.
         let there = |distance: u8| {
             distance == 0 || self.sound.contains(&number.wrapping_sub(distance.into()))
         };
         let joined = key || self.sound.back().is_some();
+        let urgent = !joined || self.stuck > 0;
         let decodable = joined && references.iter().flatten().all(|d| there(*d));
         if decodable {
             if self.sound.len() >= MEMORY {
@@ -378,9 +400,13 @@ impl Depacketizer {
             decodable,
             lost,
         }];
-        if !decodable && !self.asked {
-            self.asked = true;
-            received.push(Received::KeyNeeded);
+        if decodable {
+            self.stuck = 0;
+        } else {
+            if self.stuck.is_multiple_of(PATIENCE) {
+                received.push(Received::KeyNeeded { urgent });
+            }
+            self.stuck = self.stuck.saturating_add(1);
         }
         received
     }
@@ -502,7 +528,10 @@ mod tests {
         let (mut sound, mut unsound, mut lost) = (0, 0, 0);
         for r in &received {
             match r {
-                Received::KeyNeeded => requests += 1,
+                Received::KeyNeeded { urgent } => {
+                    assert!(!urgent);
+                    requests += 1;
+                }
                 Received::Unit {
                     decodable, lost: l, ..
                 } => {
@@ -561,7 +590,8 @@ mod tests {
             .position(|p| Descriptor::parse(p).unwrap().0.number == 2)
             .unwrap();
         let received = receive(&packets, |i| i >= first);
-        let requests = received.iter().filter(|r| **r == Received::KeyNeeded);
+        let needed = Received::KeyNeeded { urgent: true };
+        let requests = received.iter().filter(|r| **r == needed);
         assert_eq!(requests.count(), 1);
         let sound = received.iter().filter(|r| {
             matches!(

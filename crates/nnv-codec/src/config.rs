@@ -49,6 +49,17 @@ pub enum Tune {
     ZeroLatency,
 }
 
+/// What the encoder does so that receivers can go on after losses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ErrorResilience {
+    /// Nothing: only a key frame helps.
+    #[default]
+    None,
+    /// Keeps long-term references; a reported loss is answered with a frame that is predicted from
+    /// what the receiver has. In low-delay order only.
+    Ltr,
+}
+
 /// Encoding time against rate. The decoder's work is the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum SpeedPreset {
@@ -267,6 +278,8 @@ pub struct EncoderConfig {
     pub zero_latency: bool,
     /// Starts key frames at scene cuts.
     pub scene_cut: bool,
+    /// What is done against losses.
+    pub error_resilience: ErrorResilience,
     /// Constants for experiments in place of those of the tune.
     pub tuning: Option<Tuning>,
     /// What a first pass over the same clip wrote: a variable rate is spent by it.
@@ -292,6 +305,7 @@ impl EncoderConfig {
             threads: 0,
             zero_latency: false,
             scene_cut: true,
+            error_resilience: ErrorResilience::None,
             tuning: None,
             second_pass: None,
         }
@@ -327,6 +341,10 @@ impl EncoderConfig {
         }
         if !(1..=MAX_BATCH).contains(&self.batch_size) {
             return Err(E::BatchSize(self.batch_size));
+        }
+        let reorders = self.effective_bframes() > 0;
+        if self.error_resilience == ErrorResilience::Ltr && reorders {
+            return Err(E::Resilience(self.bframes));
         }
         let bitrate = |bitrate: u64| {
             if BITRATES.contains(&bitrate) {
@@ -461,6 +479,12 @@ pub enum ConfigError {
     /// Too far ahead.
     #[error("lookahead is {0}, it must be 0 to {MAX_LOOKAHEAD}")]
     Lookahead(u8),
+    /// Long-term references with B frames.
+    #[error(
+        "error-resilience=ltr with bframes={0}: a report of a loss is answered at once only where \
+         frames are coded as they come; set bframes=0 or zerolatency=true"
+    )]
+    Resilience(u8),
     /// Batch of no or too many frames.
     #[error("batch-size is {0}, it must be 1 to {MAX_BATCH}")]
     BatchSize(u32),

@@ -133,12 +133,10 @@ impl<T> References<T> {
         self.frames.clear();
     }
 
-    /// The frame nearest to `poc` in order of presentation.
-    pub fn nearest(&self, poc: u32) -> Option<&T> {
-        self.frames
-            .iter()
-            .min_by_key(|(p, _)| p.abs_diff(poc))
-            .map(|(_, f)| f)
+    /// The frame nearest to `poc` in order of presentation, with its number.
+    pub fn nearest(&self, poc: u32) -> Option<(u32, &T)> {
+        let nearest = self.frames.iter().min_by_key(|(p, _)| p.abs_diff(poc));
+        nearest.map(|(p, f)| (*p, f))
     }
 
     /// Frames kept.

@@ -86,6 +86,16 @@ pub struct DecodedFrame {
     pub warning: Option<String>,
 }
 
+/// A frame that cannot be decoded, or that others wait for in vain: what a sender has to know to go
+/// on without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Lowest byte of the number of its group of pictures.
+    pub group: u8,
+    /// Its number in the group.
+    pub number: u32,
+}
+
 /// Totals for the `stats` property.
 #[derive(Debug, Clone, Default)]
 pub struct DecoderStats {
@@ -282,6 +292,8 @@ pub struct Decoder {
     gaps_expected: bool,
     /// The picture shown last, with the number of its frame.
     last: Option<(Arc<Picture>, u32, LastShown)>,
+    /// The last frame that could not be decoded since this was asked for.
+    loss: Option<Loss>,
     tensors: Tensors,
     stats: DecoderStats,
     cancel: Cancel,
@@ -321,6 +333,7 @@ impl Decoder {
             skipped: BTreeSet::new(),
             gaps_expected: false,
             last: None,
+            loss: None,
             tensors: Tensors::default(),
             stats: DecoderStats::default(),
             cancel: Cancel::new(),
@@ -367,6 +380,11 @@ impl Decoder {
     /// Totals so far.
     pub fn stats(&self) -> &DecoderStats {
         &self.stats
+    }
+
+    /// The frame, if any, that was found to be lost since this was called last.
+    pub fn take_loss(&mut self) -> Option<Loss> {
+        self.loss.take()
     }
 
     /// Takes the unit of one sequence header (the caps' `streamheader`) ahead of the first frame,
@@ -532,6 +550,7 @@ impl Decoder {
         self.recent.clear();
         self.guessed = 0;
         self.last = None;
+        self.loss = None;
         self.cancel.reset();
     }
 
@@ -655,7 +674,9 @@ impl Decoder {
         }
         self.guessed = self.guessed.saturating_add(1);
         let poc = self.reorder.next_poc();
-        let header = FrameHeader::inter(self.group.map_or(0, |g| g.number), poc, 0, 0, None);
+        let group = self.group.map_or(0, |g| g.number);
+        self.lose(group, poc);
+        let header = FrameHeader::inter(group, poc, 0, 0, None);
         self.conceal(id, &header, warning);
         Ok(())
     }
@@ -725,6 +746,7 @@ impl Decoder {
                 key: None,
             });
         }
+        self.lose(header.gop, 0);
         let why = (!std::mem::replace(&mut self.reported, true)).then(|| {
             format!(
                 "frame {}: the key frame of its group is missing; the last picture is shown up to \
@@ -786,12 +808,17 @@ impl Decoder {
         });
     }
 
+    /// Takes note of a frame that is lost or damaged.
+    fn lose(&mut self, group: u8, number: u32) {
+        self.loss = Some(Loss { group, number });
+    }
+
     /// Shows a copy of the nearest frame instead of one that cannot be decoded.
     fn conceal(&mut self, id: u64, header: &FrameHeader, why: Option<String>) {
         let nearest = self
             .references
             .nearest(header.poc)
-            .map(|r| r.picture.clone())
+            .map(|(_, reference)| reference.picture.clone())
             .or_else(|| self.last.as_ref().map(|l| l.0.clone()))
             .filter(|p| {
                 self.info()
@@ -910,11 +937,18 @@ impl Decoder {
             match outcome {
                 Ok(reference) => {
                     self.troubled = false;
+                    if self.depth() == 0 {
+                        // In low-delay order all that follows hangs on this frame: the encoder has
+                        // gone on from an older one, and the next loss is another story.
+                        self.reported = false;
+                        self.gap_reported = false;
+                    }
                     let mut shown = Shown::new(frame.id, header, Some(reference.picture.clone()));
                     let wrong = header
                         .checksum
                         .is_some_and(|expected| expected != reference.picture.checksum());
                     if wrong {
+                        self.lose(header.gop, header.poc);
                         // Shown as it is, but nothing is predicted from it: errors would pile up to
                         // noise.
                         shown.concealed = true;
@@ -933,6 +967,9 @@ impl Decoder {
                     self.queue(header.poc, shown);
                 }
                 Err(why) => {
+                    if self.loss.is_none() {
+                        self.lose(header.gop, header.poc);
+                    }
                     let why = self.report(why, header);
                     self.conceal(frame.id, header, why);
                 }
@@ -989,11 +1026,15 @@ impl Decoder {
                 }
                 Err(Trouble::Fatal(e)) => return Err(e),
                 Err(Trouble::Lost(poc)) => {
+                    self.loss = Some(Loss {
+                        group: header.gop,
+                        number: poc,
+                    });
                     let first = !std::mem::replace(&mut self.reported, true);
                     outcomes.push(Some(Err(first.then(|| {
                         format!(
-                            "frame {}: its reference {poc} was lost; pictures are concealed up to \
-                             the next key frame",
+                            "frame {}: its reference {poc} was lost; pictures are concealed until \
+                             a frame comes that does without it",
                             header.poc
                         )
                     }))));

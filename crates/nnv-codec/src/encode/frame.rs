@@ -79,6 +79,8 @@ pub struct EncodedFrame {
     pub is_reference: bool,
     /// What a first pass writes down.
     pub pass: PassFrame,
+    /// It answers a loss: an inter frame that is predicted from what the receiver has.
+    pub recovery: bool,
     /// Measurements.
     pub stats: FrameStats,
 }

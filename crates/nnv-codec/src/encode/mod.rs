@@ -30,6 +30,7 @@ pub mod motion;
 mod networks;
 pub mod planner;
 pub mod rate_control;
+mod resilience;
 mod rounding;
 mod scene_cut;
 mod step;
@@ -39,6 +40,7 @@ pub mod two_pass;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use nnv_bitstream::limits::MAX_REFERENCES;
 use nnv_bitstream::{
     ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity, Rational,
     SequenceHeader, StreamMetadata, UnitType, write_unit,
@@ -52,7 +54,7 @@ use nnv_format::references::{Coding, Reference, References};
 use nnv_format::tables::NetworkSet;
 use nnv_nn::{Cancel, InterItem, Model};
 
-use crate::config::{ConfigError, EncoderConfig, RateControl, SpeedPreset};
+use crate::config::{ConfigError, EncoderConfig, ErrorResilience, RateControl, SpeedPreset};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use adaptive_quantizer::{choose_map, map_of_regions, shift_of_regions};
@@ -64,6 +66,7 @@ use motion::{SearchEffort, SearchParams, search};
 use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
 use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
 use rate_control::{RETRIES, RateController, guess_key_bits};
+pub use resilience::LossReport;
 use scene_cut::SceneCut;
 use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
 use two_pass::PassFrame;
@@ -82,6 +85,8 @@ pub struct EncoderStats {
     pub keys: u64,
     /// Repeats among them.
     pub repeats: u64,
+    /// Inter frames among them that answer a loss.
+    pub recoveries: u64,
     /// Bytes made.
     pub bytes: u64,
     /// Sum of quantizers of coded frames.
@@ -170,6 +175,7 @@ impl Encoder {
                 mini_gop: bframes + 1,
                 max_references: match (config.key_int_max, bframes) {
                     (1, _) => 1,
+                    (_, 0) if config.error_resilience == ErrorResilience::Ltr => MAX_REFERENCES,
                     (_, 0) => 3,
                     _ => 6,
                 },
@@ -185,6 +191,16 @@ impl Encoder {
         let mut sequence_unit = Vec::new();
         write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
         let batch = config.effective_batch();
+        let mut planner = GopPlanner::new(
+            bframes,
+            config.effective_lookahead(),
+            config.key_int_max,
+            batch,
+            config.effective_tuning(),
+        );
+        if config.error_resilience == ErrorResilience::Ltr {
+            planner.keep_for_losses(info.rate());
+        }
         Ok(Self {
             coding: Coding::new(
                 model.tables(NetworkSet::Key),
@@ -192,13 +208,7 @@ impl Encoder {
                 grid,
                 &header,
             ),
-            planner: GopPlanner::new(
-                bframes,
-                config.effective_lookahead(),
-                config.key_int_max,
-                batch,
-                config.effective_tuning(),
-            ),
+            planner,
             scene: SceneCut::default(),
             rate: RateController::new(&config),
             inheritance: Inheritance::default(),
@@ -305,6 +315,18 @@ impl Encoder {
     /// What key frames that are coded from now on say about the stream.
     pub fn set_stream_metadata(&mut self, metadata: StreamMetadata) {
         self.stream_metadata = metadata;
+    }
+
+    /// Takes what a receiver says of a loss. With [`ErrorResilience::Ltr`] the next frame is
+    /// predicted from one that the receiver has; where there is none, it is a key frame. Reports of
+    /// earlier groups, and of frames that nothing to come depends on, change nothing.
+    pub fn report(&mut self, report: LossReport) {
+        if let LossReport::Frame { group, .. } = report
+            && self.gop != Some(group)
+        {
+            return;
+        }
+        self.key_owed |= self.planner.report(report);
     }
 
     /// Takes the next picture in order of presentation and codes what can be coded.
@@ -938,6 +960,7 @@ impl Encoder {
         totals.frames += 1;
         totals.keys += u64::from(key);
         totals.repeats += u64::from(plan.kind == FrameType::Repeat);
+        totals.recoveries += u64::from(plan.recovery);
         totals.bytes += data.len() as u64;
         totals.quantizers += u64::from(quantizer);
         if let Some(reference) = coded.reference.filter(|_| plan.keep) {
@@ -961,6 +984,7 @@ impl Encoder {
                 quantizer,
                 bits,
             },
+            recovery: plan.recovery,
             stats,
         });
         Ok(())

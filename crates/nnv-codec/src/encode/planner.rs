@@ -7,9 +7,10 @@
 //! Order of presentation is counted by `poc`, which restarts at 0 on each key frame. Key frames are
 //! barriers: every frame shown before a key frame is coded before it.
 
+use super::resilience::{Answer, LossReport, Resilience};
 use crate::config::Tuning;
-use nnv_bitstream::FrameType;
 use nnv_bitstream::limits::{DEEPEST_LEVEL, MAX_BFRAMES};
+use nnv_bitstream::{FrameType, Rational};
 use smallvec::SmallVec;
 use std::collections::VecDeque;
 
@@ -53,6 +54,8 @@ pub struct PlannedFrame {
     pub offset: i8,
     /// Place in the low-delay pattern.
     pub phase: Option<u8>,
+    /// Refers to frames that a receiver has that lost the last one.
+    pub recovery: bool,
 }
 
 impl PlannedFrame {
@@ -68,6 +71,7 @@ impl PlannedFrame {
             released: SmallVec::new(),
             offset: 0,
             phase: None,
+            recovery: false,
         }
     }
 
@@ -140,6 +144,8 @@ pub struct GopPlanner {
     shown: u32,
     /// Inter frames since the key frame in low-delay order.
     low_delay: u32,
+    /// References for receivers that lose frames; in low-delay order only.
+    resilience: Option<Resilience>,
 }
 
 impl GopPlanner {
@@ -172,7 +178,19 @@ impl GopPlanner {
             long: 0,
             shown: 0,
             low_delay: 0,
+            resilience: None,
         }
+    }
+
+    /// Keeps references to go on from after losses, in low-delay order.
+    pub fn keep_for_losses(&mut self, rate: Rational) {
+        self.resilience = (self.bframes == 0).then(|| Resilience::new(rate));
+    }
+
+    /// Takes a report about the group in progress. Returns true when only a key frame helps.
+    pub fn report(&mut self, report: LossReport) -> bool {
+        let resilience = self.resilience.as_mut().filter(|_| self.distance > 0);
+        resilience.is_some_and(|r| r.report(report) == Answer::Key)
     }
 
     /// Frames that go in before the first one comes out, less one.
@@ -278,7 +296,7 @@ impl GopPlanner {
 
     /// Forgets everything: the next frame is a key frame.
     pub fn reset(&mut self) {
-        let index = self.next_index;
+        let (index, resilience) = (self.next_index, self.resilience.take());
         *self = Self::new(
             self.bframes,
             self.lookahead,
@@ -286,7 +304,7 @@ impl GopPlanner {
             self.key_batch,
             self.tuning,
         );
-        self.next_index = index;
+        (self.next_index, self.resilience) = (index, resilience);
     }
 
     /// The next group in coding order.
@@ -333,6 +351,9 @@ impl GopPlanner {
 
     fn plan_key(&mut self, index: u64) {
         (self.last, self.long, self.shown, self.low_delay) = (0, 0, 0, 0);
+        if let Some(resilience) = &mut self.resilience {
+            resilience.key();
+        }
         self.ready.push_back(vec![PlannedFrame {
             keep: true,
             offset: self.tuning.key,
@@ -417,6 +438,13 @@ impl GopPlanner {
     /// with the mini-GOP.
     fn plan_anchor(&mut self, index: u64, poc: u32) -> (PlannedFrame, SmallVec<[u32; 7]>) {
         let (last, long) = (self.last, self.long);
+        let recovery = self.resilience.as_ref().is_some_and(|r| r.must_recover());
+        if recovery {
+            // What comes after depends on it for long.
+            let pattern = self.tuning.low_delay;
+            let best = (0..pattern.len()).min_by_key(|&n| pattern[n]);
+            self.low_delay = best.unwrap_or(0) as u32;
+        }
         // Whether the last frame is worth keeping as long-term reference.
         let (offset, good, phase) = if self.bframes == 0 {
             let pattern = self.tuning.low_delay;
@@ -428,6 +456,20 @@ impl GopPlanner {
         } else {
             (self.tuning.levels[0], true, None)
         };
+        if let Some(resilience) = &mut self.resilience {
+            let chosen = resilience.next(poc, good);
+            self.last = poc;
+            let anchor = PlannedFrame {
+                ref0: Some(chosen.ref0),
+                ref1: chosen.ref1,
+                keep: true,
+                offset,
+                phase,
+                recovery,
+                ..PlannedFrame::new(index, FrameType::Inter, poc)
+            };
+            return (anchor, chosen.released);
+        }
         let mut released = SmallVec::new();
         if last != long {
             released.push(if good { long } else { last });
@@ -609,6 +651,34 @@ mod tests {
             })
             .collect();
         assert_eq!(refs, expected);
+    }
+
+    #[test]
+    fn frames_kept_for_losses_are_released_in_time() {
+        let mut planner = GopPlanner::new(0, 0, 0, 1, Tuning::default());
+        planner.keep_for_losses(Rational::new(30, 1));
+        let mut held = std::collections::BTreeSet::from([0]);
+        for poc in 0..200u32 {
+            if poc % 23 == 22 {
+                let report = LossReport::Frame {
+                    group: 0,
+                    number: poc - 3,
+                };
+                assert!(!planner.report(report));
+            }
+            planner.push(FrameFacts::default());
+            let frame = planner.next_group().unwrap().pop().unwrap();
+            assert_eq!(frame.poc, poc);
+            assert_eq!(frame.recovery, poc % 23 == 22);
+            for r in [frame.ref0, frame.ref1].into_iter().flatten() {
+                assert!(held.contains(&r), "{poc}: {r} of {held:?}");
+            }
+            held.insert(poc);
+            frame.released.iter().for_each(|r| {
+                held.remove(r);
+            });
+            assert!(held.len() <= 7, "{held:?}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::failure::Result;
 use crate::process::processor_time;
 
 mod codec;
+mod loss;
 mod motion;
 mod nn;
 mod sr;
@@ -17,6 +18,7 @@ mod sr;
 #[derive(Subcommand, Debug)]
 pub enum Bench {
     Codec(codec::Options),
+    Loss(loss::Options),
     Sr(sr::Options),
     Nn(nn::Options),
     Motion(motion::Options),
@@ -26,6 +28,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Codec(options) => codec::run(options),
+        Bench::Loss(options) => loss::run(options),
         Bench::Sr(options) => sr::run(options),
         Bench::Nn(options) => nn::run(options),
         Bench::Motion(options) => motion::run(options),
