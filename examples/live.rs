@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use gst::glib;
 use gst::prelude::*;
 use nnv_adapt::Trace;
 use nnv_quality::{PlaneView, QualityError, SquaredError, peak, ssim};
@@ -253,6 +254,16 @@ fn rtp_time(buffer: &gst::BufferRef) -> Option<u32> {
     Some(u32::from_be_bytes(map.get(4..8)?.try_into().ok()?))
 }
 
+/// Lets a receiver report on packets at every twentieth of a second. By default it waits until RTCP
+/// has its share of a bandwidth that `rtpbin` guesses, which at low rates takes most of a second.
+fn ask_for_feedback(receiver: &gst::Bin) -> Res<()> {
+    let bin = receiver.by_name("bin").ok_or("no rtpbin")?;
+    let session: glib::Object = bin.emit_by_name("get-internal-session", &[&0_u32]);
+    session.set_property("twcc-feedback-interval", gst::ClockTime::from_mseconds(50));
+    session.set_property("bandwidth", 250_000_f64);
+    Ok(())
+}
+
 fn pad_of(bin: &gst::Bin, element: &str, pad: &str) -> Res<gst::Pad> {
     bin.by_name(element)
         .and_then(|e| e.static_pad(pad))
@@ -341,6 +352,7 @@ fn main() -> Res<()> {
             .downcast::<gst::Bin>()
             .map_err(|_| "no bin")?,
     );
+    ask_for_feedback(&receive_bin)?;
     let names = Arc::new(Mutex::new(Names::default()));
     let shown: Arc<Mutex<Vec<Shown>>> = Arc::default();
     let begin = Instant::now();
@@ -473,7 +485,7 @@ fn main() -> Res<()> {
             if now >= next_row {
                 let total = counts.passed.load(Ordering::Relaxed);
                 let capacity = (trace.carried(now) - trace.carried(now - 0.1)) / 100.0;
-                let (bitrate, queue) = adapt.as_ref().map_or((0, 0.0), |adapt| {
+                let (bitrate, queue) = adapt.as_ref().map_or((0_u32, 0.0_f64), |adapt| {
                     let stats: gst::Structure = adapt.property("stats");
                     (adapt.property("bitrate"), stats.get("queue").unwrap_or(0.0))
                 });

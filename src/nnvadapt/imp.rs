@@ -410,7 +410,8 @@ impl NnvAdapt {
         };
         let Some(change) = change else {
             gst::log!(CAT, imp = self, "A frame is left out");
-            return gst::PadProbeReturn::Drop;
+            // Not `Drop`: with the bindings' 0.25.4, GStreamer then frees a buffer that is none.
+            return gst::PadProbeReturn::Handled;
         };
         if let Some(parts) = self.parts.get() {
             if let Some(kbits) = change.kbits {

@@ -141,6 +141,9 @@ enum Way {
 const MAX_UNDER_WAY: usize = 4096;
 /// Seconds without a report, while packets are under way, after which the path counts as broken.
 const SILENCE: f64 = 0.3;
+/// Seconds after which a frame may leave whatever is under way: where the report on the last ones
+/// was lost, only further packets bring another.
+const PROBE: f64 = 0.5;
 /// Seconds after which frames that nobody reported count as gone.
 const GONE: f64 = 5.0;
 /// So many frames under way never hold others back: without any, nothing would be reported.
@@ -305,16 +308,15 @@ impl Controller {
             return false;
         }
         let waiting = self.waiting(now);
-        if self.under_way.len() < LEAST_UNDER_WAY {
+        let last = self.under_way.back().map(|(sent, _)| now.since(*sent));
+        if self.under_way.len() < LEAST_UNDER_WAY || last.is_some_and(|s| s >= PROBE) {
             return true;
         }
         match &self.way {
             Way::Rule(rule, under_way) => {
                 under_way.is_none_or(|seconds| waiting <= rule.rate() * seconds)
             }
-            Way::Learned(learned) => {
-                learned.admits(&self.path, waiting, self.path.silence(now))
-            }
+            Way::Learned(learned) => learned.admits(&self.path, waiting, self.path.silence(now)),
         }
     }
 
@@ -530,6 +532,23 @@ mod tests {
             }
             let (before, after) = (rates[120], rates[rates.len() - 1]);
             assert!(after < 0.8 * before, "{before} {after}");
+        }
+    }
+
+    /// Without reports nothing is known, but a frame now and then may bring one.
+    #[test]
+    fn silence_does_not_stop_a_stream_for_good() {
+        for mut controller in both() {
+            play(&mut controller, 0, 3_000, 1e6);
+            let mut admitted = 0;
+            for t in (3_000..13_000).step_by(33) {
+                if controller.admits(at(t)) {
+                    admitted += 1;
+                    controller.sent(at(t), 2_000);
+                    controller.decide(at(t));
+                }
+            }
+            assert!((10..150).contains(&admitted), "{admitted}");
         }
     }
 
