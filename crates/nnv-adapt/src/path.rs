@@ -50,6 +50,8 @@ const MAX_REFUSED: u32 = 20;
 /// Seconds over which the least delay is looked for: sender's and receiver's clocks drift by less
 /// than a millisecond in them.
 const BASE_WINDOW: f64 = 15.0;
+/// Seconds of packets of which the least delay is that of the queue.
+const STANDING: f64 = 0.2;
 /// Seconds of packets that are kept.
 const WINDOW: f64 = 1.5;
 
@@ -112,7 +114,16 @@ impl Path {
             {
                 self.packets.pop_front();
             }
-            self.queue = (arrived.since(sent) - self.base()).max(0.0);
+            // What stands: the least of the last packets. One frame that takes its time on a slow
+            // path, or a late wake-up, is no queue.
+            let last = self
+                .packets
+                .iter()
+                .rev()
+                .take_while(|p| sent.since(p.sent) < STANDING);
+            let delays = last.filter_map(|p| Some(p.arrived?.since(p.sent)));
+            let least = delays.fold(arrived.since(sent), f64::min);
+            self.queue = (least - self.base()).max(0.0);
         }
         believed
     }
@@ -135,7 +146,7 @@ impl Path {
         if least.is_finite() { least } else { 0.0 }
     }
 
-    /// Seconds that the newest packet waited in queues.
+    /// Seconds that packets wait in queues: the least of those sent lately.
     pub fn queue(&self) -> f64 {
         self.queue
     }
@@ -191,16 +202,16 @@ mod tests {
         path.report(Time::from_ms(1040), &packets);
         assert!((path.received(0.5, 0.0) - 800e3).abs() < 1e3);
         assert_eq!((path.queue(), path.lost()), (0.0, 0.0));
-        let late: Vec<_> = (100..110).map(|i| packet(10 * i, 90)).collect();
-        path.report(Time::from_ms(1200), &late);
+        let late: Vec<_> = (100..130).map(|i| packet(10 * i, 90)).collect();
+        path.report(Time::from_ms(1400), &late);
         assert!((path.queue() - 0.05).abs() < 1e-9);
         let gone = Packet {
             arrived: None,
             ..packet(1110, 0)
         };
-        path.report(Time::from_ms(1250), &[gone; 12]);
+        path.report(Time::from_ms(1450), &[gone; 14]);
         assert!((path.lost() - 0.1).abs() < 0.01);
-        assert_eq!(path.silence(Time::from_ms(1750)), 0.5);
+        assert_eq!(path.silence(Time::from_ms(1950)), 0.5);
     }
 
     #[test]

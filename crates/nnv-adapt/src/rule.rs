@@ -230,7 +230,10 @@ impl Rule {
         }
         let lost = path.lost();
         if lost > 0.1 {
-            if self.lost_until.is_none_or(|t| now >= t) {
+            if self
+                .lost_until
+                .is_none_or(|t| now >= t || t.since(now) > 1.0)
+            {
                 self.loss_rate = self.rate() * (1.0 - 0.5 * lost);
                 self.lost_until = Some(now.plus(0.3));
             }
