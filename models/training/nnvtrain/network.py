@@ -304,7 +304,7 @@ def judge(net, traces):
 
 def arguments(p):
     p.add_argument(
-        "--data", default=os.environ.get("NNV_DATA"), help="folder with traces/train and traces/test"
+        "--data", default=os.environ.get("NNV_DATA"), help="folder with traces/{train,test}"
     )
     p.add_argument("--out", required=True, help="folder for checkpoints and the log")
     p.add_argument("--steps", type=int, default=1500)
@@ -384,8 +384,8 @@ def run(args):
             if error < best_error:
                 best, best_error = {k: v.clone() for k, v in ema.state_dict().items()}, error
             print(
-                f"step {step} loss {loss.item():.4f} held-out log error {error:.4f} of the harmonic "
-                f"mean's, worst {worst:.3f}, {time.time() - started:.0f} s",
+                f"step {step} loss {loss.item():.4f} held-out log error {error:.4f} of the "
+                f"harmonic mean's, worst {worst:.3f}, {time.time() - started:.0f} s",
                 flush=True,
             )
             save()

@@ -34,8 +34,8 @@ def data(tmp_path):
 def args(data, out, **more):
     return argparse.Namespace(
         **{
-            "data": str(data), "out": str(out), "steps": 40, "batch": 16, "lr": 1e-2, "eval_every": 20,
-            "threads": 1, "seed": 0,
+            "data": str(data), "out": str(out), "steps": 40, "batch": 16, "lr": 1e-2,
+            "eval_every": 20, "threads": 1, "seed": 0,
         }
         | more
     )
