@@ -9,6 +9,7 @@
 mod common;
 mod nnqp;
 mod nnsr;
+mod nnvadapt;
 mod nnvdec;
 mod nnvenc;
 mod nnvmp4mux;
@@ -22,6 +23,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvparse::register(plugin)?;
     nnvdec::register(plugin)?;
     nnvenc::register(plugin)?;
+    nnvadapt::register(plugin)?;
     nnvmp4mux::register(plugin)?;
     nnqp::register(plugin)?;
     nnsr::register(plugin)?;

@@ -17,7 +17,7 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
-/// `models/` and super-resolution under `models/sr/`. Model cards are prose and stay out of the
+/// `models/`, beside them the forecast `models/network`, and super-resolution under `models/sr/`. Model cards are prose and stay out of the
 /// binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -31,7 +31,8 @@ fn main() {
     for (kind, parent) in [("Codec", models.clone()), ("Sr", models.join("sr"))] {
         for dir in sorted_entries(&parent) {
             if dir.join("bundle.toml").is_file() {
-                embed(&mut table, kind, &dir);
+                let forecast = kind == "Codec" && dir.ends_with("network");
+                embed(&mut table, if forecast { "Network" } else { kind }, &dir);
             }
         }
     }

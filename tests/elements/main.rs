@@ -4,6 +4,7 @@
 //!
 //! Needs ONNX Runtime (see `scripts/test.sh`).
 
+mod adapt;
 mod conformance;
 mod damage;
 mod decoder;

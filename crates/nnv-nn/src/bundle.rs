@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Codec,
     /// Super-resolution.
     Sr,
+    /// Forecast of a network's throughput.
+    Network,
 }
 
 impl Kind {
@@ -52,6 +54,7 @@ impl Kind {
         match self {
             Self::Codec => "codec",
             Self::Sr => "sr",
+            Self::Network => "network",
         }
     }
 }

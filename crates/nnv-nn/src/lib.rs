@@ -38,6 +38,7 @@ mod files;
 mod graph;
 mod listing;
 mod model;
+mod network;
 mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
@@ -51,6 +52,7 @@ pub use cancel::{Cancel, Running};
 pub use error::{NnError, Result};
 pub use listing::{BundleFile, BundleListing};
 pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, Refinement};
+pub use network::{ThroughputModel, ThroughputState};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};
 pub use sr::{

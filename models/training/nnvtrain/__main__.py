@@ -7,7 +7,7 @@ def main():
     p = argparse.ArgumentParser(
         prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
-    from . import bench, curve, export, pack, parity, precoded, rdcheck, train
+    from . import bench, curve, export, network, pack, parity, precoded, rdcheck, train
     from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
 
     def command(name, arguments, run, help):
@@ -40,6 +40,12 @@ def main():
     command("sr-small", sr_export.small_arguments, sr_export.small_run,
             "shrink a checkpoint to what is kept in the repository")
     command("sr-mean", mean.arguments, mean.run, "average the weights of several runs")
+    command("network", network.arguments, network.run,
+            "train the forecast of a network's throughput")
+    command("network-check", network.check_arguments, network.check_run,
+            "errors of the forecast beside simple rules, by source of the traces")
+    command("network-export", network.export_arguments, network.export_run,
+            "write a bundle of the forecast")
     command("rdcheck", rdcheck.arguments, rdcheck.run, "measure what exactness costs")
     args = p.parse_args()
     vars(args).pop("run")(args)  # checkpoints keep the arguments: not with a function among them
