@@ -7,7 +7,9 @@ use std::ops::Range;
 
 use super::BitstreamError;
 use super::checksums::Checksums;
-use super::limits::{MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload};
+use super::limits::{
+    MAX_ENCRYPTION, MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload,
+};
 
 /// First bytes of every unit.
 pub const START_CODE: [u8; 3] = [0x8e, b'N', b'V'];
@@ -28,6 +30,8 @@ pub enum UnitType {
     Frame,
     /// Bytes without meaning, for constant bit rate.
     Filler,
+    /// A frame with a header that can be read; what follows it is enciphered.
+    EncryptedFrame,
     /// A type of a later version: decoders pass over it.
     Unknown(u8),
 }
@@ -39,8 +43,15 @@ impl UnitType {
             UnitType::Sequence => 1,
             UnitType::Frame => 2,
             UnitType::Filler => 3,
+            UnitType::EncryptedFrame => 201,
             UnitType::Unknown(c) => c,
         }
+    }
+
+    /// Whether a frame header stands at the beginning of the payload, and the access unit ends with
+    /// the unit.
+    pub fn is_frame(self) -> bool {
+        matches!(self, UnitType::Frame | UnitType::EncryptedFrame)
     }
 
     /// The type with this code.
@@ -49,6 +60,7 @@ impl UnitType {
             1 => UnitType::Sequence,
             2 => UnitType::Frame,
             3 => UnitType::Filler,
+            201 => UnitType::EncryptedFrame,
             c => UnitType::Unknown(c),
         }
     }
@@ -235,6 +247,7 @@ impl UnitScanner {
         let max = match kind {
             UnitType::Sequence => self.max_sequence,
             UnitType::Frame => self.max_frame,
+            UnitType::EncryptedFrame => self.max_frame.saturating_add(MAX_ENCRYPTION),
             UnitType::Filler | UnitType::Unknown(_) => self.max_other,
         };
         max.min(self.max)

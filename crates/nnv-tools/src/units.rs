@@ -38,6 +38,7 @@ pub fn run(options: &Options) -> Result<()> {
             UnitType::Sequence => "sequence".into(),
             UnitType::Frame => "frame".into(),
             UnitType::Filler => "filler".into(),
+            UnitType::EncryptedFrame => "cipher".into(),
             UnitType::Unknown(code) => format!("type {code}"),
         };
         write!(out, "{:10} {name:8} {:8}", unit.offset, unit.len)?;
