@@ -80,7 +80,8 @@ impl ObjectSubclass for NnvDecrypt {
 
 impl ObjectImpl for NnvDecrypt {
     fn signals() -> &'static [glib::subclass::Signal] {
-        Keys::signals()
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(Keys::signals);
+        &SIGNALS
     }
 
     fn properties() -> &'static [glib::ParamSpec] {
@@ -280,13 +281,20 @@ impl NnvDecrypt {
             };
             *count += 1;
         }
-        let before = match lock(&self.state).as_mut() {
-            Some(state) => state.refused.replace(refusal.clone()),
-            None => None,
-        };
         gst::debug!(CAT, imp = self, "A frame is refused: {refusal}");
-        // What follows a refused key frame has no key: that was told.
-        if before.is_some_and(|before| before == refusal || refusal == Refusal::NoKeyFrame) {
+        let told = match lock(&self.state).as_mut() {
+            // What follows a refused key frame has no key: that was told.
+            Some(State {
+                refused: Some(before),
+                ..
+            }) if refusal == Refusal::NoKeyFrame => {
+                gst::trace!(CAT, imp = self, "As before: {before}");
+                true
+            }
+            Some(state) => state.refused.replace(refusal.clone()).as_ref() == Some(&refusal),
+            None => false,
+        };
+        if told {
             return;
         }
         let why = trouble.unwrap_or_else(|| refusal.to_string());

@@ -45,7 +45,8 @@ impl ObjectSubclass for NnvEncrypt {
 
 impl ObjectImpl for NnvEncrypt {
     fn signals() -> &'static [glib::subclass::Signal] {
-        Keys::signals()
+        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(Keys::signals);
+        &SIGNALS
     }
 
     fn properties() -> &'static [glib::ParamSpec] {
@@ -165,13 +166,13 @@ impl BaseTransformImpl for NnvEncrypt {
             ) => {
                 gst::element_imp_warning!(
                     self,
-                    gst::StreamError::Encrypt,
+                    gst::StreamError::Failed,
                     ("An access unit is left out: {e}")
                 );
                 Ok(gst_base::BASE_TRANSFORM_FLOW_DROPPED)
             }
             Err(e) => {
-                gst::element_imp_error!(self, gst::StreamError::Encrypt, ("{e}"));
+                gst::element_imp_error!(self, gst::StreamError::Failed, ("{e}"));
                 Err(gst::FlowError::Error)
             }
         }

@@ -5,8 +5,6 @@
 mod decrypt;
 mod encrypt;
 
-use std::sync::LazyLock;
-
 use gst::glib;
 use gst::prelude::*;
 use nnv_crypt::keys::{KeyError, KeyRing, Secret};
@@ -82,17 +80,15 @@ impl Keys {
         true
     }
 
-    fn signals() -> &'static [glib::subclass::Signal] {
-        static SIGNALS: LazyLock<Vec<glib::subclass::Signal>> = LazyLock::new(|| {
-            vec![
-                glib::subclass::Signal::builder(REQUEST_KEY)
-                    .param_types([u64::static_type()])
-                    .return_type::<Option<glib::Bytes>>()
-                    .run_last()
-                    .build(),
-            ]
-        });
-        &SIGNALS
+    /// The signals of an element: a signal belongs to one type, so each makes its own.
+    fn signals() -> Vec<glib::subclass::Signal> {
+        vec![
+            glib::subclass::Signal::builder(REQUEST_KEY)
+                .param_types([u64::static_type()])
+                .return_type::<Option<glib::Bytes>>()
+                .run_last()
+                .build(),
+        ]
     }
 
     /// The secret of a number: the property's, the file's, the application's.
