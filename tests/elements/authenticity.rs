@@ -74,7 +74,8 @@ struct Verdict {
 fn verify(units: &[Vec<u8>], key: &str) -> Verdict {
     let file = TempFile::with("verify.nnv", &units.concat());
     let (outcome, stats) = play_with_stats(&format!(
-        "filesrc location={} ! nnvparse ! nnvverify name=v key={key} ! nnvdec ! fakesink name=out sync=false",
+        "filesrc location={} ! nnvparse ! nnvverify name=v key={key} ! nnvdec ! fakesink \
+         name=out sync=false",
         file.path()
     ));
     let statuses = outcome
