@@ -43,7 +43,7 @@ impl UnitType {
             UnitType::Sequence => 1,
             UnitType::Frame => 2,
             UnitType::Filler => 3,
-            UnitType::EncryptedFrame => 201,
+            UnitType::EncryptedFrame => 128,
             UnitType::Unknown(c) => c,
         }
     }
@@ -60,7 +60,7 @@ impl UnitType {
             1 => UnitType::Sequence,
             2 => UnitType::Frame,
             3 => UnitType::Filler,
-            201 => UnitType::EncryptedFrame,
+            128 => UnitType::EncryptedFrame,
             c => UnitType::Unknown(c),
         }
     }

@@ -16,9 +16,9 @@ mod units;
 use nnv_bitstream::{BitstreamError, UnitType};
 
 /// Says how the frames that follow are encrypted; before each encrypted key frame.
-pub const KEYING_UNIT: UnitType = UnitType::Unknown(200);
+pub const KEYING_UNIT: UnitType = UnitType::Unknown(100);
 /// Signs the access units since the last signature, up to and with its own.
-pub const SIGNATURE_UNIT: UnitType = UnitType::Unknown(202);
+pub const SIGNATURE_UNIT: UnitType = UnitType::Unknown(6);
 
 /// What keeps an access unit from being encrypted or signed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
