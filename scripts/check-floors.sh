@@ -34,7 +34,7 @@ if grep -qE "$names_ort" Cargo.toml; then
   echo "the plugin names ort; only nnv-nn may"
   failed=1
 fi
-for crate in nnv-bitstream nnv-format nnv-cpu nnv-h264; do
+for crate in nnv-bitstream nnv-crypt nnv-format nnv-cpu nnv-h264; do
   forbid "$crate" '^(ort|ort-sys|nnv-nn|nnv-codec|nnv-sr) ' 'networks and coders'
 done
 forbid nnv-quality '^nnv-[^q]' 'other crates of this project'

@@ -41,7 +41,7 @@ fi
 
 part "lints (cargo clippy)"
 if cargo clippy --version >/dev/null 2>&1; then
-  cargo clippy --locked --workspace --all-targets -- -D warnings || failed+=("cargo clippy")
+  cargo clippy --locked --workspace --all-targets -- -D warnings -D clippy::undocumented_unsafe_blocks || failed+=("cargo clippy")
 else
   loud "clippy is not installed: lints not checked (rustup component add clippy)"
 fi
@@ -49,6 +49,17 @@ fi
 part "floors: who may know whom"
 scripts/check-floors.sh || failed+=("floors")
 scripts/check-lines.py || failed+=("long lines")
+scripts/check-unsafe.sh || failed+=("unsafe code")
+
+part "supply chain: licences, bans, sources, bill of materials"
+if cargo deny --version >/dev/null 2>&1; then
+  cargo deny --locked check bans licenses sources || failed+=("cargo deny")
+  # The database of advisories has to be fetched; where that is not possible, the rest was checked.
+  cargo deny --locked check advisories || loud "advisories: not reached or not clean, see above"
+else
+  loud "NOT RUN: cargo deny is not installed (cargo install --locked cargo-deny)"
+fi
+scripts/sbom.sh "$root/.deps/sbom.json" || failed+=("bill of materials")
 
 part "Python: the benchmarks' tools"
 for bench in rd sr; do

@@ -7,6 +7,7 @@
 #![doc(html_no_source)]
 
 mod common;
+mod crypt;
 mod nnqp;
 mod nnsr;
 mod nnvadapt;
@@ -16,6 +17,7 @@ mod nnvmp4mux;
 mod nnvparse;
 mod quantizer;
 mod rtp;
+mod sign;
 
 fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     common::log_runtime();
@@ -27,7 +29,9 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvmp4mux::register(plugin)?;
     nnqp::register(plugin)?;
     nnsr::register(plugin)?;
-    rtp::register(plugin)
+    rtp::register(plugin)?;
+    crypt::register(plugin)?;
+    sign::register(plugin)
 }
 
 gst::plugin_define!(

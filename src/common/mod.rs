@@ -38,6 +38,12 @@ pub fn templates(sink: &gst::Caps, src: &gst::Caps) -> Vec<gst::PadTemplate> {
     .to_vec()
 }
 
+/// Puts other bytes into a buffer; its times and flags stay.
+pub fn replace(buffer: &mut gst::BufferRef, data: Vec<u8>) {
+    buffer.remove_all_memory();
+    buffer.append_memory(gst::Memory::from_mut_slice(data));
+}
+
 /// Locks a mutex. A panic while it was held has already become an element error: the data is as
 /// good as it was.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

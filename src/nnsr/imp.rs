@@ -18,6 +18,7 @@ use gst_video::prelude::*;
 use super::caps;
 use crate::common::{self, CommonSettings, lock};
 use crate::quantizer::{self, Quantizers};
+use nnv_bitstream::limits::MAX_SIDE;
 use nnv_nn::{Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr};
 use nnv_sr::{
     Codec, Done, Ensemble, Evidence, Job, Layout, LayoutError, Planes, PlanesMut, Rater, Rating,
@@ -59,6 +60,9 @@ pub enum QosMode {
     Drop,
 }
 
+/// Most samples of a picture that caps can say.
+const MAX_PIXELS: u64 = (MAX_SIDE as u64).pow(2);
+
 #[derive(Debug, Clone)]
 struct Settings {
     common: CommonSettings,
@@ -69,6 +73,7 @@ struct Settings {
     /// 0: what tags say.
     source_bitrate: u32,
     batch_size: u32,
+    max_pixels: u64,
     qos_mode: QosMode,
 }
 
@@ -81,6 +86,7 @@ impl Default for Settings {
             self_ensemble: 1,
             source_bitrate: 0,
             batch_size: 1,
+            max_pixels: MAX_PIXELS,
             qos_mode: QosMode::default(),
         }
     }
@@ -349,6 +355,17 @@ impl ObjectImpl for NnSr {
                     .default_value(d.batch_size)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecUInt64::builder("max-pixels")
+                    .nick("Largest picture")
+                    .blurb(
+                        "Pictures that would have more luma samples after scaling are an error, \
+                         before any memory is taken",
+                    )
+                    .minimum(1)
+                    .maximum(MAX_PIXELS)
+                    .default_value(d.max_pixels)
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecEnum::builder::<QosMode>("qos-mode")
                     .nick("QoS mode")
                     .blurb(
@@ -393,6 +410,7 @@ impl ObjectImpl for NnSr {
                 guard.self_ensemble = value.get().expect("type checked upstream");
             }
             "batch-size" => guard.batch_size = value.get().expect("type checked upstream"),
+            "max-pixels" => guard.max_pixels = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnsr"),
         }
     }
@@ -408,6 +426,7 @@ impl ObjectImpl for NnSr {
             "self-ensemble" => s.self_ensemble.to_value(),
             "source-bitrate" => s.source_bitrate.to_value(),
             "batch-size" => s.batch_size.to_value(),
+            "max-pixels" => s.max_pixels.to_value(),
             "qos-mode" => s.qos_mode.to_value(),
             "active-execution-provider" => lock(&self.provider).to_value(),
             "stats" => lock(&self.stats).structure().to_value(),
@@ -844,6 +863,17 @@ impl NnSr {
         // Caps come from `transform_caps`, where both sides are one scale apart.
         let scale = (output.width() / input.width()) as usize;
         let settings = lock(&self.settings).clone();
+        let (width, height) = (output.width(), output.height());
+        if u64::from(width) * u64::from(height) > settings.max_pixels {
+            return Err(gst::error_msg!(
+                gst::StreamError::Format,
+                (
+                    "pictures of {width}x{height} exceed the limit of {} samples: raise \
+                     max-pixels, or lower scale",
+                    settings.max_pixels
+                )
+            ));
+        }
         let failed = |e: NnError| common::error_message(&e.into(), gst::StreamError::Failed);
         let network = settings.network(scale).map_err(failed)?;
         for warning in network.warnings() {

@@ -34,6 +34,9 @@ const MAX_SKIP: usize = 1 << 20;
 const NEAR: u64 = 20_000_000_000;
 /// How much too early an estimated seek aims, in ns, beside an eighth of the way: about a group.
 const EARLIER: u64 = 1_000_000_000;
+/// So long the end of a unit is awaited where data come as they are made, before it is asked if
+/// a later unit is there already: the length may be damaged.
+const LIVE_PATIENCE: Duration = Duration::from_millis(100);
 /// Frames between two estimates of the duration of what is pushed.
 const ESTIMATE_EVERY: u32 = 10;
 
@@ -72,6 +75,10 @@ struct State {
     seek: Option<(gst::Seqnum, bool)>,
     /// Only key frames are wanted of what is pushed.
     key_frames_only: bool,
+    /// Data come as they are made; `None` before it was asked.
+    live: Option<bool>,
+    /// Since when the end of a unit is awaited, where data are live.
+    awaited: Option<Instant>,
 }
 
 impl State {
@@ -130,6 +137,14 @@ impl ObjectImpl for NnvParse {
         // All times come from the stream or from upstream: nothing is to be guessed.
         obj.set_infer_ts(false);
         obj.set_pts_interpolation(false);
+        const PUSHED: gst::PadProbeType = gst::PadProbeType::BUFFER.union(gst::PadProbeType::PUSH);
+        let this = self.downgrade();
+        obj.sink_pad().add_probe(PUSHED, move |_, _| {
+            if let Some(this) = this.upgrade() {
+                this.look_again();
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 }
 
@@ -212,8 +227,8 @@ impl BaseParseImpl for NnvParse {
             (self.step(offset, &data, at_end), data.len())
         };
         match step {
-            Step::NeedMore(size) => {
-                obj.set_min_frame_size(u32::try_from(size).unwrap_or(u32::MAX));
+            Step::NeedMore(needed) => {
+                self.wait_for(needed);
                 Ok((gst::FlowSuccess::Ok, 0))
             }
             Step::Skip(len) => {
@@ -315,6 +330,8 @@ impl BaseParseImpl for NnvParse {
                 // A segment of upstream's bytes loses what was asked for.
                 let state = &mut *lock(&self.state);
                 state.upstream_time = time;
+                state.live = None;
+                state.awaited = None;
                 state.key_frames_only = state
                     .seek
                     .is_some_and(|(number, key_frames)| key_frames && number == event.seqnum());
@@ -396,6 +413,33 @@ impl NnvParse {
             AccessUnitScan::Unsupported(len, error) => Step::Unsupported(len, error),
             AccessUnitScan::End => Step::Skip(data.len()),
         }
+    }
+
+    /// Has the base class come back when there are so many bytes. Where data are live, time counts
+    /// too: see [`look_again`](Self::look_again).
+    fn wait_for(&self, needed: usize) {
+        let live = lock(&self.state).live;
+        let live = live.unwrap_or_else(|| self.is_live());
+        let state = &mut *lock(&self.state);
+        state.live = Some(live);
+        state.awaited = live.then(Instant::now);
+        self.obj()
+            .set_min_frame_size(u32::try_from(needed).unwrap_or(u32::MAX));
+    }
+
+    /// Has the base class come back with the data that just arrive, where the end of a unit was
+    /// awaited for too long.
+    fn look_again(&self) {
+        let awaited = &mut lock(&self.state).awaited;
+        if awaited.is_some_and(|since| since.elapsed() >= LIVE_PATIENCE) {
+            *awaited = None;
+            self.obj().set_min_frame_size(MIN_UNIT as u32);
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        let mut query = gst::query::Latency::new();
+        self.obj().sink_pad().peer_query(&mut query) && query.result().0
     }
 
     /// Whether not only key frames are to go out.

@@ -5,12 +5,14 @@
 //! Needs ONNX Runtime (see `scripts/test.sh`).
 
 mod adapt;
+mod authenticity;
 mod conformance;
 mod damage;
 mod decoder;
 mod encoder;
 mod formats;
 mod load;
+mod memory;
 mod metadata;
 mod mp4;
 mod mp4_http;
@@ -19,8 +21,10 @@ mod mp4_readers;
 mod mp4_seek;
 mod mp4_sound;
 mod nnsr;
+mod no_network;
 mod parser;
 mod playback;
+mod privacy;
 mod profiles;
 mod properties;
 mod quantizers;

@@ -378,3 +378,31 @@ fn parser_is_a_base_parse() {
         .unwrap();
     assert_eq!(BaseParseExtManual::sink_pad(&parse).name(), "sink");
 }
+
+#[test]
+fn live_a_length_that_lies_is_awaited_for_a_moment_only() {
+    within(|| {
+        let units = encode(&i420(192, 160), 8, &[("bframes", "0"), ("quantizer", "60")]);
+        let parse = element("nnvparse", &[]);
+        let mut h = gst_check::Harness::with_element(&parse, Some("sink"), Some("src"));
+        h.set_live(true);
+        h.set_src_caps("video/x-nnv".parse().unwrap());
+        h.push(gst::Buffer::from_slice(bytes(&units[0]))).unwrap();
+        // A header that fits, and says that much more will come than does.
+        let mut lie = vec![2, 0xe0, 0xd4, 3];
+        lie.push(crc32c::crc32c(&lie) as u8);
+        let lie = [&[0x8e, b'N', b'V'][..], &lie, &[0x55; 40_000]].concat();
+        h.push(gst::Buffer::from_slice(lie)).unwrap();
+        let small: usize = units[2..6].iter().map(|unit| bytes(unit).len()).sum();
+        assert!(
+            small < 40_000 / 8,
+            "{small} bytes would end the wait by themselves"
+        );
+        h.push(gst::Buffer::from_slice(bytes(&units[2]))).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(150));
+        let before = pull_all(&mut h).len();
+        h.push(gst::Buffer::from_slice(bytes(&units[3]))).unwrap();
+        let after = before + pull_all(&mut h).len();
+        assert!(after >= 3, "{before} and then {after} access units");
+    });
+}

@@ -76,6 +76,7 @@ fn every_property_is_there_and_explained() {
                 "self-ensemble",
                 "source-bitrate",
                 "batch-size",
+                "max-pixels",
                 "qos-mode",
             ],
         ),

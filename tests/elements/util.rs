@@ -305,6 +305,8 @@ pub struct Outcome {
     pub errors: Vec<String>,
     pub warnings: Vec<String>,
     pub tags: Option<gst::TagList>,
+    /// What elements posted for applications.
+    pub posted: Vec<gst::Structure>,
     pub eos: bool,
 }
 
@@ -389,6 +391,11 @@ pub fn ends_within(limit: Duration, pipeline: &gst::Element, outcome: &mut Outco
                 outcome
                     .warnings
                     .push(describe(&w.error(), w.debug().as_deref()));
+            }
+            gst::MessageView::Element(message) => {
+                outcome
+                    .posted
+                    .extend(message.structure().map(|s| s.to_owned()));
             }
             gst::MessageView::Tag(tag) => {
                 outcome.tags = Some(match outcome.tags.take() {

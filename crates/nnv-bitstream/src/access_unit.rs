@@ -22,8 +22,11 @@ pub struct AccessUnit<'a> {
     pub sequence_unit: Option<Range<usize>>,
     /// The frame's header.
     pub frame: FrameHeader,
-    /// The payload of the frame unit, for [`FramePayload::parse`](super::FramePayload::parse).
+    /// The payload of the frame unit, for [`FramePayload::parse`](super::FramePayload::parse) where
+    /// it is not encrypted.
     pub payload: &'a [u8],
+    /// What follows the frame's header is enciphered.
+    pub encrypted: bool,
     /// Length of the access unit.
     pub len: usize,
 }
@@ -50,7 +53,7 @@ impl<'a> AccessUnit<'a> {
                     sequence = Some(SequenceHeader::parse(unit.payload)?);
                     sequence_unit = Some(pos..pos + unit.len);
                 }
-                UnitType::Frame => {
+                UnitType::Frame | UnitType::EncryptedFrame => {
                     let (frame, _) = FrameHeader::parse(unit.payload)?;
                     let len = pos + unit.len;
                     if len != data.len() {
@@ -61,6 +64,7 @@ impl<'a> AccessUnit<'a> {
                         sequence_unit,
                         frame,
                         payload: unit.payload,
+                        encrypted: unit.kind == UnitType::EncryptedFrame,
                         len,
                     });
                 }
@@ -183,7 +187,7 @@ fn scan_at<'a>(
                 }
                 Err(e) => return AccessUnitScan::Unsupported(pos + unit.len, e),
             },
-            UnitType::Frame => {
+            UnitType::Frame | UnitType::EncryptedFrame => {
                 let len = pos + unit.len;
                 return match FrameHeader::parse(unit.payload) {
                     Ok((frame, _)) => AccessUnitScan::Unit(Box::new(AccessUnit {
@@ -191,6 +195,7 @@ fn scan_at<'a>(
                         sequence_unit,
                         frame,
                         payload: unit.payload,
+                        encrypted: unit.kind == UnitType::EncryptedFrame,
                         len,
                     })),
                     Err(_) => AccessUnitScan::Skip(len),

@@ -352,7 +352,10 @@ impl FrameHeader {
     }
 
     /// Appends the header to `out`.
-    fn write(&self, o: &mut Vec<u8>) -> Result<(), BitstreamError> {
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn write(&self, o: &mut Vec<u8>) -> Result<(), BitstreamError> {
         self.validate()?;
         let flag = |on: bool, f: u8| if on { f } else { 0 };
         o.push(

@@ -334,7 +334,7 @@ impl Index {
     fn head(&self, kind: UnitType) -> usize {
         match kind {
             UnitType::Sequence => MAX_SEQUENCE_PAYLOAD,
-            UnitType::Frame => MAX_FRAME_HEADER,
+            UnitType::Frame | UnitType::EncryptedFrame => MAX_FRAME_HEADER,
             UnitType::Filler
             | UnitType::FrameMetadata
             | UnitType::StreamMetadata
@@ -359,7 +359,7 @@ impl Index {
                 }
                 Err(_) => self.readable = false,
             },
-            UnitType::Frame => {
+            UnitType::Frame | UnitType::EncryptedFrame => {
                 self.unit_start = None;
                 if !self.readable {
                     return;

@@ -7,7 +7,7 @@ use super::BitstreamError;
 const MAX_VARINT: usize = 10;
 
 /// Appends `value` in groups of seven bits, the lowest first, bit 7 set on all but the last.
-pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
@@ -16,19 +16,20 @@ pub(super) fn put_varint(out: &mut Vec<u8>, mut value: u64) {
 }
 
 /// Appends a signed integer: 0, -1, 1, -2 … become 0, 1, 2, 3 …
-pub(super) fn put_signed(out: &mut Vec<u8>, value: i64) {
+pub fn put_signed(out: &mut Vec<u8>, value: i64) {
     put_varint(out, ((value << 1) ^ (value >> 63)) as u64);
 }
 
 /// Reads fields of one header and knows their names for errors.
-pub(super) struct Reader<'a> {
+pub struct Reader<'a> {
     header: &'static str,
     data: &'a [u8],
     pos: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(header: &'static str, data: &'a [u8]) -> Reader<'a> {
+    /// Reads the fields of the header with this name.
+    pub fn new(header: &'static str, data: &'a [u8]) -> Reader<'a> {
         Reader {
             header,
             data,
@@ -36,19 +37,21 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn pos(&self) -> usize {
+    /// Bytes read so far.
+    pub fn pos(&self) -> usize {
         self.pos
     }
 
-    pub(super) fn left(&self) -> usize {
+    /// Bytes not read yet.
+    pub fn left(&self) -> usize {
         self.data.len() - self.pos
     }
 
-    pub(super) fn bytes(
-        &mut self,
-        n: usize,
-        field: &'static str,
-    ) -> Result<&'a [u8], BitstreamError> {
+    /// The next `n` bytes.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`].
+    pub fn bytes(&mut self, n: usize, field: &'static str) -> Result<&'a [u8], BitstreamError> {
         let rest = &self.data[self.pos..];
         let Some(bytes) = rest.get(..n) else {
             return Err(BitstreamError::Truncated {
@@ -60,25 +63,48 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], BitstreamError> {
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`].
+    pub fn array<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<[u8; N], BitstreamError> {
         let mut a = [0; N];
         a.copy_from_slice(self.bytes(N, field)?);
         Ok(a)
     }
 
-    pub(super) fn u8(&mut self, field: &'static str) -> Result<u8, BitstreamError> {
+    /// The next byte.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`].
+    pub fn u8(&mut self, field: &'static str) -> Result<u8, BitstreamError> {
         Ok(self.array::<1>(field)?[0])
     }
 
-    pub(super) fn u16(&mut self, field: &'static str) -> Result<u16, BitstreamError> {
+    /// Two bytes, the most significant one first.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`].
+    pub fn u16(&mut self, field: &'static str) -> Result<u16, BitstreamError> {
         Ok(u16::from_be_bytes(self.array(field)?))
     }
 
-    pub(super) fn u32(&mut self, field: &'static str) -> Result<u32, BitstreamError> {
+    /// Four bytes, the most significant one first.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`].
+    pub fn u32(&mut self, field: &'static str) -> Result<u32, BitstreamError> {
         Ok(u32::from_be_bytes(self.array(field)?))
     }
 
-    pub(super) fn varint(&mut self, field: &'static str) -> Result<u64, BitstreamError> {
+    /// A variable-length integer in its shortest form.
+    ///
+    /// # Errors
+    /// [`BitstreamError::Truncated`] and [`BitstreamError::Field`].
+    pub fn varint(&mut self, field: &'static str) -> Result<u64, BitstreamError> {
         let mut value = 0u64;
         for i in 0..MAX_VARINT {
             let b = self.u8(field)?;
@@ -95,13 +121,20 @@ impl<'a> Reader<'a> {
         self.fail(field, -1, "an integer below 2^64")
     }
 
-    pub(super) fn signed(&mut self, field: &'static str) -> Result<i64, BitstreamError> {
+    /// A signed variable-length integer.
+    ///
+    /// # Errors
+    /// As [`varint`](Self::varint).
+    pub fn signed(&mut self, field: &'static str) -> Result<i64, BitstreamError> {
         let v = self.varint(field)?;
         Ok((v >> 1) as i64 ^ -((v & 1) as i64))
     }
 
     /// A variable-length integer within `min..=max`.
-    pub(super) fn ranged(
+    ///
+    /// # Errors
+    /// As [`varint`](Self::varint).
+    pub fn ranged(
         &mut self,
         field: &'static str,
         min: u64,
@@ -117,7 +150,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Refuses what is left.
-    pub(super) fn end(&self) -> Result<(), BitstreamError> {
+    ///
+    /// # Errors
+    /// [`BitstreamError::Trailing`].
+    pub fn end(&self) -> Result<(), BitstreamError> {
         match self.left() {
             0 => Ok(()),
             left => Err(BitstreamError::Trailing {
@@ -127,7 +163,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn fail<T>(
+    /// The error of a field whose value the format does not allow.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn fail<T>(
         &self,
         field: &'static str,
         value: i64,

@@ -20,7 +20,7 @@ pub mod access_unit;
 mod checksums;
 pub mod frame;
 pub mod index;
-mod io;
+pub mod io;
 pub mod limits;
 pub mod metadata;
 pub mod mp4;

@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::BitstreamError;
 use super::checksums::Checksums;
 use super::limits::{
-    FIRST_CRITICAL_UNIT, MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD, max_frame_payload,
+    FIRST_CRITICAL_UNIT, MAX_ENCRYPTION, MAX_OTHER_PAYLOAD, MAX_PAYLOAD, MAX_SEQUENCE_PAYLOAD,
+    max_frame_payload,
 };
 
 /// First bytes of every unit.
@@ -34,6 +35,8 @@ pub enum UnitType {
     FrameMetadata,
     /// Tags and the like that hold from the key frame on that follows.
     StreamMetadata,
+    /// A frame with a header that can be read; what follows it is enciphered.
+    EncryptedFrame,
     /// A type of a later version.
     Unknown(u8),
 }
@@ -47,8 +50,15 @@ impl UnitType {
             UnitType::Filler => 3,
             UnitType::FrameMetadata => 4,
             UnitType::StreamMetadata => 5,
+            UnitType::EncryptedFrame => 128,
             UnitType::Unknown(c) => c,
         }
+    }
+
+    /// Whether a frame header stands at the beginning of the payload, and the access unit ends with
+    /// the unit.
+    pub fn is_frame(self) -> bool {
+        matches!(self, UnitType::Frame | UnitType::EncryptedFrame)
     }
 
     /// The type with this code.
@@ -59,6 +69,7 @@ impl UnitType {
             3 => UnitType::Filler,
             4 => UnitType::FrameMetadata,
             5 => UnitType::StreamMetadata,
+            128 => UnitType::EncryptedFrame,
             c => UnitType::Unknown(c),
         }
     }
@@ -251,6 +262,7 @@ impl UnitScanner {
         let max = match kind {
             UnitType::Sequence => self.max_sequence,
             UnitType::Frame => self.max_frame,
+            UnitType::EncryptedFrame => self.max_frame.saturating_add(MAX_ENCRYPTION),
             UnitType::Filler
             | UnitType::FrameMetadata
             | UnitType::StreamMetadata

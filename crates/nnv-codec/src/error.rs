@@ -62,6 +62,9 @@ pub enum CodecError {
         /// Height of the picture.
         got_height: u32,
     },
+    /// The stream is encrypted.
+    #[error("the stream is encrypted: put nnvdecrypt, with its key, in front of the decoder")]
+    Encrypted,
     /// The pictures of a stream are larger than the decoder may allocate.
     #[error(
         "the stream's pictures of {width}x{height} exceed the limit of {max_pixels} samples: raise \

@@ -43,6 +43,7 @@ mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
 mod registry;
+mod rounding;
 mod sr;
 
 use std::path::PathBuf;

@@ -12,7 +12,7 @@ const MAX_PARTS: usize = 20_000;
 const WITH_GRAPHS: [&str; 4] = ["Loop", "Scan", "If", "SequenceMap"];
 
 /// A field of a message.
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     /// Four or eight bytes that nothing here needs.
@@ -20,7 +20,7 @@ enum Value<'a> {
 }
 
 /// The fields of a message, one by one; `None` after the last.
-struct Message<'a>(&'a [u8]);
+pub(super) struct Message<'a>(pub(super) &'a [u8]);
 
 impl<'a> Message<'a> {
     fn varint(&mut self) -> Result<u64, String> {
@@ -43,7 +43,7 @@ impl<'a> Message<'a> {
         Ok(bytes)
     }
 
-    fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
+    pub(super) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
         if self.0.is_empty() {
             return Ok(None);
         }

@@ -358,6 +358,36 @@ fn a_changed_weight_is_refused_by_name() {
     }
 }
 
+/// A runtime or processor that computes otherwise than the bundle says looks just like this.
+#[test]
+fn a_wrong_answer_is_refused_by_name() {
+    const ANSWER: &str = "crc32c = \"";
+    let text = std::fs::read_to_string(bundle().join("bundle.toml")).unwrap();
+    let answers: Vec<_> = text.match_indices(ANSWER).map(|(at, _)| at).collect();
+    for at in [answers[0], answers[answers.len() - 1]] {
+        let graph = text[..at].rsplit("graph = \"").next().unwrap();
+        let graph = graph.split('"').next().unwrap();
+        let scratch = Scratch::copy_of_bundle(&format!("answer-{graph}"));
+        edit(&scratch.0, |mut text| {
+            let digit = at + ANSWER.len();
+            let other = if &text[digit..=digit] == "0" {
+                "1"
+            } else {
+                "0"
+            };
+            text.replace_range(digit..=digit, other);
+            text
+        });
+        match load(&scratch.0, &cpu(1, Optimisation::All)) {
+            Err(error @ NnError::KnownAnswer { .. }) => {
+                let text = error.to_string();
+                assert!(text.contains(graph) && text.contains("cpu"), "{text}");
+            }
+            other => panic!("{graph}: {other:?}"),
+        }
+    }
+}
+
 #[test]
 fn wrong_bundles_are_named_and_explained() {
     let options = cpu(1, Optimisation::All);

@@ -184,11 +184,11 @@ impl Native {
                     if unit.kind == UnitType::Sequence {
                         self.unit.clear();
                     }
-                    if matches!(unit.kind, UnitType::Sequence | UnitType::Frame) {
+                    if unit.kind == UnitType::Sequence || unit.kind.is_frame() {
                         self.unit
                             .extend(self.stream.bytes_of(unit.offset, unit.len)?);
                     }
-                    if unit.kind == UnitType::Frame {
+                    if unit.kind.is_frame() {
                         let sent = self.decoder.send(&self.unit, self.sent);
                         sent.map_err(|e| at(&self.path, e))?;
                         self.unit.clear();

@@ -244,7 +244,7 @@ impl Gathered {
         let bytes = &mut self.report.bytes_by_type;
         match unit.kind {
             UnitType::Sequence => bytes.sequence_headers += unit.len,
-            UnitType::Frame => bytes.frames += unit.len,
+            UnitType::Frame | UnitType::EncryptedFrame => bytes.frames += unit.len,
             UnitType::Filler => bytes.filler += unit.len,
             UnitType::FrameMetadata | UnitType::StreamMetadata => bytes.metadata += unit.len,
             UnitType::Unknown(_) => bytes.unknown += unit.len,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
-//! The program `nnv`: looks into, cuts, joins, compares and measures streams. No GStreamer in it.
+//! The program `nnv`: looks into, cuts, joins, compares, verifies and measures streams. No
+//! GStreamer in it.
 //!
 //! Exit codes: 0 good, 1 bad input (one line says where), 2 usage.
 
@@ -12,6 +13,7 @@ mod frames;
 mod groups;
 mod hls;
 mod info;
+mod keys;
 mod model;
 mod models;
 mod plot;
@@ -52,6 +54,8 @@ enum Command {
     Quantizers(quantizers::Options),
     Doctor(doctor::Options),
     Model(model::Options),
+    Keygen(keys::KeygenOptions),
+    Verify(keys::VerifyOptions),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -77,6 +81,8 @@ fn run(command: &Command) -> Result<()> {
         Command::Quantizers(options) => quantizers::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Model(options) => model::run(options),
+        Command::Keygen(options) => keys::keygen(options),
+        Command::Verify(options) => keys::verify(options),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "nnv", &mut stdout());
             Ok(())

@@ -237,7 +237,7 @@ impl Stream {
                 let header = SequenceHeader::parse(&bytes[..payload.len().min(bytes.len())]);
                 Content::Sequence(header.map(Box::new).map_err(|e| e.to_string()))
             }
-            UnitType::Frame => {
+            UnitType::Frame | UnitType::EncryptedFrame => {
                 let mut header = Err(String::new());
                 // Mostly the first bytes do, and they are there already.
                 for wanted in [FIRST_READ - UNIT_HEAD, MAX_FRAME_HEADER] {

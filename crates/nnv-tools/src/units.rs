@@ -40,6 +40,7 @@ pub fn run(options: &Options) -> Result<()> {
             UnitType::Filler => "filler".into(),
             UnitType::FrameMetadata => "metadata".into(),
             UnitType::StreamMetadata => "tags".into(),
+            UnitType::EncryptedFrame => "cipher".into(),
             UnitType::Unknown(code) => format!("type {code}"),
         };
         write!(out, "{:10} {name:8} {:8}", unit.offset, unit.len)?;

@@ -419,6 +419,9 @@ impl Decoder {
             ) => return Err(e.into()),
             Err(e) => return self.damaged_unit(data, id, &e),
         };
+        if unit.encrypted {
+            return Err(CodecError::Encrypted);
+        }
         let mut header = unit.frame;
         if let Some(sequence) = unit.sequence
             && self.sequence.as_ref().is_none_or(|s| s.header != sequence)

@@ -15,6 +15,7 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Tensor};
 use super::cancel::Cancel;
 use super::error::Result;
+use super::rounding::rounding_sums;
 use super::{Optimisation, Provider, RuntimeOptions};
 
 pub use runtime::{LogSink, Runtime, set_log_sink};
@@ -202,6 +203,10 @@ fn explain<R>(error: &ort::Error<R>) -> String {
     told.unwrap_or(text).trim().to_string()
 }
 
+/// On this processor, ONNX Runtime's 8-bit additions may round otherwise than the graph says; only
+/// those for x86 are known to round halves to even.
+const SUMS_ROUND_ALONE: bool = !cfg!(any(target_arch = "x86", target_arch = "x86_64"));
+
 fn build_session(
     runtime: &Runtime,
     name: &str,
@@ -209,8 +214,15 @@ fn build_session(
     provider: Provider,
     options: &RuntimeOptions,
 ) -> Result<Session, String> {
+    let optimisation = match options.optimisation {
+        // Below that, sums stay float32, which every processor rounds alike.
+        Optimisation::Extended | Optimisation::All if SUMS_ROUND_ALONE && rounding_sums(onnx)? => {
+            Optimisation::Basic
+        }
+        other => other,
+    };
     let configured = || -> ort::Result<SessionBuilder> {
-        let level = match options.optimisation {
+        let level = match optimisation {
             Optimisation::None => GraphOptimizationLevel::Disable,
             Optimisation::Basic => GraphOptimizationLevel::Level1,
             Optimisation::Extended => GraphOptimizationLevel::Level2,
