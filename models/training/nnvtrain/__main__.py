@@ -8,6 +8,7 @@ def main():
         prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
     from . import bench, curve, export, pack, parity, precoded, rdcheck, train
+    from .quality import export as quality_export, material, train as quality
     from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
 
     def command(name, arguments, run, help):
@@ -40,6 +41,12 @@ def main():
     command("sr-small", sr_export.small_arguments, sr_export.small_run,
             "shrink a checkpoint to what is kept in the repository")
     command("sr-mean", mean.arguments, mean.run, "average the weights of several runs")
+    command("quality-material", material.arguments, material.run,
+            "spoil clips in known ways and measure VMAF and SSIMULACRA2: material of `quality`")
+    command("quality", quality.arguments, quality.run,
+            "train the network that judges decoded video without its original")
+    command("quality-export", quality_export.arguments, quality_export.run,
+            "write a bundle of it")
     command("rdcheck", rdcheck.arguments, rdcheck.run, "measure what exactness costs")
     args = p.parse_args()
     vars(args).pop("run")(args)  # checkpoints keep the arguments: not with a function among them
