@@ -22,6 +22,7 @@ mod parser;
 mod playback;
 mod profiles;
 mod properties;
+mod quality;
 mod quantizers;
 mod regions;
 mod rtp;
