@@ -18,6 +18,8 @@ use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
 use super::two_pass::{self, FirstPass};
 use crate::common::{self, CodecElement, Shown, lock};
+use super::quality::QualitySettings;
+use crate::common::{self, CodecElement, CommonSettings, Shown, lock};
 use nnv_bitstream::FrameType;
 use nnv_codec::config;
 use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
@@ -32,6 +34,306 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
         Some("NNV video encoder"),
     )
 });
+
+/// How the quantizer follows the rate.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncRateControl")]
+pub enum RateControl {
+    #[default]
+    #[enum_value(name = "Constant quality: `quantizer` rules, rate varies", nick = "cq")]
+    Cq,
+    #[enum_value(name = "Variable bitrate: `bitrate` on average", nick = "vbr")]
+    Vbr,
+    #[enum_value(
+        name = "Constant bitrate: `bitrate` within `vbv-buf-capacity`",
+        nick = "cbr"
+    )]
+    Cbr,
+    #[enum_value(
+        name = "Constant measured quality: `target-quality` on average, `max-bitrate` as ceiling",
+        nick = "quality"
+    )]
+    Quality,
+}
+
+/// What the encoder favours.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncTune")]
+pub enum Tune {
+    #[default]
+    #[enum_value(name = "PSNR: smallest squared error per bit", nick = "psnr")]
+    Psnr,
+    #[enum_value(
+        name = "Visual: best structural similarity (MS-SSIM) per bit",
+        nick = "visual"
+    )]
+    Visual,
+    #[enum_value(
+        name = "Zero latency: each frame leaves before the next comes (bframes counts as 0)",
+        nick = "zerolatency"
+    )]
+    ZeroLatency,
+}
+
+/// Encoding time against rate.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
+#[repr(i32)]
+#[enum_type(name = "GstNnvEncSpeedPreset")]
+pub enum SpeedPreset {
+    #[enum_value(
+        name = "Fast: small motion search, symbols by a dead zone",
+        nick = "fast"
+    )]
+    Fast,
+    #[default]
+    #[enum_value(
+        name = "Medium: full motion search, symbols by rate and distortion",
+        nick = "medium"
+    )]
+    Medium,
+    #[enum_value(
+        name = "Slow: motion search and latents of inter frames in two passes",
+        nick = "slow"
+    )]
+    Slow,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    common: CommonSettings,
+    /// As set; otherwise it follows from what was set: see [`Settings::mode`].
+    rate_control: Option<RateControl>,
+    quality: QualitySettings,
+    quantizer: u32,
+    quantizer_set: bool,
+    /// kbit/s
+    bitrate: u32,
+    bitrate_set: bool,
+    /// kbit/s, 0: no limit
+    max_bitrate: u32,
+    /// ms
+    vbv_ms: u32,
+    min_quantizer: u32,
+    max_quantizer: u32,
+    key_int_max: u32,
+    bframes: u32,
+    lookahead: u32,
+    tune: Tune,
+    zero_latency: bool,
+    tuning: Option<String>,
+    speed_preset: SpeedPreset,
+    batch_size: u32,
+    frame_checksum: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            common: CommonSettings::new(None),
+            rate_control: None,
+            quality: QualitySettings::default(),
+            quantizer: 28,
+            quantizer_set: false,
+            bitrate: 2000,
+            bitrate_set: false,
+            max_bitrate: 0,
+            vbv_ms: 1000,
+            min_quantizer: 0,
+            max_quantizer: u32::from(MAX_QUANTIZER),
+            key_int_max: 250,
+            bframes: 0,
+            lookahead: u32::from(MAX_LOOKAHEAD),
+            tune: Tune::default(),
+            zero_latency: false,
+            tuning: None,
+            speed_preset: SpeedPreset::default(),
+            batch_size: 4,
+            frame_checksum: false,
+        }
+    }
+}
+
+impl Settings {
+    /// The mode in force: `bitrate` alone asks for that rate, where `rate-control` says nothing.
+    fn mode(&self) -> RateControl {
+        self.rate_control.unwrap_or(if self.bitrate_set {
+            RateControl::Vbr
+        } else {
+            RateControl::Cq
+        })
+    }
+
+    /// Whether two properties ask for different modes.
+    fn is_ambiguous(&self) -> bool {
+        self.rate_control.is_none() && self.bitrate_set && self.quantizer_set
+    }
+
+    fn rate_control(&self) -> config::RateControl {
+        let bitrate = u64::from(self.bitrate) * 1000;
+        match self.mode() {
+            RateControl::Cq => config::RateControl::Cq,
+            RateControl::Vbr => config::RateControl::Vbr {
+                bitrate,
+                max_bitrate: self.max_rate(),
+            },
+            RateControl::Cbr => config::RateControl::Cbr {
+                bitrate,
+                vbv_ms: self.vbv_ms,
+            },
+            // The ceiling is a mean as well: quality that saved rate may spend it later.
+            RateControl::Quality if self.max_bitrate > 0 => {
+                let bitrate = u64::from(self.max_bitrate) * 1000;
+                config::RateControl::Vbr {
+                    bitrate,
+                    max_bitrate: Some(bitrate),
+                }
+            }
+            RateControl::Quality => config::RateControl::Cq,
+        }
+    }
+
+    /// `max-bitrate` in bit/s.
+    fn max_rate(&self) -> Option<u64> {
+        (self.max_bitrate > 0).then(|| u64::from(self.max_bitrate.max(self.bitrate)) * 1000)
+    }
+
+    /// The encoder's tune.
+    fn tune(&self) -> config::Tune {
+        match self.tune {
+            Tune::Psnr => config::Tune::Psnr,
+            Tune::Visual => config::Tune::Visual,
+            Tune::ZeroLatency => config::Tune::ZeroLatency,
+        }
+    }
+
+    /// The bundle to encode with: the one that is named, or that of the tune.
+    fn model_source(&self) -> ModelSource {
+        self.common.source().unwrap_or_else(|| {
+            let name = match self.tune {
+                Tune::Psnr | Tune::ZeroLatency => common::DEFAULT_MODEL,
+                Tune::Visual => common::VISUAL_MODEL,
+            };
+            ModelSource::Embedded(name.into())
+        })
+    }
+
+    /// The constants that `tuning` asks for.
+    fn tuning(&self) -> Result<Option<Tuning>, config::ConfigError> {
+        let parse = |text: &String| {
+            let mut tuning = Tuning::of(self.tune());
+            tuning.set(text).map(|()| tuning)
+        };
+        self.tuning.as_ref().map(parse).transpose()
+    }
+
+    fn config(
+        &self,
+        info: nnv_bitstream::StreamInfo,
+    ) -> Result<EncoderConfig, config::ConfigError> {
+        // The property specifications keep these within u8.
+        let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
+        Ok(EncoderConfig {
+            rate_control: self.rate_control(),
+            quality: (self.mode() == RateControl::Quality).then(|| self.quality.target()),
+            quantizer: small(self.quantizer),
+            min_quantizer: small(self.min_quantizer),
+            max_quantizer: small(self.max_quantizer),
+            key_int_max: self.key_int_max,
+            bframes: small(self.bframes),
+            lookahead: small(self.lookahead),
+            tune: self.tune(),
+            speed: match self.speed_preset {
+                SpeedPreset::Fast => config::SpeedPreset::Fast,
+                SpeedPreset::Medium => config::SpeedPreset::Medium,
+                SpeedPreset::Slow => config::SpeedPreset::Slow,
+            },
+            batch_size: self.batch_size,
+            frame_checksum: self.frame_checksum,
+            threads: self.common.threads,
+            zero_latency: self.zero_latency,
+            tuning: self.tuning()?,
+            ..EncoderConfig::new(info)
+        })
+    }
+}
+
+/// Decoding times: rising, never after the presentation time.
+///
+/// The k-th unit gets the presentation time of the frame that went in `depth` frames before the
+/// k-th; the first `depth` units are extrapolated backwards. All times are running times, which go
+/// on where a new segment begins.
+#[derive(Debug)]
+struct DtsClock {
+    depth: u32,
+    duration: gst::ClockTime,
+    /// Presentation times of frames whose turn has not come, and [`SHIFT`]: decoding times may lie
+    /// before zero.
+    waiting: BinaryHeap<Reverse<gst::ClockTime>>,
+    /// Units that left before the first presentation time is due.
+    lead: u32,
+    last: Option<gst::ClockTime>,
+}
+
+impl DtsClock {
+    fn new(depth: u32, duration: gst::ClockTime) -> Self {
+        Self {
+            depth,
+            duration,
+            waiting: BinaryHeap::new(),
+            lead: 0,
+            last: None,
+        }
+    }
+
+    fn push(&mut self, running: Option<gst::ClockTime>) {
+        self.waiting.extend(running.map(|t| Reverse(t + SHIFT)));
+    }
+
+    /// How long before its presentation the next unit is decoded.
+    fn next(&mut self, running: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+        let pts = running? + SHIFT;
+        let dts = if self.lead < self.depth {
+            let first = self.waiting.peek()?.0;
+            let ahead = self.duration * u64::from(self.depth - self.lead);
+            self.lead += 1;
+            first.saturating_sub(ahead)
+        } else {
+            self.waiting.pop()?.0
+        };
+        let least = self
+            .last
+            .map(|last| last + gst::ClockTime::from_nseconds(1));
+        let dts = dts.max(least.unwrap_or(gst::ClockTime::ZERO)).min(pts);
+        self.last = Some(dts);
+        Some(pts - dts)
+    }
+}
+
+/// How many frames a unit may leave before its turn in presentation order, at most.
+fn reorder_depth(bframes: u8) -> u32 {
+    // Mini-GOPs are cut short by key frames and the end, so all lengths count.
+    (1..=bframes)
+        .map(|bframes| {
+            let mut planner = GopPlanner::new(bframes, 0, 0, 1, Tuning::default());
+            let mut order = Vec::new();
+            for _ in 0..=2 * (u32::from(bframes) + 1) {
+                planner.push(FrameFacts::default());
+                while let Some(group) = planner.next_group() {
+                    order.extend(group.iter().map(|frame| frame.index));
+                }
+            }
+            order
+                .iter()
+                .zip(0u64..)
+                .map(|(&index, position)| position.saturating_sub(index))
+                .max()
+                .unwrap_or(0) as u32
+        })
+        .max()
+        .unwrap_or(0)
+}
 
 struct State {
     encoder: Encoder,
@@ -129,6 +431,164 @@ impl ObjectImpl for NnvEnc {
         // A property of the base class, which keeps no record of who set it.
         self.obj().connect_notify(Some("qos"), |obj, _| {
             obj.imp().qos_set.store(true, Ordering::Release);
+    fn properties() -> &'static [glib::ParamSpec] {
+        static PROPERTIES: LazyLock<Vec<glib::ParamSpec>> = LazyLock::new(|| {
+            let d = Settings::default();
+            let limit = |name, nick, blurb, default| {
+                glib::ParamSpecUInt::builder(name)
+                    .nick(nick)
+                    .blurb(blurb)
+                    .maximum(u32::from(MAX_QUANTIZER))
+                    .default_value(default)
+                    .mutable_ready()
+                    .build()
+            };
+            let mut specs = vec![
+                glib::ParamSpecEnum::builder::<RateControl>("rate-control")
+                    .nick("Rate control")
+                    .blurb(
+                        "How the quantizer of each frame is chosen \
+                         (where it is not set: vbr if bitrate is set, cq otherwise)",
+                    )
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("quantizer")
+                    .nick("Quantizer")
+                    .blurb("Quantizer for rate-control=cq, lower is better; +12 doubles the step")
+                    .maximum(u32::from(MAX_QUANTIZER))
+                    .default_value(d.quantizer)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecUInt::builder("bitrate")
+                    .nick("Bitrate")
+                    .blurb("Bitrate for rate-control=vbr and cbr in kbit/s")
+                    .minimum(1)
+                    .maximum(MAX_KBITS)
+                    .default_value(d.bitrate)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecUInt::builder("max-bitrate")
+                    .nick("Maximum bitrate")
+                    .blurb(
+                        "Highest rate over any second for rate-control=vbr in kbit/s \
+                         (0: no limit; values below bitrate count as bitrate), and highest mean \
+                         rate for rate-control=quality (0: no limit)",
+                    )
+                    .maximum(MAX_KBITS)
+                    .default_value(d.max_bitrate)
+                    .mutable_playing()
+                    .build(),
+                glib::ParamSpecUInt::builder("vbv-buf-capacity")
+                    .nick("VBV capacity")
+                    .blurb("Size of the decoder's buffer for rate-control=cbr in ms at bitrate")
+                    .minimum(*VBV_MS.start())
+                    .maximum(*VBV_MS.end())
+                    .default_value(d.vbv_ms)
+                    .mutable_playing()
+                    .build(),
+                limit(
+                    "min-quantizer",
+                    "Minimum quantizer",
+                    "Lowest quantizer (best quality) that any frame may get",
+                    d.min_quantizer,
+                ),
+                limit(
+                    "max-quantizer",
+                    "Maximum quantizer",
+                    "Highest quantizer (worst quality) that any frame may get",
+                    d.max_quantizer,
+                ),
+                glib::ParamSpecUInt::builder("key-int-max")
+                    .nick("Maximum key-frame interval")
+                    .blurb(
+                        "Most frames from one key frame to the next \
+                         (1: key frames only, 0: only the first, scene cuts and forced ones)",
+                    )
+                    .maximum(i32::MAX as u32)
+                    .default_value(d.key_int_max)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("bframes")
+                    .nick("B frames")
+                    .blurb(
+                        "Frames between two anchors, coded as a hierarchy and predicted from \
+                         past and future (0: low-delay order; each frame adds its duration to \
+                         the latency)",
+                    )
+                    .maximum(u32::from(MAX_BFRAMES))
+                    .default_value(d.bframes)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("lookahead")
+                    .nick("Lookahead")
+                    .blurb(
+                        "With B frames: frames that an anchor waits for, so that its noise can be \
+                         filtered along the motion around it (0: nothing is filtered; each frame \
+                         adds its duration to the latency; speed-preset=fast counts as 0)",
+                    )
+                    .maximum(u32::from(MAX_LOOKAHEAD))
+                    .default_value(d.lookahead)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecEnum::builder::<Tune>("tune")
+                    .nick("Tune")
+                    .blurb("What the encoder favours")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecBoolean::builder("zerolatency")
+                    .nick("Zero latency")
+                    .blurb(
+                        "Each frame leaves before the next comes, as with tune=zerolatency, \
+                         but with any tune",
+                    )
+                    .default_value(d.zero_latency)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecString::builder("tuning")
+                    .nick("Tuning")
+                    .blurb(
+                        "Constants of the encoder for experiments, as NAME=VALUE:NAME=VALUE, \
+                         lists with commas (key=-8:low_delay=11,7,11,0). Unstable: names, values \
+                         and effects change from version to version",
+                    )
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecEnum::builder::<SpeedPreset>("speed-preset")
+                    .nick("Speed preset")
+                    .blurb("Encoding time against rate; the decoder's work is the same")
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecUInt::builder("batch-size")
+                    .nick("Batch size")
+                    .blurb(
+                        "Most independent frames that go through the networks in one run: \
+                         those of one hierarchy level, and queued key frames",
+                    )
+                    .minimum(1)
+                    .maximum(MAX_BATCH)
+                    .default_value(d.batch_size)
+                    .mutable_ready()
+                    .build(),
+                glib::ParamSpecBoolean::builder("frame-checksum")
+                    .nick("Frame checksum")
+                    .blurb(
+                        "Write a checksum of each decoded frame into the stream \
+                         (4 bytes a frame), which decoders verify",
+                    )
+                    .default_value(d.frame_checksum)
+                    .mutable_ready()
+                    .build(),
+            ];
+            specs.extend(QualitySettings::properties());
+            specs.extend(common::properties(
+                None,
+                "Name of the built-in bundle to encode with (default: what `tune` asks for, \
+                 realtime or visual)",
+                "Facts since the last start: frames, key-frames, bytes (uint64), \
+                 average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
+                 (double)",
+            ));
+            specs
         });
     }
 
@@ -139,6 +599,10 @@ impl ObjectImpl for NnvEnc {
     fn set_property(&self, id: usize, value: &glib::Value, pspec: &glib::ParamSpec) {
         if !self.settings().set(value, pspec) {
             unreachable!("property {} (id {id}) is not one of nnvenc", pspec.name());
+        let mut guard = self.settings();
+        let s = &mut *guard;
+        if s.common.set(value, pspec) || s.quality.set(value, pspec) {
+            return;
         }
         if settings::RATES.contains(&pspec.name()) {
             self.rate_changed.store(true, Ordering::Release);
@@ -152,6 +616,32 @@ impl ObjectImpl for NnvEnc {
             .unwrap_or_else(|| {
                 unreachable!("property {} (id {id}) is not one of nnvenc", pspec.name())
             })
+        let s = self.settings();
+        if let Some(value) = s.common.get(pspec).or_else(|| self.shown_property(pspec)) {
+            return value;
+        }
+        if let Some(value) = s.quality.get(pspec) {
+            return value;
+        }
+        match pspec.name() {
+            "rate-control" => s.mode().to_value(),
+            "quantizer" => s.quantizer.to_value(),
+            "bitrate" => s.bitrate.to_value(),
+            "max-bitrate" => s.max_bitrate.to_value(),
+            "vbv-buf-capacity" => s.vbv_ms.to_value(),
+            "min-quantizer" => s.min_quantizer.to_value(),
+            "max-quantizer" => s.max_quantizer.to_value(),
+            "key-int-max" => s.key_int_max.to_value(),
+            "bframes" => s.bframes.to_value(),
+            "lookahead" => s.lookahead.to_value(),
+            "tune" => s.tune.to_value(),
+            "zerolatency" => s.zero_latency.to_value(),
+            "tuning" => s.tuning.to_value(),
+            "speed-preset" => s.speed_preset.to_value(),
+            "batch-size" => s.batch_size.to_value(),
+            "frame-checksum" => s.frame_checksum.to_value(),
+            name => unreachable!("property {name} (id {id}) is not one of nnvenc"),
+        }
     }
 }
 
@@ -582,7 +1072,7 @@ impl NnvEnc {
                 mode,
             );
             tags.add::<gst::tags::EncoderVersion>(&ENCODER_VERSION, mode);
-            if settings.mode() != RateControl::Cq {
+            if matches!(settings.mode(), RateControl::Vbr | RateControl::Cbr) {
                 tags.add::<gst::tags::NominalBitrate>(&settings.bitrate.saturating_mul(1000), mode);
             }
             if let Some(max) = settings.max_rate().and_then(|max| u32::try_from(max).ok())

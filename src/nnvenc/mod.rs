@@ -9,6 +9,7 @@ mod regions;
 mod settings;
 mod times;
 mod two_pass;
+mod quality;
 
 use gst::glib;
 use gst::prelude::*;
