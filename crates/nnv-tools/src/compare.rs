@@ -51,6 +51,9 @@ pub struct Options {
         allow_negative_numbers = true
     )]
     offset: i64,
+    /// Compare frames of one time, not of one number: for files of two frame rates
+    #[arg(long)]
+    by_time: bool,
     /// Bring a stream of another size or depth to the original's
     #[arg(long)]
     scale: bool,
@@ -154,8 +157,9 @@ struct Pairs {
     stream: Frames,
     /// The original's next frame and its number.
     upcoming: Option<(u64, Frame)>,
-    /// By time, where both have another rate.
+    /// By time, where that is asked for and both have another rate.
     by_time: Option<ByTime>,
+    may_by_time: bool,
     compared: u64,
 }
 
@@ -173,7 +177,12 @@ fn step((n, d): (u32, u32)) -> Option<i64> {
 
 impl Pairs {
     /// Both files behind `offset` frames of one.
-    fn new(mut original: Frames, mut stream: Frames, offset: i64) -> Result<Self> {
+    fn new(
+        mut original: Frames,
+        mut stream: Frames,
+        offset: i64,
+        may_by_time: bool,
+    ) -> Result<Self> {
         let longer = if offset > 0 {
             &mut original
         } else {
@@ -187,6 +196,7 @@ impl Pairs {
             stream,
             upcoming: None,
             by_time: None,
+            may_by_time,
             compared: 0,
         })
     }
@@ -203,6 +213,7 @@ impl Pairs {
             self.compared += 1;
             // The rates of streams are known with their first frame.
             if self.compared == 1
+                && self.may_by_time
                 && let (Some(a), Some(b)) = (self.original.rate(), self.stream.rate())
                 && let (Some(a), Some(b)) = (step(a), step(b))
                 && a.abs_diff(b) * 1000 > a.unsigned_abs()
@@ -267,7 +278,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let original = Frames::open(&options.original, &decoding)?;
     let stream = Frames::open(&options.stream, &decoding)?;
-    let mut pairs = Pairs::new(original, stream, options.offset)?;
+    let mut pairs = Pairs::new(original, stream, options.offset, options.by_time)?;
     let has = |measure| options.metrics.contains(&measure);
     let metrics = Metrics {
         ssim: has(Measure::Ssim),

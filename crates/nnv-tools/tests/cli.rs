@@ -473,7 +473,19 @@ fn compare_measures_what_was_done_to_a_clip() {
     let slow = format!(" F{n}:{}", 2 * d.parse::<u32>().unwrap());
     half.splice(rate..end, slow.bytes());
     let half = folder.file("half.y4m", &half);
-    let report = nnv(0, &["compare", "--json", "--metrics", "ssim", &same, &half]).json();
+    let report = nnv(
+        0,
+        &[
+            "compare",
+            "--json",
+            "--by-time",
+            "--metrics",
+            "ssim",
+            &same,
+            &half,
+        ],
+    )
+    .json();
     assert_eq!(report["frames"], 6);
     assert_eq!(report["ssim"]["all"], 1.0);
 
