@@ -101,9 +101,8 @@ fn main() -> Result<(), QualityError> {
             3,
         ),
     ];
-    println!(
-        "1280x720, one thread           8 bit    10 bit   frames per second of the processor, median of five"
-    );
+    println!("frames per second of the processor, one thread, 1280x720, median of five");
+    println!("{:26}  {:>8}  {:>8}", "", "8 bit", "10 bit");
     let both = |t, depth| (Picture::new(t, 0, depth), Picture::new(t, 12, depth));
     for (name, metrics, frames) in cases {
         print!("{name:26}");

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .material import CAUSES
-from .model import EPSILON, PATCH, QualityNet, load, save
+from .model import EPSILON, LOG_SCALE, PATCH, QualityNet, load, save
 
 MOST_PATCHES = 12
 TOLERANCE = 1e-4
@@ -37,6 +37,7 @@ def graph(net: QualityNet) -> bytes:
         return name
 
     epsilon = constant("epsilon", np.float32(EPSILON))
+    scale = constant("log_scale", np.float32(LOG_SCALE))
 
     def mean_and_spread(x, axes, name):
         """Concatenated along axis 1, both with `axes` gone."""
@@ -45,17 +46,21 @@ def graph(net: QualityNet) -> bytes:
         off = node("Sub", [x, kept], f"{name}_off")
         variance = node("ReduceMean", [node("Mul", [off, off], f"{name}_square"), axes],
                         f"{name}_variance", keepdims=0)
-        spread = node("Sqrt", [node("Add", [variance, epsilon], f"{name}_above")], f"{name}_spread")
+        spread = node("Log", [node("Add", [variance, epsilon], f"{name}_above")], f"{name}_log")
+        spread = node("Mul", [spread, scale], f"{name}_spread")
         mean = node("ReduceMean", [x, axes], f"{name}_mean", keepdims=0)
         return mean, spread
 
-    x = "patches"
+    x, means, spreads = "patches", [], []
     for i, conv in enumerate(net.convs):
         k, s, p = conv.kernel_size[0], conv.stride[0], conv.padding[0]
         x = node("Conv", [x, constant(f"w{i}", conv.weight), constant(f"b{i}", conv.bias)],
                  f"conv{i}", kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
+        mean, spread = mean_and_spread(x, [2, 3], f"stats{i}")
+        means.append(mean)
+        spreads.append(spread)
         x = node("Relu", [x], f"relu{i}")
-    x = node("Concat", list(mean_and_spread(x, [2, 3], "patch")), "patch_stats", axis=1)
+    x = node("Concat", means + spreads, "patch_stats", axis=1)
 
     def linear(x, layer, name):
         inputs = [x, constant(f"{name}_w", layer.weight), constant(f"{name}_b", layer.bias)]

@@ -19,7 +19,11 @@ from .material import CAUSES
 PATCH = 64
 # Luma and its change enter as (y - 128) / 64 and change / 16, in 8-bit code values.
 LUMA_SCALE, CHANGE_SCALE = 64.0, 16.0
-EPSILON = 1e-4  # below the root of a variance
+EPSILON = 1e-3  # below the logarithm of a variance
+LOG_SCALE = 0.25  # of that logarithm
+# The first kernels begin as so many of a DCT's, of luma and of its change: what coding, blur and
+# noise do shows in their variances from the first step on.
+OF_LUMA, KERNEL = 20, 8
 
 
 @dataclass
@@ -43,18 +47,39 @@ class QualityNet(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(a, b, *((8, 4, 2) if i == 0 else (3, 2, 1)))
             for i, (a, b) in enumerate(zip(sizes, sizes[1:])))
-        self.patch = nn.Linear(2 * c.channels[-1], c.features)
+        self.start()
+        self.patch = nn.Linear(2 * sum(c.channels), c.features)
         self.gru = nn.GRU(2 * c.features, c.memory, batch_first=True)
         self.scores = nn.Linear(c.memory + 2 * c.features, 2)
         self.causes = nn.Linear(c.memory + 2 * c.features, len(CAUSES))
 
+    @torch.no_grad()
+    def start(self):
+        """The first kernels: a DCT's, the low frequencies first, without the mean."""
+        n = torch.arange(KERNEL)
+        basis = torch.cos(torch.pi / KERNEL * (n[None] + 0.5) * n[:, None]) * (2 / KERNEL) ** 0.5
+        order = sorted(((u, v) for u in range(KERNEL) for v in range(KERNEL) if u + v),
+                       key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
+        first = self.convs[0].weight.zero_()
+        self.convs[0].bias.zero_()
+        of_change = len(first) - OF_LUMA
+        for channel, at, count in ((0, 0, OF_LUMA), (1, OF_LUMA, of_change)):
+            # From the lowest to the highest, evenly.
+            picked = [order[i * (len(order) - 1) // max(1, count - 1)] for i in range(count)]
+            for i, (u, v) in enumerate(picked):
+                first[at + i, channel] = torch.outer(basis[u], basis[v])
+
     def of_patches(self, x):
-        """[N,2,64,64] -> [N,features]."""
+        """[N,2,64,64] -> [N,features]: mean and spread of what each convolution gives."""
+        means, spreads = [], []
         for conv in self.convs:
-            x = F.relu(conv(x))
-        mean = x.mean((2, 3))
-        spread = ((x - mean[:, :, None, None]) ** 2).mean((2, 3))
-        return F.relu(self.patch(torch.cat([mean, torch.sqrt(spread + EPSILON)], 1)))
+            x = conv(x)
+            mean = x.mean((2, 3))
+            spread = ((x - mean[:, :, None, None]) ** 2).mean((2, 3))
+            x = F.relu(x)
+            means.append(mean)
+            spreads.append(LOG_SCALE * torch.log(spread + EPSILON))
+        return F.relu(self.patch(torch.cat(means + spreads, 1)))
 
     def of_frames(self, patches):
         """[B,T,P,2,64,64] -> [B,T,2*features]: mean and spread over the patches."""
@@ -62,7 +87,7 @@ class QualityNet(nn.Module):
         f = self.of_patches(patches.flatten(0, 2)).view(b, t, p, -1)
         mean = f.mean(2)
         spread = ((f - mean[:, :, None]) ** 2).mean(2)
-        return torch.cat([mean, torch.sqrt(spread + EPSILON)], -1)
+        return torch.cat([mean, LOG_SCALE * torch.log(spread + EPSILON)], -1)
 
     def heads(self, seen):
         scores = self.scores(seen)

@@ -76,8 +76,8 @@ class Batches:
         first = 1 + int(rng.integers(total - FRAMES))
         luma = self.material.luma(sample, slice(first - 1, first + FRAMES))
         h, w = luma.shape[1:]
-        places = [(int(rng.integers(max(1, h - PATCH + 1))), int(rng.integers(max(1, w - PATCH + 1))))
-                  for _ in range(PATCHES)]
+        free = max(1, h - PATCH + 1), max(1, w - PATCH + 1)
+        places = [tuple(int(rng.integers(n)) for n in free) for _ in range(PATCHES)]
         patches = cut(luma, places)
         if rng.random() < 0.5:
             patches = patches[..., ::-1]
@@ -96,7 +96,8 @@ def loss_of(out, wanted):
     parts = {"vmaf": F.smooth_l1_loss(vmaf, want_vmaf, beta=0.05)}
     if known.any():
         parts["ssimulacra2"] = F.smooth_l1_loss(second[known], want_second[known], beta=0.1)
-    parts["causes"] = F.kl_div(F.log_softmax(causes, -1), want_causes, reduction="none").sum(-1).mean()
+    shares = F.kl_div(F.log_softmax(causes, -1), want_causes, reduction="none")
+    parts["causes"] = shares.sum(-1).mean()
     # Which of two is better, so far as they differ: order is what is asked of it.
     mean, want = vmaf.mean(1), want_vmaf.mean(1)
     apart = want[:, None] - want[None]
