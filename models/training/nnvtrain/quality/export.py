@@ -154,6 +154,7 @@ def run(args):
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "quality.onnx").write_bytes(onnx)
     report = json.loads(args.report.read_text()) if args.report else {}
+    second = " and SSIMULACRA2" if "spearman_ssimulacra2" in report else ""
     text = f"""[bundle]
 format = 1
 kind = "quality"
@@ -172,7 +173,7 @@ parameters = {net.parameters_count()}
 steps = {state["steps"]}
 hours = {state["seconds"] / 3600:.2f}
 samples = {state.get("samples", 0)}
-labels = "VMAF (libvmaf's default model) and SSIMULACRA2 of our own codings; nobody looked"
+labels = "VMAF (libvmaf's default model){second} of our own codings; nobody looked"
 
 [held_out]
 """
