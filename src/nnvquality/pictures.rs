@@ -8,7 +8,7 @@ use nnv_bitstream::limits::MAX_SIDE;
 use nnv_quality::{Colour, PlaneView, QualityError, SquaredError};
 
 /// Raw formats: all of luma and chroma with 8 or 10 bits that GStreamer has in common use.
-const FORMATS: [gst_video::VideoFormat; 17] = [
+const FORMATS: [gst_video::VideoFormat; 16] = [
     gst_video::VideoFormat::I420,
     gst_video::VideoFormat::Nv12,
     gst_video::VideoFormat::I42010le,
@@ -20,7 +20,6 @@ const FORMATS: [gst_video::VideoFormat; 17] = [
     gst_video::VideoFormat::Yuy2,
     gst_video::VideoFormat::Uyvy,
     gst_video::VideoFormat::I42210le,
-    gst_video::VideoFormat::Y210,
     gst_video::VideoFormat::Y444,
     gst_video::VideoFormat::Nv24,
     gst_video::VideoFormat::Vuya,

@@ -70,7 +70,6 @@ fn nnvquality_finds_no_error_in_equal_video_of_every_format() {
             "I420_10LE",
             "P010_10LE",
             "I422_10LE",
-            "Y210",
             "Y444_10LE",
         ] {
             let caps = format!("format={format},width=67,height=45,framerate=25/1");
@@ -97,13 +96,13 @@ fn nnvquality_reads_the_same_samples_from_every_layout() {
             ("Y42B", &["NV16", "YUY2", "UYVY"]),
             ("Y444", &["NV24", "AYUV", "VUYA"]),
             ("I420_10LE", &["P010_10LE"]),
-            ("I422_10LE", &["Y210"]),
         ] {
             let base = format!(
                 "videotestsrc num-buffers=2 ! video/x-raw,format={planar},width=66,height=46"
             );
             for other in others {
-                let converted = format!("{base} ! videoconvert ! video/x-raw,format={other}");
+                let converted =
+                    format!("{base} ! videoconvert dither=none ! video/x-raw,format={other}");
                 let (outcome, stats) = measured(&base, &converted, "");
                 assert!(outcome.sound().eos);
                 for name in ["psnr-y", "psnr-u", "psnr-v"] {
@@ -183,7 +182,7 @@ fn nnvquality_counts_frames_that_stand_still() {
 #[test]
 fn nnvquality_scales_what_has_another_size_or_depth() {
     within(|| {
-        let of = |caps: &str| source(2, &format!("{caps},framerate=25/1"), "pattern=ball");
+        let of = |caps: &str| source(2, &format!("{caps},framerate=25/1"), "pattern=smpte");
         let full = of("format=I420,width=64,height=48");
         for other in [
             "format=I420,width=33,height=25",
