@@ -96,8 +96,10 @@ impl Raw {
             let apart = usize::try_from(frame.comp_pstride(c)).ok()?;
             let stride = usize::try_from(frame.comp_stride(c)).ok()?;
             let plane = frame.plane_data(frame.comp_plane(c)).ok()?;
-            let data = plane.get(frame.comp_poffset(c) as usize..)?;
             let wide = if bit_depth > 8 { 2 } else { 1 };
+            // GStreamer 1.22 counts the offset of V in P010 in samples, not in bytes.
+            let offset = frame.comp_poffset(c) as usize;
+            let data = plane.get(offset.next_multiple_of(wide)..)?;
             let needed = (h.checked_sub(1)? * stride).checked_add((w - 1) * apart + wide)?;
             let data = data.get(..needed)?;
             *size = (w, h);
