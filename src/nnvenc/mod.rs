@@ -5,11 +5,11 @@ mod imp;
 mod load;
 mod losses;
 mod metadata;
+mod quality;
 mod regions;
 mod settings;
 mod times;
 mod two_pass;
-mod quality;
 
 use gst::glib;
 use gst::prelude::*;

@@ -423,6 +423,7 @@ impl EncoderConfig {
         let variable = matches!(self.rate_control, RateControl::Vbr { .. });
         if self.second_pass.is_some() && !variable {
             return Err(E::SecondPass);
+        }
         if let Some(quality) = &self.quality {
             quality.validate()?;
         }

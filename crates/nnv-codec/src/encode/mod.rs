@@ -584,9 +584,9 @@ impl Encoder {
         if plan.kind == FrameType::Key && !self.rate.is_constant_quality() {
             self.hint_key(&input.picture);
         }
-        self.rate
-            .quantizer_of(plan.index, plan.class(), plan.offset, time)
-        let rated = self.rate.quantizer(plan.class(), plan.offset, time);
+        let rated = self
+            .rate
+            .quantizer_of(plan.index, plan.class(), plan.offset, time);
         let Some(quality) = &mut self.quality else {
             return rated;
         };
