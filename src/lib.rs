@@ -15,6 +15,7 @@ mod nnvdec;
 mod nnvenc;
 mod nnvmp4mux;
 mod nnvparse;
+mod nnvquality;
 mod quantizer;
 mod rtp;
 mod sign;
@@ -29,6 +30,7 @@ fn plugin_init(plugin: &gst::Plugin) -> Result<(), gst::glib::BoolError> {
     nnvmp4mux::register(plugin)?;
     nnqp::register(plugin)?;
     nnsr::register(plugin)?;
+    nnvquality::register(plugin)?;
     rtp::register(plugin)?;
     crypt::register(plugin)?;
     sign::register(plugin)

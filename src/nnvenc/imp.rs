@@ -582,7 +582,7 @@ impl NnvEnc {
                 mode,
             );
             tags.add::<gst::tags::EncoderVersion>(&ENCODER_VERSION, mode);
-            if settings.mode() != RateControl::Cq {
+            if matches!(settings.mode(), RateControl::Vbr | RateControl::Cbr) {
                 tags.add::<gst::tags::NominalBitrate>(&settings.bitrate.saturating_mul(1000), mode);
             }
             if let Some(max) = settings.max_rate().and_then(|max| u32::try_from(max).ok())

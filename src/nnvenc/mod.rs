@@ -5,6 +5,7 @@ mod imp;
 mod load;
 mod losses;
 mod metadata;
+mod quality;
 mod regions;
 mod settings;
 mod times;

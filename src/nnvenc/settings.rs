@@ -7,6 +7,7 @@ use std::sync::LazyLock;
 use gst::glib;
 use gst::prelude::*;
 
+use super::quality::QualitySettings;
 use crate::common::{self, CommonSettings};
 use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER};
 use nnv_codec::config::{self, BITRATES, EncoderConfig, MAX_BATCH, MAX_LOOKAHEAD, Tuning, VBV_MS};
@@ -30,6 +31,11 @@ pub enum RateControl {
         nick = "cbr"
     )]
     Cbr,
+    #[enum_value(
+        name = "Constant measured quality: `target-quality` on average, `max-bitrate` as ceiling",
+        nick = "quality"
+    )]
+    Quality,
 }
 
 /// What the encoder favours.
@@ -157,6 +163,7 @@ pub struct Settings {
     pub common: CommonSettings,
     /// As set; otherwise it follows from what was set: see [`Settings::mode`].
     pub rate_control: Option<RateControl>,
+    pub quality: QualitySettings,
     pub quantizer: u32,
     pub quantizer_set: bool,
     /// kbit/s
@@ -188,6 +195,7 @@ impl Default for Settings {
         Self {
             common: CommonSettings::new(None),
             rate_control: None,
+            quality: QualitySettings::default(),
             quantizer: 28,
             quantizer_set: false,
             bitrate: 2000,
@@ -240,6 +248,15 @@ impl Settings {
                 bitrate,
                 vbv_ms: self.vbv_ms,
             },
+            // The ceiling is a mean as well: quality that saved rate may spend it later.
+            RateControl::Quality if self.max_bitrate > 0 => {
+                let bitrate = u64::from(self.max_bitrate) * 1000;
+                config::RateControl::Vbr {
+                    bitrate,
+                    max_bitrate: Some(bitrate),
+                }
+            }
+            RateControl::Quality => config::RateControl::Cq,
         }
     }
 
@@ -305,6 +322,7 @@ impl Settings {
         let small = |v: u32| u8::try_from(v).unwrap_or(u8::MAX);
         Ok(EncoderConfig {
             rate_control: self.rate_control(),
+            quality: (self.mode() == RateControl::Quality).then(|| self.quality.target()),
             quantizer: small(self.quantizer),
             min_quantizer: small(self.min_quantizer),
             max_quantizer: small(self.max_quantizer),
@@ -375,7 +393,8 @@ impl Settings {
                     .nick("Maximum bitrate")
                     .blurb(
                         "Highest rate over any second for rate-control=vbr in kbit/s \
-                         (0: no limit; values below bitrate count as bitrate)",
+                         (0: no limit; values below bitrate count as bitrate), and highest mean \
+                         rate for rate-control=quality (0: no limit)",
                     )
                     .maximum(MAX_KBITS)
                     .default_value(d.max_bitrate)
@@ -511,6 +530,7 @@ impl Settings {
                     .mutable_ready()
                     .build(),
             ];
+            specs.extend(QualitySettings::properties());
             specs.extend(common::properties(
                 None,
                 "Name of the built-in bundle to encode with (default: what `tune` asks for, \
@@ -527,7 +547,7 @@ impl Settings {
     /// Sets a property; `false` where `pspec` is not one of these.
     pub fn set(&mut self, value: &glib::Value, pspec: &glib::ParamSpec) -> bool {
         let s = self;
-        if s.common.set(value, pspec) {
+        if s.common.set(value, pspec) || s.quality.set(value, pspec) {
             return true;
         }
         // The type system has checked the type of `value` against `pspec`.
@@ -563,7 +583,7 @@ impl Settings {
     /// Value of a property; `None` where `pspec` is not one of these.
     pub fn get(&self, pspec: &glib::ParamSpec) -> Option<glib::Value> {
         let s = self;
-        if let Some(value) = s.common.get(pspec) {
+        if let Some(value) = s.common.get(pspec).or_else(|| s.quality.get(pspec)) {
             return Some(value);
         }
         Some(match pspec.name() {

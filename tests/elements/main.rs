@@ -27,6 +27,7 @@ mod playback;
 mod privacy;
 mod profiles;
 mod properties;
+mod quality;
 mod quantizers;
 mod regions;
 mod rtp;

@@ -45,6 +45,9 @@ fn every_property_is_there_and_explained() {
     init();
     let encoder = [
         "rate-control",
+        "quality-metric",
+        "target-quality",
+        "quality-floor",
         "quantizer",
         "bitrate",
         "max-bitrate",
@@ -186,7 +189,7 @@ fn ranks_and_templates_fit_together() {
         assert_eq!(factory(name).rank(), gst::Rank::PRIMARY, "{name}");
     }
     // Nobody gets super-resolution unasked.
-    for name in ["nnsr", "nnqp"] {
+    for name in ["nnsr", "nnqp", "nnvquality"] {
         assert_eq!(factory(name).rank(), gst::Rank::NONE, "{name}");
     }
     let parsed: gst::Caps = "video/x-nnv, stream-format=byte-stream, alignment=au, parsed=true"

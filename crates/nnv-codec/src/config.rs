@@ -37,6 +37,69 @@ pub enum RateControl {
     },
 }
 
+/// A measure of quality that rate control can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum QualityMetric {
+    /// PSNR in dB of the errors of the planes, weighted (6 Y + U + V) / 8.
+    #[default]
+    Psnr,
+    /// SSIM of luma, as ffmpeg has it.
+    Ssim,
+    /// MS-SSIM of luma.
+    MsSsim,
+}
+
+/// A value of a measure, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Level(u32);
+
+impl Level {
+    /// Of a value; what is no number, or below 0, is 0.
+    pub fn new(value: f64) -> Self {
+        Self((value * 1e6).round() as u32)
+    }
+
+    /// The value.
+    pub fn value(self) -> f64 {
+        f64::from(self.0) / 1e6
+    }
+}
+
+/// Quality that is held in the mean over all frames, in place of a quantizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QualityTarget {
+    /// Which measure.
+    pub metric: QualityMetric,
+    /// Its mean over the frames.
+    pub target: Level,
+    /// What each frame is planned not to fall below.
+    pub floor: Option<Level>,
+}
+
+impl QualityTarget {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let range = match self.metric {
+            QualityMetric::Psnr => 10.0..=60.0,
+            QualityMetric::Ssim | QualityMetric::MsSsim => 0.1..=0.9999,
+        };
+        for (name, level) in [
+            ("target-quality", Some(self.target)),
+            ("quality-floor", self.floor),
+        ] {
+            let value = level.map_or(*range.start(), Level::value);
+            if !range.contains(&value) {
+                return Err(ConfigError::Quality {
+                    name,
+                    value: value.to_string(),
+                    least: range.start().to_string(),
+                    most: range.end().to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What the encoder optimises for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Tune {
@@ -248,6 +311,9 @@ pub struct EncoderConfig {
     pub info: StreamInfo,
     /// How quantizers are chosen.
     pub rate_control: RateControl,
+    /// Quality to hold. With [`RateControl::Cq`] nothing else counts; with [`RateControl::Vbr`] its
+    /// rate is a ceiling: a frame gets the greater of both quantizers.
+    pub quality: Option<QualityTarget>,
     /// Quantizer of constant quality, and the first one of the other modes' search; 0..=63, lower
     /// is better.
     pub quantizer: u8,
@@ -292,6 +358,7 @@ impl EncoderConfig {
         Self {
             info,
             rate_control: RateControl::Cq,
+            quality: None,
             quantizer: 28,
             min_quantizer: 0,
             max_quantizer: MAX_QUANTIZER,
@@ -356,6 +423,9 @@ impl EncoderConfig {
         let variable = matches!(self.rate_control, RateControl::Vbr { .. });
         if self.second_pass.is_some() && !variable {
             return Err(E::SecondPass);
+        }
+        if let Some(quality) = &self.quality {
+            quality.validate()?;
         }
         match self.rate_control {
             RateControl::Cq => {}
@@ -515,6 +585,18 @@ pub enum ConfigError {
          clip"
     )]
     PassFrames(u64),
+    /// A quality that no picture has, or none below it.
+    #[error("{name} is {value}; {least} to {most} are possible for this quality-metric")]
+    Quality {
+        /// Name of the property.
+        name: &'static str,
+        /// Value asked for.
+        value: String,
+        /// Least possible.
+        least: String,
+        /// Greatest possible.
+        most: String,
+    },
     /// A constant of the encoder that does not exist or cannot have that value.
     #[error("tuning: {0}")]
     Tuning(String),

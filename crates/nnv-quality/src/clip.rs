@@ -1,7 +1,33 @@
 // SPDX-License-Identifier: MPL-2.0
 //! All measures of a frame, and their means over a clip.
 
-use crate::{DB_CAP, MsSsim, PlaneView, Psnr, QualityError, SquaredError, Ssim, ms_ssim, peak};
+use crate::{
+    Colour, DB_CAP, MsSsim, PlaneView, Psnr, QualityError, SquaredError, Ssim, Xpsnr, fit_pair,
+    ms_ssim, peak, ssimulacra2,
+};
+
+/// Which measures are taken. PSNR always is: it costs next to nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// SSIM as ffmpeg has it.
+    pub ssim: bool,
+    /// MS-SSIM of luma.
+    pub ms_ssim: bool,
+    /// XPSNR.
+    pub xpsnr: bool,
+    /// SSIMULACRA2, which takes hundreds of times as long as PSNR.
+    pub ssimulacra2: bool,
+}
+
+impl Metrics {
+    /// All of them.
+    pub const ALL: Self = Self {
+        ssim: true,
+        ms_ssim: true,
+        xpsnr: true,
+        ssimulacra2: true,
+    };
+}
 
 /// Quality of one frame of three planes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,18 +38,57 @@ pub struct FrameQuality {
     pub peak: f64,
     /// PSNR in dB.
     pub psnr: Psnr,
-    /// SSIM as ffmpeg has it.
-    pub ssim: Ssim,
+    /// SSIM as ffmpeg has it; `None` where it was not asked for.
+    pub ssim: Option<Ssim>,
     /// MS-SSIM of luma; `None` where a side is below 11 samples.
     pub ms_ssim: Option<MsSsim>,
+    /// XPSNR of Y, U and V in dB; it takes a [`Meter`], which knows the frames before.
+    pub xpsnr: Option<[f64; 3]>,
+    /// SSIMULACRA2; `None` where [`ssimulacra2()`](crate::ssimulacra2()) has none.
+    pub ssimulacra2: Option<f64>,
 }
 
 impl FrameQuality {
-    /// Compares Y, U and V of a picture with those of another.
+    /// Names of [`FrameQuality::values`], in their order.
+    pub const NAMES: [&'static str; 15] = [
+        "psnr-y",
+        "psnr-u",
+        "psnr-v",
+        "psnr-weighted-db",
+        "psnr-weighted-error",
+        "psnr-pooled",
+        "ssim-y",
+        "ssim-u",
+        "ssim-v",
+        "ssim-all",
+        "ms-ssim-y",
+        "xpsnr-y",
+        "xpsnr-u",
+        "xpsnr-v",
+        "ssimulacra2",
+    ];
+
+    /// Compares Y, U and V of a picture with those of another of its size and depth: PSNR, SSIM
+    /// and MS-SSIM.
     ///
     /// # Errors
     /// [`QualityError::Sizes`], [`QualityError::Depths`].
     pub fn of(a: &[PlaneView<'_>; 3], b: &[PlaneView<'_>; 3]) -> Result<Self, QualityError> {
+        let metrics = Metrics {
+            ssim: true,
+            ms_ssim: true,
+            ..Metrics::default()
+        };
+        Self::with(a, b, metrics, Colour::default())
+    }
+
+    /// All but XPSNR, which takes the frames before.
+    fn with(
+        a: &[PlaneView<'_>; 3],
+        b: &[PlaneView<'_>; 3],
+        metrics: Metrics,
+        colour: Colour,
+    ) -> Result<Self, QualityError> {
         let mut errors = [SquaredError::default(); 3];
         for (error, (a, b)) in errors.iter_mut().zip(a.iter().zip(b)) {
             *error = SquaredError::of(*a, *b)?;
@@ -33,10 +98,57 @@ impl FrameQuality {
             errors,
             peak,
             psnr: Psnr::of(errors, peak),
-            ssim: Ssim::of(a, b)?,
-            ms_ssim: ms_ssim(a[0], b[0])?,
+            ssim: metrics.ssim.then(|| Ssim::of(a, b)).transpose()?,
+            ms_ssim: match metrics.ms_ssim {
+                true => ms_ssim(a[0], b[0])?,
+                false => None,
+            },
+            xpsnr: None,
+            ssimulacra2: match metrics.ssimulacra2 {
+                true => ssimulacra2(a, b, colour)?,
+                false => None,
+            },
         })
     }
+
+    /// What [`FrameQuality::NAMES`] names; decibels without any error are infinite.
+    pub fn values(&self) -> [Option<f64>; Self::NAMES.len()] {
+        values(
+            self.psnr,
+            self.ssim,
+            self.ms_ssim.map(|m| m.ms_ssim),
+            self.xpsnr,
+            self.ssimulacra2,
+        )
+    }
+}
+
+fn values(
+    p: Psnr,
+    ssim: Option<Ssim>,
+    ms_ssim: Option<f64>,
+    xpsnr: Option<[f64; 3]>,
+    ssimulacra2: Option<f64>,
+) -> [Option<f64>; FrameQuality::NAMES.len()] {
+    let of = |f: fn(Ssim) -> f64| ssim.map(f);
+    let x = |i: usize| xpsnr.map(|x| x[i]);
+    [
+        Some(p.y),
+        Some(p.u),
+        Some(p.v),
+        Some(p.weighted_db),
+        Some(p.weighted_error),
+        Some(p.pooled),
+        of(|s| s.y),
+        of(|s| s.u),
+        of(|s| s.v),
+        of(|s| s.all),
+        ms_ssim,
+        x(0),
+        x(1),
+        x(2),
+        ssimulacra2,
+    ]
 }
 
 /// Means over the frames of a clip.
@@ -48,10 +160,45 @@ pub struct Mean {
     pub mean_of_db: Psnr,
     /// Decibels of the mean squared error over all frames: one bad frame tells more.
     pub db_of_mean_error: Psnr,
-    /// Mean of SSIM.
-    pub ssim: Ssim,
+    /// Mean of SSIM; `None` where a frame has none.
+    pub ssim: Option<Ssim>,
     /// Mean of MS-SSIM of luma; `None` where a frame has none.
     pub ms_ssim: Option<f64>,
+    /// XPSNR of the clip ([`Xpsnr::mean`]).
+    pub xpsnr: Option<[f64; 3]>,
+    /// Mean of SSIMULACRA2; `None` where a frame has none.
+    pub ssimulacra2: Option<f64>,
+}
+
+impl Mean {
+    /// What [`FrameQuality::NAMES`] names, PSNR as [`Mean::db_of_mean_error`].
+    pub fn values(&self) -> [Option<f64>; FrameQuality::NAMES.len()] {
+        values(
+            self.db_of_mean_error,
+            self.ssim,
+            self.ms_ssim,
+            self.xpsnr,
+            self.ssimulacra2,
+        )
+    }
+}
+
+/// A sum that is one only while every summand is there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    sum: f64,
+    missing: bool,
+}
+
+impl Sum {
+    fn add(&mut self, value: Option<f64>) {
+        self.sum += value.unwrap_or_default();
+        self.missing |= value.is_none();
+    }
+
+    fn mean(&self, n: f64) -> Option<f64> {
+        (!self.missing).then_some(self.sum / n)
+    }
 }
 
 /// Gathers frames. Clips may change their size; each sample counts alike in the mean error.
@@ -61,9 +208,10 @@ pub struct ClipQuality {
     errors: [SquaredError; 3],
     peak: f64,
     db: Psnr,
-    ssim: Ssim,
-    ms_ssim: f64,
-    without_ms_ssim: u64,
+    /// Y, U, V, all.
+    ssim: [Sum; 4],
+    ms_ssim: Sum,
+    ssimulacra2: Sum,
     worst: Option<(u64, f64)>,
 }
 
@@ -75,16 +223,12 @@ impl ClipQuality {
         }
         self.peak = self.peak.max(frame.peak);
         self.db = self.db.zip(frame.psnr, |sum, db| sum + db.min(DB_CAP));
-        self.ssim = Ssim {
-            y: self.ssim.y + frame.ssim.y,
-            u: self.ssim.u + frame.ssim.u,
-            v: self.ssim.v + frame.ssim.v,
-            all: self.ssim.all + frame.ssim.all,
-        };
-        match frame.ms_ssim {
-            Some(m) => self.ms_ssim += m.ms_ssim,
-            None => self.without_ms_ssim += 1,
+        let planes = frame.ssim.map(|s| [s.y, s.u, s.v, s.all]);
+        for (i, sum) in self.ssim.iter_mut().enumerate() {
+            sum.add(planes.map(|planes| planes[i]));
         }
+        self.ms_ssim.add(frame.ms_ssim.map(|m| m.ms_ssim));
+        self.ssimulacra2.add(frame.ssimulacra2);
         let db = frame.psnr.weighted_error;
         let worst = self.worst.is_none_or(|(_, worst)| db < worst);
         if worst {
@@ -99,20 +243,96 @@ impl ClipQuality {
         self.worst
     }
 
-    /// The means; `None` without frames.
+    /// The means, without XPSNR's; `None` without frames.
     pub fn mean(&self) -> Option<Mean> {
         let n = (self.frames > 0).then_some(self.frames as f64)?;
+        let ssim = |i: usize| self.ssim[i].mean(n);
         Some(Mean {
             frames: self.frames,
             mean_of_db: self.db.zip(self.db, |sum, _| sum / n),
             db_of_mean_error: Psnr::of(self.errors, self.peak),
-            ssim: Ssim {
-                y: self.ssim.y / n,
-                u: self.ssim.u / n,
-                v: self.ssim.v / n,
-                all: self.ssim.all / n,
-            },
-            ms_ssim: (self.without_ms_ssim == 0).then_some(self.ms_ssim / n),
+            ssim: (|| {
+                Some(Ssim {
+                    y: ssim(0)?,
+                    u: ssim(1)?,
+                    v: ssim(2)?,
+                    all: ssim(3)?,
+                })
+            })(),
+            ms_ssim: self.ms_ssim.mean(n),
+            xpsnr: None,
+            ssimulacra2: self.ssimulacra2.mean(n),
+        })
+    }
+}
+
+/// Measures a video beside its reference, frame by frame in order of presentation.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    metrics: Metrics,
+    frame_rate: u32,
+    colour: Colour,
+    clip: ClipQuality,
+    xpsnr: Option<Xpsnr>,
+    /// XPSNR is of one size; where the reference's changes, there is none of the clip.
+    one_size: bool,
+    size: Option<(usize, usize)>,
+}
+
+impl Meter {
+    /// For a reference of so many frames per second, rounded down; XPSNR goes by them.
+    pub fn new(metrics: Metrics, frame_rate: u32, colour: Colour) -> Self {
+        Self {
+            metrics,
+            frame_rate,
+            colour,
+            clip: ClipQuality::default(),
+            xpsnr: None,
+            one_size: true,
+            size: None,
+        }
+    }
+
+    /// The next frame of the reference and what was made of it, planes Y, U and V. Another size or
+    /// depth is brought to the reference's first ([`fit_pair`]).
+    ///
+    /// # Errors
+    /// [`QualityError`], where planes cannot be brought to one size.
+    pub fn add(
+        &mut self,
+        reference: &[PlaneView<'_>; 3],
+        distorted: &[PlaneView<'_>; 3],
+    ) -> Result<FrameQuality, QualityError> {
+        let fitted = fit_pair(reference, distorted)?;
+        let [a, b] = fitted
+            .each_ref()
+            .map(|planes| planes.each_ref().map(|p| p.view()));
+        let mut frame = FrameQuality::with(&a, &b, self.metrics, self.colour)?;
+        let size = (a[0].width(), a[0].height());
+        if self.size.replace(size).is_some_and(|before| before != size) {
+            self.xpsnr = None;
+            self.one_size = false;
+        }
+        if self.metrics.xpsnr {
+            let xpsnr = &mut self.xpsnr;
+            let xpsnr = xpsnr.get_or_insert_with(|| Xpsnr::new(self.frame_rate));
+            frame.xpsnr = Some(xpsnr.add(&a, &b)?);
+        }
+        self.clip.add(&frame);
+        Ok(frame)
+    }
+
+    /// What was gathered.
+    pub fn clip(&self) -> &ClipQuality {
+        &self.clip
+    }
+
+    /// The means; `None` without frames.
+    pub fn mean(&self) -> Option<Mean> {
+        let xpsnr = self.xpsnr.as_ref().filter(|_| self.one_size);
+        Some(Mean {
+            xpsnr: xpsnr.and_then(Xpsnr::mean),
+            ..self.clip.mean()?
         })
     }
 }
@@ -142,5 +362,28 @@ mod tests {
         assert!((mean.db_of_mean_error.y - db(101.0 / 3.0)).abs() < 1e-12);
         assert_eq!(clip.worst().unwrap().0, 1);
         assert!(mean.ms_ssim.is_some());
+    }
+
+    #[test]
+    fn a_meter_scales_and_gives_what_was_asked_for() {
+        let (a, b) = (vec![100_u8; 32 * 32], vec![101_u8; 16 * 16]);
+        let a = [PlaneView::u8(&a, 32, 32, 32).unwrap(); 3];
+        let b = [PlaneView::u8(&b, 16, 16, 16).unwrap(); 3];
+        let mut meter = Meter::new(Metrics::default(), 25, Colour::default());
+        let frame = meter.add(&a, &b).unwrap();
+        assert_eq!(frame.errors[2].mean(), 1.0);
+        let given = frame.values().iter().filter(|v| v.is_some()).count();
+        assert_eq!(given, 6);
+        let mut meter = Meter::new(Metrics::ALL, 25, Colour::default());
+        let frame = meter.add(&a, &b).unwrap();
+        assert!(frame.values().iter().all(Option::is_some));
+        let mean = meter.mean().unwrap();
+        assert!(mean.values().iter().all(Option::is_some), "{mean:?}");
+        // Another size: XPSNR begins anew, and there is none of the whole.
+        let half = [b[0]; 3];
+        assert!(meter.add(&half, &half).unwrap().xpsnr.is_some());
+        let mean = meter.mean().unwrap();
+        assert_eq!((mean.frames, mean.xpsnr), (2, None));
+        assert!(mean.ssimulacra2.is_some());
     }
 }

@@ -5,7 +5,10 @@
 //! * [`ssim`]: as ffmpeg's filter `ssim` computes it;
 //! * [`ms_ssim`]: Wang, Simoncelli, Bovik 2003, with the Gaussian SSIM of 2004 at its first scale;
 //! * [`Xpsnr`]: as ffmpeg's filter `xpsnr` computes it; it needs the frames before;
-//! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip.
+//! * [`ssimulacra2()`]: by the crate of that name;
+//! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip;
+//! * [`Meter`]: the same for video that may differ in size and depth ([`fit()`]);
+//! * [`Pairing`]: which frames belong together.
 //!
 //! Everything else is a pure function of borrowed planes, 8 to 16 bit, any size, any stride.
 //!
@@ -20,17 +23,23 @@
 //! ```
 
 mod clip;
+mod fit;
 mod ms_ssim;
+mod pairing;
 mod plane;
 mod psnr;
 mod ssim;
+mod ssimulacra2;
 mod xpsnr;
 
-pub use clip::{ClipQuality, FrameQuality, Mean};
+pub use clip::{ClipQuality, FrameQuality, Mean, Meter, Metrics};
+pub use fit::{Fitted, OwnedPlane, fit, fit_pair};
 pub use ms_ssim::{MsSsim, SCALE_WEIGHTS, ms_ssim};
+pub use pairing::{Decision, PairCounts, Pairing, Upcoming};
 pub use plane::PlaneView;
 pub use psnr::{DB_CAP, Psnr, SquaredError, decibels, peak};
 pub use ssim::{Ssim, ssim};
+pub use ssimulacra2::{Colour, ssimulacra2};
 pub use xpsnr::Xpsnr;
 
 /// Why two planes cannot be compared, or bytes are no plane.

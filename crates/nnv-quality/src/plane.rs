@@ -21,10 +21,15 @@ pub(crate) enum Samples<'a> {
 
 /// A sample of either width.
 pub(crate) trait Sample: Copy {
+    /// So many of squares of differences fit into 32 bits.
+    const SQUARES: usize;
+
     fn wide(self) -> i32;
 }
 
 impl Sample for u8 {
+    const SQUARES: usize = 1 << 16;
+
     #[inline]
     fn wide(self) -> i32 {
         self.into()
@@ -32,6 +37,8 @@ impl Sample for u8 {
 }
 
 impl Sample for u16 {
+    const SQUARES: usize = 1;
+
     #[inline]
     fn wide(self) -> i32 {
         self.into()

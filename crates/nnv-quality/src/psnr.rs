@@ -41,12 +41,18 @@ impl SquaredError {
         a.check_like(&b)?;
         let (w, h) = (a.width(), a.height());
         fn sum<A: Sample, B: Sample>(a: &[A], b: &[B]) -> u64 {
-            a.iter()
-                .zip(b)
-                .map(|(a, b)| {
-                    let d = i64::from(a.wide() - b.wide());
-                    (d * d) as u64
-                })
+            // In 32 bits as long as it fits: twice as many at once.
+            let square = |(a, b): (&A, &B)| {
+                let d = a.wide().abs_diff(b.wide());
+                d.wrapping_mul(d)
+            };
+            let at_once = A::SQUARES.min(B::SQUARES);
+            if at_once == 1 {
+                return a.iter().zip(b).map(|pair| u64::from(square(pair))).sum();
+            }
+            let parts = a.chunks(at_once).zip(b.chunks(at_once));
+            parts
+                .map(|(a, b)| u64::from(a.iter().zip(b).map(square).sum::<u32>()))
                 .sum()
         }
         let sum = with_samples!(a, b, |x, y| {

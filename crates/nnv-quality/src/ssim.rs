@@ -100,7 +100,13 @@ pub fn ssim(a: PlaneView<'_>, b: PlaneView<'_>) -> Result<f64, QualityError> {
             }
             all.ssim((width * height) as i64, peak)
         } else {
-            windows(&planes, width / BLOCK, height / BLOCK, peak)
+            windows(
+                &planes,
+                width / BLOCK,
+                height / BLOCK,
+                peak,
+                a.bit_depth() <= Lines::DEPTH,
+            )
         }
     }))
 }
@@ -121,14 +127,84 @@ fn add_row<A: Sample, B: Sample>(
         .for_each(|(a, b)| sums.add(a.wide(), b.wide()));
 }
 
-/// Mean over all windows of a plane of so many blocks.
+/// Sums of blocks' columns, in 32 bits: loops over whole rows, which compilers make vector code of.
+struct Lines {
+    a: Vec<i32>,
+    b: Vec<i32>,
+    squares: Vec<i32>,
+    products: Vec<i32>,
+}
+
+impl Lines {
+    /// Depths up to this fit.
+    const DEPTH: u8 = 12;
+
+    fn new(width: usize) -> Self {
+        let line = || vec![0; width];
+        Self {
+            a: line(),
+            b: line(),
+            squares: line(),
+            products: line(),
+        }
+    }
+
+    /// A row of blocks.
+    fn blocks<A: Sample, B: Sample>(
+        &mut self,
+        (a, b): &(Rows<'_, A>, Rows<'_, B>),
+        row: usize,
+    ) -> Vec<Sums> {
+        let width = self.a.len();
+        let lines = [
+            &mut self.a,
+            &mut self.b,
+            &mut self.squares,
+            &mut self.products,
+        ];
+        let [la, lb, squares, products] = lines.map(|line| {
+            line.fill(0);
+            &mut line[..width]
+        });
+        for y in row * BLOCK..(row + 1) * BLOCK {
+            let (a, b) = (&a.0[y * a.1..][..width], &b.0[y * b.1..][..width]);
+            for x in 0..width {
+                let (a, b) = (a[x].wide(), b[x].wide());
+                la[x] = la[x].wrapping_add(a);
+                lb[x] = lb[x].wrapping_add(b);
+                let square = a.wrapping_mul(a).wrapping_add(b.wrapping_mul(b));
+                squares[x] = squares[x].wrapping_add(square);
+                products[x] = products[x].wrapping_add(a.wrapping_mul(b));
+            }
+        }
+        let sum = |line: &[i32], x: usize| -> i64 {
+            let of_block = line[x * BLOCK..][..BLOCK].iter();
+            of_block.map(|v| i64::from(*v)).sum()
+        };
+        (0..width / BLOCK)
+            .map(|x| Sums {
+                a: sum(la, x),
+                b: sum(lb, x),
+                squares: sum(squares, x),
+                products: sum(products, x),
+            })
+            .collect()
+    }
+}
+
+/// Mean over all windows of a plane of so many blocks. `narrow`: samples have few bits.
 fn windows<A: Sample, B: Sample>(
     planes: &(Rows<'_, A>, Rows<'_, B>),
     columns: usize,
     rows: usize,
     peak: f64,
+    narrow: bool,
 ) -> f64 {
-    let blocks_of = |row: usize| -> Vec<Sums> {
+    let mut lines = Lines::new(columns * BLOCK);
+    let mut blocks_of = |row: usize| -> Vec<Sums> {
+        if narrow {
+            return lines.blocks(planes, row);
+        }
         let mut blocks = vec![Sums::default(); columns];
         for y in row * BLOCK..(row + 1) * BLOCK {
             for (x, sums) in blocks.iter_mut().enumerate() {

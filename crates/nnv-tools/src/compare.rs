@@ -6,14 +6,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use nnv_format::picture::{Picture, RawFormat};
-use nnv_quality::{ClipQuality, FrameQuality, PlaneView, Psnr, QualityError};
+use nnv_quality::{
+    Colour, Decision, FrameQuality, Meter, Metrics, Pairing, PlaneView, Psnr, QualityError,
+    Upcoming,
+};
 use serde_json::json;
 
 use crate::failure::{Failure, Result};
 use crate::frames::{Decoding, Frame, Frames};
 use crate::{models, plot};
 
-/// Compares a stream with what it was made from: PSNR, SSIM, MS-SSIM
+/// Compares a stream with what it was made from: PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2
 #[derive(Args, Debug)]
 pub struct Options {
     /// The original: .y4m, a stream, or anything that GStreamer reads
@@ -32,6 +35,28 @@ pub struct Options {
     /// Draw PSNR and SSIM over time
     #[arg(long, value_name = "SVG")]
     plot: Option<PathBuf>,
+    /// What to measure beside PSNR; ssimulacra2 is slow
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_delimiter = ',',
+        default_value = "ssim,ms-ssim,xpsnr,ssimulacra2"
+    )]
+    metrics: Vec<Measure>,
+    /// Leave out so many frames at the original's beginning, or, below 0, at the stream's
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        allow_negative_numbers = true
+    )]
+    offset: i64,
+    /// Compare frames of one time, not of one number: for files of two frame rates
+    #[arg(long)]
+    by_time: bool,
+    /// Bring a stream of another size or depth to the original's
+    #[arg(long)]
+    scale: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,6 +66,21 @@ pub struct Options {
     /// Threads; 0: as many as there are processors
     #[arg(long, default_value_t = 0, value_name = "N")]
     threads: u32,
+}
+
+/// Measures that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Measure {
+    /// No more than PSNR
+    Psnr,
+    /// As ffmpeg's filter has it
+    Ssim,
+    /// Of luma
+    MsSsim,
+    /// As ffmpeg's filter has it
+    Xpsnr,
+    /// Slow
+    Ssimulacra2,
 }
 
 /// Planes of a picture as its users get them: 8 bit rounded, 10 bit as they are.
@@ -82,9 +122,17 @@ impl<'a> Shown<'a> {
     }
 }
 
-fn quality(a: &Frame, b: &Frame) -> Result<FrameQuality> {
+fn measure(meter: &mut Meter, a: &Frame, b: &Frame, scale: bool) -> Result<FrameQuality> {
+    let size = |f: &Frame| (f.picture.width(), f.picture.height(), f.bit_depth);
+    if size(a) != size(b) && !scale {
+        let ((aw, ah, ad), (bw, bh, bd)) = (size(a), size(b));
+        return Err(Failure::Input(format!(
+            "{bw}x{bh} in {bd} bits beside {aw}x{ah} in {ad} bits; --scale brings it to the \
+             original's"
+        )));
+    }
     let (a, b) = (Shown::new(a)?, Shown::new(b)?);
-    Ok(FrameQuality::of(&a.planes()?, &b.planes()?)?)
+    Ok(meter.add(&a.planes()?, &b.planes()?)?)
 }
 
 /// A file to be written, and its name for messages.
@@ -103,6 +151,122 @@ enum Ends {
     StreamFirst,
 }
 
+/// Frames of both files that belong together.
+struct Pairs {
+    original: Frames,
+    stream: Frames,
+    /// The original's next frame and its number.
+    upcoming: Option<(u64, Frame)>,
+    /// By time, where that is asked for and both have another rate.
+    by_time: Option<ByTime>,
+    may_by_time: bool,
+    compared: u64,
+}
+
+struct ByTime {
+    /// Frame's durations in ns: the original's, the stream's.
+    steps: [i64; 2],
+    pairing: Pairing<Frame>,
+    taken: u64,
+    shown: u64,
+}
+
+fn step((n, d): (u32, u32)) -> Option<i64> {
+    (n > 0 && d > 0).then(|| 1_000_000_000 * i64::from(d) / i64::from(n))
+}
+
+impl Pairs {
+    /// Both files behind `offset` frames of one.
+    fn new(
+        mut original: Frames,
+        mut stream: Frames,
+        offset: i64,
+        may_by_time: bool,
+    ) -> Result<Self> {
+        let longer = if offset > 0 {
+            &mut original
+        } else {
+            &mut stream
+        };
+        for _ in 0..offset.unsigned_abs() {
+            longer.next()?;
+        }
+        Ok(Self {
+            original,
+            stream,
+            upcoming: None,
+            by_time: None,
+            may_by_time,
+            compared: 0,
+        })
+    }
+
+    /// The next pair, or how both end.
+    fn next(&mut self) -> Result<std::result::Result<(Frame, Frame), Ends>> {
+        if self.by_time.is_none() {
+            let pair = match (self.original.next()?, self.stream.next()?) {
+                (Some(a), Some(b)) => (a, b),
+                (None, None) => return Ok(Err(Ends::Together)),
+                (None, Some(_)) => return Ok(Err(Ends::OriginalFirst)),
+                (Some(_), None) => return Ok(Err(Ends::StreamFirst)),
+            };
+            self.compared += 1;
+            // The rates of streams are known with their first frame.
+            if self.compared == 1
+                && self.may_by_time
+                && let (Some(a), Some(b)) = (self.original.rate(), self.stream.rate())
+                && let (Some(a), Some(b)) = (step(a), step(b))
+                && a.abs_diff(b) * 1000 > a.unsigned_abs()
+            {
+                let mut pairing = Pairing::new(a / 2 + 1);
+                pairing.take(0, pair.0.clone());
+                pairing.decide(0, Upcoming::End);
+                self.by_time = Some(ByTime {
+                    steps: [a, b],
+                    pairing,
+                    taken: 1,
+                    shown: 1,
+                });
+            }
+            return Ok(Ok(pair));
+        }
+        let Some(frame) = self.stream.next()? else {
+            return Ok(Err(Ends::Together));
+        };
+        let Some(times) = &mut self.by_time else {
+            return Ok(Err(Ends::Together));
+        };
+        let at =
+            |step: i64, number: u64| step.saturating_mul(number.try_into().unwrap_or(i64::MAX));
+        let time = at(times.steps[1], times.shown);
+        times.shown += 1;
+        loop {
+            if self.upcoming.is_none() {
+                self.upcoming = self.original.next()?.map(|frame| (times.taken, frame));
+            }
+            let next = self.upcoming.as_ref();
+            let next = next.map_or(Upcoming::End, |(n, _)| {
+                Upcoming::Time(at(times.steps[0], *n))
+            });
+            match (times.pairing.decide(time, next), self.upcoming.take()) {
+                (Decision::Take, Some((number, original))) => {
+                    times.pairing.take(at(times.steps[0], number), original);
+                    times.taken += 1;
+                }
+                (Decision::Pair, upcoming) => {
+                    self.upcoming = upcoming;
+                    let Some(original) = times.pairing.current().cloned() else {
+                        return Ok(Err(Ends::OriginalFirst));
+                    };
+                    self.compared += 1;
+                    return Ok(Ok((original, frame)));
+                }
+                _ => return Ok(Err(Ends::OriginalFirst)),
+            }
+        }
+    }
+}
+
 /// The subcommand.
 pub fn run(options: &Options) -> Result<()> {
     if options.frames == Some(0) {
@@ -112,17 +276,25 @@ pub fn run(options: &Options) -> Result<()> {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
     };
-    let mut original = Frames::open(&options.original, &decoding)?;
-    let mut stream = Frames::open(&options.stream, &decoding)?;
+    let original = Frames::open(&options.original, &decoding)?;
+    let stream = Frames::open(&options.stream, &decoding)?;
+    let mut pairs = Pairs::new(original, stream, options.offset, options.by_time)?;
+    let has = |measure| options.metrics.contains(&measure);
+    let metrics = Metrics {
+        ssim: has(Measure::Ssim),
+        ms_ssim: has(Measure::MsSsim),
+        xpsnr: has(Measure::Xpsnr),
+        ssimulacra2: has(Measure::Ssimulacra2),
+    };
     let mut csv = options.csv.as_deref().map(create).transpose()?;
     if let Some(csv) = &mut csv {
         writeln!(
             csv,
             "frame,psnr_y,psnr_u,psnr_v,psnr_weighted_db,psnr_weighted_error,psnr_pooled,ssim_y,\
-             ssim_u,ssim_v,ssim_all,ms_ssim_y,concealed"
+             ssim_u,ssim_v,ssim_all,ms_ssim_y,concealed,xpsnr_y,xpsnr_u,xpsnr_v,ssimulacra2"
         )?;
     }
-    let mut clip = ClipQuality::default();
+    let mut meter = None;
     let mut curves = plot::Curves::default();
     let mut worst = None;
     let (mut frames, mut concealed) = (0_u64, 0_u64);
@@ -130,43 +302,63 @@ pub fn run(options: &Options) -> Result<()> {
         if options.frames.is_some_and(|wanted| frames >= wanted) {
             break Ends::Wanted;
         }
-        let (a, b) = match (original.next()?, stream.next()?) {
-            (Some(a), Some(b)) => (a, b),
-            (None, None) => break Ends::Together,
-            (None, Some(_)) => break Ends::OriginalFirst,
-            (Some(_), None) => break Ends::StreamFirst,
+        let (a, b) = match pairs.next()? {
+            Ok(pair) => pair,
+            Err(ends) => break ends,
         };
-        let q = quality(&a, &b).map_err(|e| match e {
+        let meter = meter.get_or_insert_with(|| {
+            let rate = pairs.original.rate().or(pairs.stream.rate());
+            let colour = Colour {
+                matrix: b.matrix,
+                full_range: b.full_range,
+                ..Colour::default()
+            };
+            Meter::new(metrics, rate.map_or(0, |(n, d)| n / d.max(1)), colour)
+        });
+        let q = measure(meter, &a, &b, options.scale).map_err(|e| match e {
             Failure::Input(what) | Failure::Usage(what) => Failure::file(
                 &options.stream,
                 format!("frame {frames} cannot be compared with the original's: {what}"),
             ),
         })?;
         if let Some(csv) = &mut csv {
-            let (p, s) = (q.psnr, q.ssim);
             write!(csv, "{frames}")?;
-            for v in [p.y, p.u, p.v, p.weighted_db, p.weighted_error, p.pooled] {
-                write!(csv, ",{v:.4}")?;
+            let values = q.values();
+            let (before, after) = values.split_at(11);
+            for (i, value) in before.iter().enumerate() {
+                match value {
+                    Some(v) if i < 6 => write!(csv, ",{v:.4}")?,
+                    Some(v) => write!(csv, ",{v:.6}")?,
+                    None => write!(csv, ",")?,
+                }
             }
-            for v in [s.y, s.u, s.v, s.all] {
-                write!(csv, ",{v:.6}")?;
+            write!(csv, ",{}", u8::from(b.concealed))?;
+            for value in after {
+                match value {
+                    Some(v) => write!(csv, ",{v:.4}")?,
+                    None => write!(csv, ",")?,
+                }
             }
-            match q.ms_ssim {
-                Some(m) => write!(csv, ",{:.6}", m.ms_ssim)?,
-                None => write!(csv, ",")?,
-            }
-            writeln!(csv, ",{}", u8::from(b.concealed))?;
+            writeln!(csv)?;
         }
         if options.plot.is_some() {
-            curves.add(q.psnr.y, q.ssim.y);
+            curves.add(q.psnr.y, q.ssim.map_or(1.0, |s| s.y));
         }
         concealed += u64::from(b.concealed);
-        if clip.add(&q) {
+        if meter
+            .clip()
+            .worst()
+            .is_some_and(|(worst, _)| worst == frames)
+        {
             worst = Some((a, b));
         }
         frames += 1;
     };
-    let (Some(mean), Some((number, db))) = (clip.mean(), clip.worst()) else {
+    let found = meter.as_ref().and_then(|meter| {
+        let worst = meter.clip().worst()?;
+        Some((meter.mean()?, worst))
+    });
+    let Some((mean, (number, db))) = found else {
         let empty = match ends {
             Ends::OriginalFirst => &options.original,
             _ => &options.stream,
@@ -186,7 +378,7 @@ pub fn run(options: &Options) -> Result<()> {
             .file_name()
             .unwrap_or_default()
             .to_string_lossy();
-        out.write_all(curves.svg(&name, stream.rate()).as_bytes())?;
+        out.write_all(curves.svg(&name, pairs.stream.rate()).as_bytes())?;
         out.flush()?;
     }
     let size = worst.map(|(a, _)| (a.picture.width(), a.picture.height(), a.bit_depth));
@@ -199,7 +391,6 @@ pub fn run(options: &Options) -> Result<()> {
                 "pooled": finite(p.pooled),
             })
         };
-        let s = mean.ssim;
         let report = json!({
             "original": options.original.display().to_string(),
             "stream": options.stream.display().to_string(),
@@ -209,8 +400,12 @@ pub fn run(options: &Options) -> Result<()> {
                 "db_of_mean_error": psnr(mean.db_of_mean_error),
                 "mean_of_db": psnr(mean.mean_of_db),
             },
-            "ssim": { "y": s.y, "u": s.u, "v": s.v, "all": s.all },
+            "ssim": mean.ssim.map(|s| json!({ "y": s.y, "u": s.u, "v": s.v, "all": s.all })),
             "ms_ssim_y": mean.ms_ssim,
+            "xpsnr": mean.xpsnr.map(|x| {
+                json!({ "y": finite(x[0]), "u": finite(x[1]), "v": finite(x[2]) })
+            }),
+            "ssimulacra2": mean.ssimulacra2,
             "worst": { "frame": number, "weighted_error": finite(db) },
         });
         println!("{report:#}");
@@ -228,14 +423,25 @@ pub fn run(options: &Options) -> Result<()> {
                 p.y, p.u, p.v, p.weighted_db, p.weighted_error, p.pooled
             );
         }
-        let s = mean.ssim;
-        println!(
-            "SSIM               Y {:.5}, U {:.5}, V {:.5}, all {:.5} (as ffmpeg's)",
-            s.y, s.u, s.v, s.all
-        );
+        if let Some(s) = mean.ssim {
+            println!(
+                "SSIM               Y {:.5}, U {:.5}, V {:.5}, all {:.5} (as ffmpeg's)",
+                s.y, s.u, s.v, s.all
+            );
+        }
+        let none = "none: the pictures are too small";
         match mean.ms_ssim {
             Some(m) => println!("MS-SSIM            Y {m:.5}"),
-            None => println!("MS-SSIM            none: the pictures are too small"),
+            None if metrics.ms_ssim => println!("MS-SSIM            {none}"),
+            None => {}
+        }
+        if let Some([y, u, v]) = mean.xpsnr {
+            println!("XPSNR in dB        Y {y:.3}, U {u:.3}, V {v:.3} (as ffmpeg's)");
+        }
+        match mean.ssimulacra2 {
+            Some(s) => println!("SSIMULACRA2        {s:.3}"),
+            None if metrics.ssimulacra2 => println!("SSIMULACRA2        {none}"),
+            None => {}
         }
         println!("worst frame        {number}: {db:.3} dB by weighted errors");
         if concealed > 0 {

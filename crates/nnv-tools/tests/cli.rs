@@ -395,6 +395,8 @@ fn compare_measures_what_was_done_to_a_clip() {
         serde_json::Value::Null
     );
     assert_eq!(report["ssim"]["all"], 1.0);
+    assert_eq!(report["ssimulacra2"], 100.0);
+    assert_eq!(report["xpsnr"]["y"], serde_json::Value::Null);
     let other = folder.file("other.y4m", &y4m(&pictures, |v| v ^ 2));
     let (csv, png, svg) = (
         folder.path("q.csv"),
@@ -440,6 +442,53 @@ fn compare_measures_what_was_done_to_a_clip() {
     nnv(1, &["compare", &short, &stream]).one_line("more frames than the original");
     nnv(0, &["compare", "--frames", "5", &short, &stream]);
     nnv(1, &["compare", &path("ten-bit"), &stream]).one_line("frame 0 cannot be compared");
+    nnv(
+        0,
+        &[
+            "compare",
+            "--scale",
+            "--frames",
+            "1",
+            &path("ten-bit"),
+            &stream,
+        ],
+    );
+
+    // Three frames later: alike again once they are left out, on either side.
+    let late = folder.file("late.y4m", &y4m(&pictures[3..], |v| v));
+    let of = |arguments: &[&str]| nnv(0, arguments).json()["ssim"]["all"].clone();
+    let equal = ["compare", "--json", "--metrics", "ssim", "--offset"];
+    assert_eq!(of(&[&equal[..], &["-3", &late, &stream]].concat()), 1.0);
+    assert_eq!(of(&[&equal[..], &["3", &stream, &late]].concat()), 1.0);
+    nnv(2, &["compare", "--metrics", "beauty", &same, &stream]);
+
+    // Half of the frames at half of the rate: each beside the frame of its time.
+    let half: Vec<_> = pictures.iter().step_by(2).cloned().collect();
+    let mut half = y4m(&half, |v| v);
+    let rate = half.windows(2).position(|w| w == b" F").unwrap();
+    let end = rate + 1 + half[rate + 1..].iter().position(|b| *b == b' ').unwrap();
+    let doubled = y4m(&pictures, |v| v);
+    let fast = String::from_utf8_lossy(&doubled[rate + 2..end]).into_owned();
+    let (n, d) = fast.split_once(':').unwrap();
+    let slow = format!(" F{n}:{}", 2 * d.parse::<u32>().unwrap());
+    half.splice(rate..end, slow.bytes());
+    let half = folder.file("half.y4m", &half);
+    let report = nnv(
+        0,
+        &[
+            "compare",
+            "--json",
+            "--by-time",
+            "--metrics",
+            "ssim",
+            &same,
+            &half,
+        ],
+    )
+    .json();
+    assert_eq!(report["frames"], 6);
+    assert_eq!(report["ssim"]["all"], 1.0);
+
     let cut = folder.file("cut.y4m", &y4m(&pictures, |v| v)[..9000]);
     nnv(1, &["compare", &cut, &stream]).one_line("the file ends within it");
 }

@@ -8,6 +8,7 @@ def main():
         prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
     from . import bench, curve, export, network, pack, parity, precoded, rdcheck, train
+    from .quality import export as quality_export, material, train as quality
     from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
 
     def command(name, arguments, run, help):
@@ -46,6 +47,12 @@ def main():
             "errors of the forecast beside simple rules, by source of the traces")
     command("network-export", network.export_arguments, network.export_run,
             "write a bundle of the forecast")
+    command("quality-material", material.arguments, material.run,
+            "spoil clips in known ways and measure VMAF and SSIMULACRA2: material of `quality`")
+    command("quality", quality.arguments, quality.run,
+            "train the network that judges decoded video without its original")
+    command("quality-export", quality_export.arguments, quality_export.run,
+            "write a bundle of it")
     command("rdcheck", rdcheck.arguments, rdcheck.run, "measure what exactness costs")
     args = p.parse_args()
     vars(args).pop("run")(args)  # checkpoints keep the arguments: not with a function among them

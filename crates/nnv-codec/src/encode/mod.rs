@@ -29,6 +29,7 @@ mod ink;
 pub mod motion;
 mod networks;
 pub mod planner;
+pub mod quality_control;
 pub mod rate_control;
 mod resilience;
 mod rounding;
@@ -65,6 +66,7 @@ use motion::search::lambda_of_quantizer;
 use motion::{SearchEffort, SearchParams, search};
 use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
 use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
+use quality_control::QualityController;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
 use scene_cut::SceneCut;
@@ -121,6 +123,7 @@ pub struct Encoder {
     planner: GopPlanner,
     scene: SceneCut,
     rate: RateController,
+    quality: Option<QualityController>,
     inheritance: Inheritance,
     references: References<Reference>,
     /// Number of the group in progress; counts key frames from a number on that the first one's
@@ -211,6 +214,7 @@ impl Encoder {
             planner,
             scene: SceneCut::default(),
             rate: RateController::new(&config),
+            quality: config.quality.map(|t| QualityController::new(&config, t)),
             inheritance: Inheritance::default(),
             references: References::default(),
             gop: None,
@@ -481,6 +485,11 @@ impl Encoder {
             let quantizers: Vec<u8> = (part.iter().zip(&inputs).zip(&times))
                 .map(|((plan, input), time)| self.choose_quantizer(plan, input, *time))
                 .collect();
+            // Quality is that of what came in, before any filter.
+            let originals: Vec<Arc<Picture>> = match self.quality {
+                Some(_) => inputs.iter().map(|input| input.picture.clone()).collect(),
+                None => Vec::new(),
+            };
             self.filter_noise(part, &mut inputs, &quantizers)?;
             let coded = self.code(part, &inputs, &quantizers)?;
             for (i, mut coded) in coded.into_iter().enumerate() {
@@ -497,6 +506,9 @@ impl Encoder {
                         .code(plan, input, &[quantizer])?
                         .pop()
                         .ok_or_else(|| CodecError::Internal("nothing was coded again".into()))?;
+                }
+                if let Some(original) = originals.get(i) {
+                    self.judge(&plan[0], original, quantizer, &coded)?;
                 }
                 self.emit(&plan[0], &input[0], (quantizer, time), coded)?;
             }
@@ -572,8 +584,41 @@ impl Encoder {
         if plan.kind == FrameType::Key && !self.rate.is_constant_quality() {
             self.hint_key(&input.picture);
         }
-        self.rate
-            .quantizer_of(plan.index, plan.class(), plan.offset, time)
+        let rated = self
+            .rate
+            .quantizer_of(plan.index, plan.class(), plan.offset, time);
+        let Some(quality) = &mut self.quality else {
+            return rated;
+        };
+        if plan.kind == FrameType::Key {
+            quality.hint_key(&input.picture);
+        }
+        let wanted = quality.quantizer(plan.class(), plan.offset);
+        match self.rate.mode() {
+            RateControl::Cq => wanted,
+            RateControl::Vbr { .. } | RateControl::Cbr { .. } => wanted.max(rated),
+        }
+    }
+
+    /// Measures a coded frame, where quality is held.
+    fn judge(
+        &mut self,
+        plan: &PlannedFrame,
+        original: &Picture,
+        quantizer: u8,
+        coded: &Coded,
+    ) -> Result<()> {
+        let (Some(quality), Some(target)) = (&mut self.quality, self.config.quality) else {
+            return Ok(());
+        };
+        let Some(reference) = &coded.reference else {
+            quality.repeated();
+            return Ok(());
+        };
+        let depth = self.config.info.bit_depth;
+        let value = quality_control::measure(target.metric, depth, original, &reference.picture)?;
+        quality.update(plan.class(), quantizer, value);
+        Ok(())
     }
 
     /// How frames go through the networks.

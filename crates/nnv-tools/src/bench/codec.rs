@@ -4,7 +4,10 @@
 use clap::{Args, ValueEnum};
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::{AccessUnitScan, BundleHash, UnitScanner, scan_access_unit};
-use nnv_codec::config::{DecoderConfig, EncoderConfig, RateControl, SpeedPreset, Tune, Tuning};
+use nnv_codec::config::{
+    DecoderConfig, EncoderConfig, Level, QualityMetric, QualityTarget, RateControl, SpeedPreset,
+    Tune, Tuning,
+};
 use nnv_codec::decode::{Decoded, Decoder};
 use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
 use nnv_codec::stages::StageTimes;
@@ -35,6 +38,23 @@ impl From<TuneFor> for Tune {
             TuneFor::Psnr => Self::Psnr,
             TuneFor::Visual => Self::Visual,
             TuneFor::Zerolatency => Self::ZeroLatency,
+        }
+    }
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum Metric {
+    Psnr,
+    Ssim,
+    MsSsim,
+}
+
+impl From<Metric> for QualityMetric {
+    fn from(metric: Metric) -> Self {
+        match metric {
+            Metric::Psnr => Self::Psnr,
+            Metric::Ssim => Self::Ssim,
+            Metric::MsSsim => Self::MsSsim,
         }
     }
 }
@@ -94,6 +114,12 @@ pub struct Options {
     /// Constant bit rate, kbit/s
     #[arg(long, value_name = "N")]
     cbr: Option<u64>,
+    /// Hold this quality: dB, or a value of the measure
+    #[arg(long, value_name = "VALUE", conflicts_with_all = ["bitrate", "cbr"])]
+    target_quality: Option<f64>,
+    /// Measure that --target-quality is of
+    #[arg(long, value_enum, default_value = "psnr")]
+    quality_metric: Metric,
     /// What to optimise for
     #[arg(long, value_enum, default_value = "psnr")]
     tune: TuneFor,
@@ -168,6 +194,11 @@ pub fn run(options: &Options) -> Result<()> {
             vbv_ms: 1000,
         };
     }
+    config.quality = options.target_quality.map(|target| QualityTarget {
+        metric: options.quality_metric.into(),
+        target: Level::new(target),
+        floor: None,
+    });
     config.tune = options.tune.into();
     config.speed = options.speed.into();
     if let Some(list) = &options.tuning {

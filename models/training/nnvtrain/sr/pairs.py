@@ -259,6 +259,9 @@ def through_ffmpeg(raw: bytes, w: int, h: int, options: list) -> tuple[bytes, li
                 "1",
                 "-i",
                 coded,
+                # every frame as it is: times of VVC in Matroska are off, and would drop some
+                "-fps_mode",
+                "passthrough",
                 "-f",
                 "rawvideo",
                 "-pix_fmt",

@@ -1,0 +1,1 @@
+"""The network that judges decoded video without its original: ``python -m nnvtrain quality …``."""

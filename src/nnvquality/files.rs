@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MPL-2.0
+//! Measures of each frame as CSV and JSON.
+
+use std::fs::File;
+use std::io::{BufWriter, Result, Write};
+use std::path::Path;
+
+use nnv_quality::FrameQuality;
+
+/// A line of either file.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// Counted from 0.
+    pub frame: u64,
+    /// Running time in ns.
+    pub time: i64,
+    /// Running time of the reference's frame in ns; `None`: there was none.
+    pub reference: Option<i64>,
+    /// The picture is the one before, while the reference's went on.
+    pub frozen: bool,
+    /// What was measured; `None` without a reference.
+    pub quality: Option<FrameQuality>,
+}
+
+/// Both files, as far as they are asked for. Each row is written at once.
+#[derive(Default)]
+pub struct Files {
+    csv: Option<BufWriter<File>>,
+    json: Option<BufWriter<File>>,
+    rows: u64,
+}
+
+impl Files {
+    /// Creates them.
+    ///
+    /// # Errors
+    /// One line that names the file.
+    pub fn create(csv: Option<&Path>, json: Option<&Path>) -> std::result::Result<Self, String> {
+        let create = |path: Option<&Path>| {
+            path.map(|path| {
+                let file = File::create(path);
+                file.map(BufWriter::new)
+                    .map_err(|e| format!("Cannot write {}: {e}", path.display()))
+            })
+            .transpose()
+        };
+        let mut files = Self {
+            csv: create(csv)?,
+            json: create(json)?,
+            rows: 0,
+        };
+        files.begin().map_err(|e| e.to_string())?;
+        Ok(files)
+    }
+
+    fn begin(&mut self) -> Result<()> {
+        if let Some(csv) = &mut self.csv {
+            write!(csv, "frame,running-time,reference-time,frozen")?;
+            for name in FrameQuality::NAMES {
+                write!(csv, ",{name}")?;
+            }
+            writeln!(csv)?;
+        }
+        if let Some(json) = &mut self.json {
+            write!(json, "{{\"frames\": [")?;
+        }
+        Ok(())
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn add(&mut self, row: &Row) -> Result<()> {
+        let values = row.quality.map(|q| q.values()).unwrap_or_default();
+        if let Some(csv) = &mut self.csv {
+            write!(csv, "{},{},", row.frame, row.time)?;
+            if let Some(time) = row.reference {
+                write!(csv, "{time}")?;
+            }
+            write!(csv, ",{}", u8::from(row.frozen))?;
+            for value in values {
+                match value {
+                    Some(v) => write!(csv, ",{v:.6}")?,
+                    None => write!(csv, ",")?,
+                }
+            }
+            writeln!(csv)?;
+        }
+        if let Some(json) = &mut self.json {
+            let mut object = serde_json::Map::new();
+            object.insert("frame".into(), row.frame.into());
+            object.insert("running-time".into(), row.time.into());
+            object.insert("reference-time".into(), row.reference.into());
+            object.insert("frozen".into(), row.frozen.into());
+            insert(&mut object, values);
+            let comma = if self.rows == 0 { "\n" } else { ",\n" };
+            write!(json, "{comma}{}", serde_json::Value::Object(object))?;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    /// Ends both with what was found of the whole.
+    ///
+    /// # Errors
+    /// Those of writing.
+    pub fn finish(
+        mut self,
+        counts: &[(&str, u64)],
+        mean: Option<&nnv_quality::Mean>,
+    ) -> Result<()> {
+        if let Some(csv) = &mut self.csv {
+            csv.flush()?;
+        }
+        if let Some(json) = &mut self.json {
+            let mut summary = serde_json::Map::new();
+            for (name, count) in counts {
+                summary.insert((*name).into(), (*count).into());
+            }
+            insert(&mut summary, mean.map(|m| m.values()).unwrap_or_default());
+            writeln!(
+                json,
+                "\n], \"summary\": {}}}",
+                serde_json::Value::Object(summary)
+            )?;
+            json.flush()?;
+        }
+        Ok(())
+    }
+}
+
+/// Adds measures by name. JSON knows no infinity: what has no error is null, as what is not there.
+fn insert(
+    object: &mut serde_json::Map<String, serde_json::Value>,
+    values: [Option<f64>; FrameQuality::NAMES.len()],
+) {
+    for (name, value) in FrameQuality::NAMES.into_iter().zip(values) {
+        object.insert(name.into(), value.into());
+    }
+}

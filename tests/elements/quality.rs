@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `nnvquality`: figures, pairs by time, what passes, files, bad input.
+
+use std::sync::{Arc, Mutex};
+
+use gst::prelude::*;
+
+use crate::util::*;
+
+/// Runs `reference` and `distorted` (descriptions of sources) into the element; properties of it
+/// in `properties`. What happened, and the summary.
+///
+/// What is passed is kept only by [`passed`], which knows the codec's formats alone.
+fn measured(reference: &str, distorted: &str, properties: &str) -> (Outcome, gst::Structure) {
+    through(reference, distorted, &format!("{properties} ! fakesink"))
+}
+
+/// As [`measured`], with the frames that passed.
+fn passed(reference: &str, distorted: &str) -> (Outcome, gst::Structure) {
+    through(reference, distorted, "! fakesink name=out")
+}
+
+fn through(reference: &str, distorted: &str, rest: &str) -> (Outcome, gst::Structure) {
+    let pipeline = launch(&format!(
+        "nnvquality name=q {rest} {reference} ! q.reference  {distorted} ! q.distorted"
+    ));
+    let q = pipeline
+        .downcast_ref::<gst::Bin>()
+        .unwrap()
+        .by_name("q")
+        .unwrap();
+    let outcome = play(&pipeline);
+    (outcome, q.property("stats"))
+}
+
+fn source(frames: u32, caps: &str, pattern: &str) -> String {
+    format!("videotestsrc num-buffers={frames} {pattern} ! video/x-raw,{caps}")
+}
+
+fn count(stats: &gst::Structure, name: &str) -> u64 {
+    stats
+        .get(name)
+        .unwrap_or_else(|e| panic!("{name}: {e} in {stats}"))
+}
+
+fn value(stats: &gst::Structure, name: &str) -> f64 {
+    stats
+        .get(name)
+        .unwrap_or_else(|e| panic!("{name}: {e} in {stats}"))
+}
+
+const ALL: &str = "metrics=ssim+ms-ssim+xpsnr+ssimulacra2";
+
+#[test]
+fn nnvquality_finds_no_error_in_equal_video_of_every_format() {
+    within(|| {
+        for format in [
+            "I420",
+            "NV12",
+            "YV12",
+            "NV21",
+            "Y42B",
+            "NV16",
+            "YUY2",
+            "UYVY",
+            "Y444",
+            "NV24",
+            "AYUV",
+            "VUYA",
+            "I420_10LE",
+            "P010_10LE",
+            "I422_10LE",
+            "Y444_10LE",
+        ] {
+            let caps = format!("format={format},width=67,height=45,framerate=25/1");
+            let source = source(2, &caps, "");
+            let (outcome, stats) = measured(&source, &source, ALL);
+            assert!(outcome.sound().eos, "{format}");
+            assert_eq!(count(&stats, "pairs"), 2, "{format}");
+            assert_eq!(value(&stats, "psnr-y"), f64::INFINITY, "{format}");
+            assert_eq!(value(&stats, "psnr-v"), f64::INFINITY, "{format}");
+            assert_eq!(value(&stats, "ssim-all"), 1.0, "{format}");
+            assert!(value(&stats, "ms-ssim-y") > 0.999_999, "{format}");
+            assert_eq!(value(&stats, "ssimulacra2"), 100.0, "{format}");
+        }
+    });
+}
+
+/// Layouts of one picture are one picture: what is read from the packed and the shifted ones
+/// equals the planar one, sample for sample.
+#[test]
+fn nnvquality_reads_the_same_samples_from_every_layout() {
+    within(|| {
+        for (planar, others) in [
+            ("I420", &["NV12", "YV12", "NV21"][..]),
+            ("Y42B", &["NV16", "YUY2", "UYVY"]),
+            ("Y444", &["NV24", "AYUV", "VUYA"]),
+            ("I420_10LE", &["P010_10LE"]),
+        ] {
+            let base = format!(
+                "videotestsrc num-buffers=2 ! video/x-raw,format={planar},width=64,height=48"
+            );
+            for other in others {
+                let converted =
+                    format!("{base} ! videoconvert dither=none ! video/x-raw,format={other}");
+                let (outcome, stats) = measured(&base, &converted, "");
+                assert!(outcome.sound().eos);
+                for name in ["psnr-y", "psnr-u", "psnr-v"] {
+                    assert_eq!(
+                        value(&stats, name),
+                        f64::INFINITY,
+                        "{planar} {other} {name}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn nnvquality_has_the_figures_of_a_known_error() {
+    within(|| {
+        // Luma 126 (grey) beside 235: all samples differ by so much, chroma not at all.
+        let caps = "format=I420,width=64,height=48,framerate=25/1";
+        let grey = "pattern=solid-color foreground-color=0xff808080";
+        let white = source(3, caps, "pattern=white");
+        let (_, stats) = measured(&white, &source(3, caps, grey), "");
+        let db = value(&stats, "psnr-y");
+        let difference = 255.0 / 10_f64.powf(db / 20.0);
+        assert!(
+            (difference - difference.round()).abs() < 1e-6,
+            "{difference}"
+        );
+        assert!((105.0..=112.0).contains(&difference), "{difference}");
+        assert_eq!(value(&stats, "psnr-u"), f64::INFINITY);
+    });
+}
+
+#[test]
+fn nnvquality_pairs_by_time() {
+    within(|| {
+        let at = |frames: u32, rate: &str| {
+            let caps = format!("format=I420,width=64,height=48,framerate={rate}");
+            source(frames, &caps, "pattern=ball")
+        };
+        let (_, stats) = measured(&at(12, "30/1"), &at(4, "10/1"), "");
+        assert_eq!(count(&stats, "pairs"), 4);
+        assert_eq!(count(&stats, "dropped"), 6);
+        let (_, stats) = measured(&at(4, "10/1"), &at(12, "30/1"), "");
+        // The last one is more than half a frame behind the reference's last.
+        assert_eq!(count(&stats, "repeated"), 7);
+        assert_eq!(count(&stats, "unmatched"), 1);
+        // Longer and shorter; one frame.
+        let (outcome, stats) = passed(&at(5, "30/1"), &at(9, "30/1"));
+        assert!(outcome.eos);
+        assert_eq!(count(&stats, "pairs"), 5);
+        assert_eq!(count(&stats, "unmatched"), 4);
+        assert_eq!(outcome.shown.len(), 9);
+        let (outcome, stats) = passed(&at(9, "30/1"), &at(1, "30/1"));
+        assert!(outcome.eos);
+        assert_eq!((count(&stats, "pairs"), outcome.shown.len()), (1, 1));
+    });
+}
+
+#[test]
+fn nnvquality_counts_frames_that_stand_still() {
+    within(|| {
+        let caps = "format=I420,width=64,height=48,framerate=20/1";
+        let moving = source(12, caps, "pattern=ball");
+        let half = "videorate ! video/x-raw,framerate=10/1";
+        let jerky = format!("{moving} ! {half} ! videorate ! video/x-raw,framerate=20/1");
+        let (_, stats) = measured(&moving, &jerky, "");
+        let frozen = count(&stats, "frozen");
+        assert!((5..=6).contains(&frozen), "{stats}");
+        // A video that itself stands still is not frozen.
+        let still = source(12, caps, "pattern=smpte75");
+        let (_, stats) = measured(&still, &still, "");
+        assert_eq!(count(&stats, "frozen"), 0);
+    });
+}
+
+#[test]
+fn nnvquality_scales_what_has_another_size_or_depth() {
+    within(|| {
+        let of = |caps: &str| source(2, &format!("{caps},framerate=25/1"), "pattern=smpte");
+        let full = of("format=I420,width=64,height=48");
+        for other in [
+            "format=I420,width=33,height=25",
+            "format=Y444,width=64,height=48",
+            "format=I420_10LE,width=128,height=96",
+            "format=NV12,width=1,height=1",
+        ] {
+            let (outcome, stats) = measured(&full, &of(other), ALL);
+            assert!(outcome.sound().eos, "{other}");
+            // Y444 has the same luma, the others not even that.
+            let (luma, chroma) = (value(&stats, "psnr-y"), value(&stats, "psnr-u"));
+            assert!(luma.min(chroma).is_finite(), "{other}: {stats}");
+            assert!(luma.min(chroma) > 5.0, "{other}: {stats}");
+        }
+        // Too small for some measures: those are left out.
+        let tiny = of("format=I420,width=7,height=3");
+        let (outcome, stats) = measured(&tiny, &tiny, ALL);
+        assert!(outcome.sound().eos);
+        assert!(!stats.has_field("ms-ssim-y") && !stats.has_field("ssimulacra2"));
+        assert_eq!(value(&stats, "ssim-y"), 1.0);
+    });
+}
+
+#[test]
+fn nnvquality_takes_black_and_hdr() {
+    within(|| {
+        let black = source(3, "format=I420,width=64,height=48", "pattern=black");
+        let (outcome, stats) = measured(&black, &black, ALL);
+        assert!(outcome.sound().eos);
+        assert_eq!(value(&stats, "ssim-all"), 1.0);
+        let hdr = "format=I420_10LE,width=64,height=48,colorimetry=bt2100-pq";
+        let hdr = source(2, hdr, "");
+        let (outcome, stats) = measured(&hdr, &hdr, ALL);
+        assert!(outcome.sound().eos);
+        // It was not made for that.
+        assert!(!stats.has_field("ssimulacra2"), "{stats}");
+        assert_eq!(value(&stats, "psnr-y"), f64::INFINITY);
+        let (outcome, _) = measured(&hdr, &black, "");
+        assert!(
+            outcome.eos && outcome.errors.is_empty(),
+            "{:?}",
+            outcome.errors
+        );
+        assert!(
+            outcome.warnings[0].contains("Colours differ"),
+            "{:?}",
+            outcome.warnings
+        );
+    });
+}
+
+#[test]
+fn nnvquality_passes_the_distorted_video_as_it_is() {
+    within(|| {
+        let caps = "format=I420,width=64,height=48,framerate=25/1";
+        let distorted = source(6, caps, "pattern=ball timestamp-offset=1000000000");
+        let alone = play(&launch(&format!("{distorted} ! fakesink name=out"))).sound();
+        // Also where nothing is linked to compare with.
+        let (both, stats) = passed(&distorted, &distorted);
+        let unlinked = play(&launch(&format!(
+            "{distorted} ! nnvquality ! fakesink name=out"
+        )));
+        assert_eq!(count(&stats, "pairs"), 6);
+        for outcome in [both.sound(), unlinked.sound()] {
+            assert_eq!(outcome.checksums(), alone.checksums());
+            let times = |o: &Outcome| o.shown.iter().map(|s| s.pts).collect::<Vec<_>>();
+            assert_eq!(times(&outcome), times(&alone));
+            assert_eq!(outcome.caps, alone.caps);
+        }
+    });
+}
+
+#[test]
+fn nnvquality_writes_files_and_messages() {
+    within(|| {
+        let (csv, json) = (TempFile::new("q.csv"), TempFile::new("q.json"));
+        let caps = "format=I420,width=64,height=48,framerate=25/1";
+        let pipeline = launch(&format!(
+            "nnvquality name=q frame-messages=true csv-location={} json-location={} ! fakesink \
+             {} ! q.reference  {} ! q.distorted",
+            csv.path(),
+            json.path(),
+            source(3, caps, "pattern=ball"),
+            source(3, caps, "pattern=snow"),
+        ));
+        let seen: Arc<Mutex<Vec<gst::Structure>>> = Arc::default();
+        let kept = seen.clone();
+        let bus = pipeline.bus().unwrap();
+        bus.set_sync_handler(move |_, message| {
+            if let gst::MessageView::Element(element) = message.view()
+                && let Some(structure) = element.structure()
+            {
+                kept.lock().unwrap().push(structure.to_owned());
+            }
+            gst::BusSyncReply::Pass
+        });
+        play(&pipeline).sound();
+        let seen = seen.lock().unwrap();
+        let names: Vec<&str> = seen.iter().map(|s| s.name().as_str()).collect();
+        let frame = "nnvquality-frame";
+        assert_eq!(names, [frame, frame, frame, "nnvquality-summary"]);
+        let table = std::fs::read_to_string(&csv.0).unwrap();
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(',').collect()).collect();
+        assert_eq!(lines.len(), 4);
+        let column = lines[0].iter().position(|name| *name == "psnr-y").unwrap();
+        let text = std::fs::read_to_string(&json.0).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        for n in 0..3 {
+            let posted = value(&seen[n], "psnr-y");
+            let written: f64 = lines[n + 1][column].parse().unwrap();
+            assert!((posted - written).abs() < 1e-5);
+            assert_eq!(report["frames"][n]["psnr-y"], posted);
+            assert_eq!(report["frames"][n]["running-time"], 40_000_000 * n as u64);
+        }
+        assert_eq!(report["summary"]["pairs"], 3);
+        assert_eq!(report["summary"]["ssim-all"], value(&seen[3], "ssim-all"));
+
+        let nowhere = "nnvquality csv-location=/nowhere/at/all.csv ! fakesink";
+        let outcome = play(&launch(&format!("{} ! {nowhere}", source(1, caps, ""))));
+        assert!(
+            outcome.errors[0].contains("/nowhere/at/all.csv"),
+            "{:?}",
+            outcome.errors
+        );
+    });
+}
+
+/// `rate-control=quality` of the encoder, measured by the element on decoded video.
+#[test]
+fn nnvenc_holds_the_quality_that_is_asked_for() {
+    within(|| {
+        let caps = "format=I420,width=176,height=144,framerate=25/1";
+        let clip = source(
+            32,
+            caps,
+            "pattern=ball motion=sweep background-color=0xff406080",
+        );
+        for (properties, name, wanted, within) in [
+            ("target-quality=40", "psnr-weighted-error", 40.0, 1.5),
+            ("target-quality=34", "psnr-weighted-error", 34.0, 1.5),
+        ] {
+            let coded =
+                format!("{clip} ! nnvenc rate-control=quality {properties} ! nnvparse ! nnvdec");
+            let (outcome, stats) = measured(&clip, &coded, "");
+            assert!(outcome.sound().eos, "{properties}");
+            assert_eq!(count(&stats, "pairs"), 32);
+            let got = value(&stats, name);
+            assert!((got - wanted).abs() < within, "{properties}: {got}");
+        }
+        for wrong in [
+            "target-quality=0.5",
+            "quality-metric=ssim target-quality=40",
+        ] {
+            let outcome = play(&launch(&format!(
+                "{clip} ! nnvenc rate-control=quality {wrong} ! fakesink"
+            )));
+            assert!(
+                outcome.errors[0].contains("target-quality is"),
+                "{:?}",
+                outcome.errors
+            );
+        }
+    });
+}
