@@ -17,8 +17,8 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
-/// `models/`, beside them the forecast `models/network`, and super-resolution under `models/sr/`. Model cards are prose and stay out of the
-/// binary.
+/// `models/`, beside them the forecast `models/network`, and super-resolution under `models/sr/`.
+/// Model cards are prose and stay out of the binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
     let models = here.join("../../models");

@@ -483,7 +483,8 @@ impl Settings {
                 glib::ParamSpecEnum::builder::<SpeedControl>("speed-control")
                     .nick("Speed control")
                     .blurb(
-                        "Whether the effort falls below speed-preset where qos is in force and                          time is short, before frames are left out",
+                        "Whether the effort falls below speed-preset where qos is in force and \
+                         time is short, before frames are left out",
                     )
                     .mutable_playing()
                     .build(),
@@ -536,8 +537,8 @@ impl Settings {
                 "Name of the built-in bundle to encode with (default: what `tune` asks for, \
                  realtime or visual)",
                 "Facts since the last start: frames, key-frames, dropped, bytes (uint64), \
-                 effort (string: the speed preset in force), average-quantizer, bits-per-pixel, fps and time per frame of each stage in ms \
-                 (double)",
+                 effort (string: the speed preset in force), average-quantizer, bits-per-pixel, fps \
+                 and time per frame of each stage in ms (double)",
             ));
             specs
         });

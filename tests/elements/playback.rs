@@ -248,7 +248,7 @@ fn played_backwards_every_frame_comes_in_falling_order() {
     });
 }
 
-/// A file that is pushed, as over HTTP with ranges: in portions, each handed over when the test says.
+/// A file that is pushed, as over HTTP with ranges: in portions, each when the test says.
 struct Pushed {
     source: gst::Element,
     bytes: Vec<u8>,

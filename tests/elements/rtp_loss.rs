@@ -144,7 +144,8 @@ fn lost_packets_are_sent_again() {
         let passed = through(
             &format!(
                 "rtprtxsend {map} ! identity name=net ! rtprtxreceive {map} \
-                 ! rtpssrcdemux ! rtpjitterbuffer latency=1000 do-retransmission=true ! rtpnnvdepay name=depay"
+                 ! rtpssrcdemux ! rtpjitterbuffer latency=1000 do-retransmission=true \
+                 ! rtpnnvdepay name=depay"
             ),
             FRAME,
             &caps,
@@ -416,7 +417,8 @@ fn rtpbin_carries_the_report_of_a_loss_to_the_encoder() {
             "rtpbin name=b latency=100 rtp-profile=avpf udpsrc port={rtp} \
              caps=\"application/x-rtp,media=video,clock-rate=90000,encoding-name=NNV,payload=96\" \
              ! identity name=net ! b.recv_rtp_sink_0 \
-             b. ! rtpnnvdepay name=depay ! nnvparse ! nnvdec name=dec ! fakesink name=out sync=false \
+             b. ! rtpnnvdepay name=depay ! nnvparse ! nnvdec name=dec \
+             ! fakesink name=out sync=false \
              udpsrc port={to} ! b.recv_rtcp_sink_0 \
              b.send_rtcp_src_0 ! udpsink host=127.0.0.1 port={back} sync=false async=false"
         ));

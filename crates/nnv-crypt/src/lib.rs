@@ -5,8 +5,8 @@
 //! * [`encrypt`]: SFrame (RFC 9605) over what follows a frame's header;
 //! * [`sign`]: chained Ed25519 signatures over groups of pictures.
 //!
-//! The bytes are in `docs/bitstream.md`, sections 11 and 12; what they are good for in `docs/privacy.md` and
-//! `docs/authenticity.md`. Nothing here panics on any input.
+//! The bytes are in `docs/bitstream.md`, sections 11 and 12; what they are good for in
+//! `docs/privacy.md` and `docs/authenticity.md`. Nothing here panics on any input.
 
 pub mod encrypt;
 pub mod keys;

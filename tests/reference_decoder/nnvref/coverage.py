@@ -182,7 +182,8 @@ class Coverage:
         kind = TYPE_NAMES[h.type]
         saw("type", kind)
         saw("checksum", int(h.checksum is not None))
-        saw("pts", f"{'key' if h.type == KEY else 'others'}: {'none' if h.pts is None else 'given'}")
+        frames = "key" if h.type == KEY else "others"
+        saw("pts", f"{frames}: {'none' if h.pts is None else 'given'}")
         if (h.pts or 0) < 0:
             saw("pts", "negative")
         saw("duration", int(h.duration is not None))
