@@ -537,8 +537,8 @@ impl Settings {
                 "Name of the built-in bundle to encode with (default: what `tune` asks for, \
                  realtime or visual)",
                 "Facts since the last start: frames, key-frames, dropped, bytes (uint64), \
-                 effort (string: the speed preset in force), average-quantizer, bits-per-pixel, fps \
-                 and time per frame of each stage in ms (double)",
+                 effort (string: the speed preset in force), average-quantizer, bits-per-pixel, \
+                 fps and time per frame of each stage in ms (double)",
             ));
             specs
         });
