@@ -224,16 +224,20 @@ impl Default for Settings {
 impl Settings {
     /// The mode in force: `bitrate` alone asks for that rate, where `rate-control` says nothing.
     pub fn mode(&self) -> RateControl {
-        self.rate_control.unwrap_or(if self.bitrate_set {
-            RateControl::Vbr
-        } else {
-            RateControl::Cq
-        })
+        self.rate_control
+            .unwrap_or(if self.bitrate_set && self.pass != Pass::First {
+                RateControl::Vbr
+            } else {
+                RateControl::Cq
+            })
     }
 
     /// Whether two properties ask for different modes.
     pub fn is_ambiguous(&self) -> bool {
-        self.rate_control.is_none() && self.bitrate_set && self.quantizer_set
+        self.rate_control.is_none()
+            && self.bitrate_set
+            && self.quantizer_set
+            && self.pass != Pass::First
     }
 
     pub fn rate_control(&self) -> config::RateControl {

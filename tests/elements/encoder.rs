@@ -1026,27 +1026,3 @@ fn zero_latency_goes_with_any_tune() {
         assert!(join(&pull_all(&mut h)) == join(&encode(&info, 4, &visual)));
     });
 }
-
-#[test]
-fn presets_load_from_files() {
-    within(|| {
-        let folder = TempFile::new("presets");
-        std::fs::create_dir(folder.path()).unwrap();
-        let text = "[_presets_]\nversion=0.0.1\nelement-name=GstNnvEnc\n\n\
-                    [screens]\ntune=visual\nzerolatency=true\ntuning=key=-8:levels=0,9,14,18\n\
-                    bitrate=500\n";
-        std::fs::write(folder.0.join("GstNnvEnc.prs"), text).unwrap();
-        gst::Preset::set_app_dir(&folder.0).unwrap();
-        let enc = element("nnvenc", &[]);
-        let preset = enc.clone().dynamic_cast::<gst::Preset>().unwrap();
-        let loaded = preset.load_preset("screens");
-        std::fs::remove_dir_all(folder.path()).unwrap();
-        loaded.unwrap();
-        assert!(enc.property::<bool>("zerolatency"));
-        let tuning = enc.property::<Option<String>>("tuning");
-        assert_eq!(tuning.as_deref(), Some("key=-8:levels=0,9,14,18"));
-        let mode = enc.property_value("rate-control");
-        let (_, mode) = gst::glib::EnumValue::from_value(&mode).unwrap();
-        assert_eq!((mode.nick(), enc.property::<u32>("bitrate")), ("vbr", 500));
-    });
-}

@@ -362,18 +362,18 @@ fn unknown_units_are_passed_over_or_refused_by_their_number() {
         let (seen, outcome) = run(&format!("filesrc location={} ! {SHOW}", file.path()));
         outcome.sound();
         assert_eq!(seen.len(), 4);
-        let file = with(128);
+        let file = with(130);
         let (seen, outcome) = run(&format!("filesrc location={} ! {SHOW}", file.path()));
         assert_eq!(seen.len(), 0);
         let said = outcome.errors.join(" ");
         assert!(
-            said.contains("unit of type 128"),
+            said.contains("unit of type 130"),
             "{said} {:?}",
             outcome.warnings
         );
         // A decoder without a parser.
         let text = decoder_refuses(&std::fs::read(&file.0).unwrap());
-        assert!(text.contains("unit of type 128"), "{text}");
+        assert!(text.contains("unit of type 130"), "{text}");
     });
 }
 

@@ -10,9 +10,9 @@ const PRESETS: [&str; 7] = [
     "archive", "call", "camera", "drone", "lecture", "medical", "screen",
 ];
 
-fn encoder_with_presets() -> gst::Element {
+/// `nnvenc` with the presets that ship: a process can name their folder once.
+pub fn encoder_with_presets() -> gst::Element {
     init();
-    // A process can name its folder once.
     static FOLDER: std::sync::Once = std::sync::Once::new();
     FOLDER.call_once(|| {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/data/presets");

@@ -45,9 +45,10 @@ fn two_passes_meet_the_rate_within_a_percent() {
             };
             let single = run("single");
             assert!(!file.0.exists());
+            // At one quantizer, unless a rate control is asked for: all frames are seen alike.
             let first = run("first");
-            let same = join(&single) == join(&first);
-            assert!(same, "a first pass is a single one that writes");
+            let constant = encode_scene(&info, scenes, 75, &common[1..]);
+            assert!(join(&constant) == join(&first));
             let second = run("second");
             assert_eq!(second.len(), 75);
             let rate = bits(&second) / 3.0 / 150_000.0;
