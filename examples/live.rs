@@ -69,7 +69,7 @@ impl Options {
         let number: f64 = text
             .parse()
             .map_err(|_| format!("--{name} {text} is no number"))?;
-        if number >= 0.0 && number < 1e9 {
+        if (0.0..1e9).contains(&number) {
             Ok(number)
         } else {
             Err(format!("--{name} {text} is out of range").into())

@@ -520,7 +520,7 @@ impl State {
             self.kbits = kbits;
             change.kbits = Some(kbits);
         }
-        let side = |n: u32| (n * quarters / 4 & !1).max(LEAST_SIDE.min(n));
+        let side = |n: u32| ((n * quarters / 4) & !1).max(LEAST_SIDE.min(n));
         let size = if quarters == 4 {
             source
         } else {

@@ -397,7 +397,7 @@ impl NnvQuality {
 
     fn set_caps(&self, pad: &gst_base::AggregatorPad, caps: &gst::CapsRef) -> bool {
         gst::debug!(CAT, obj = pad, "{caps}");
-        let Ok(info) = gst_video::VideoInfo::from_caps(&caps.to_owned()) else {
+        let Ok(info) = gst_video::VideoInfo::from_caps(caps) else {
             return false;
         };
         let mut state = lock(&self.state);
@@ -459,47 +459,41 @@ impl NnvQuality {
             quality: None,
         };
         if let Some(pad) = reference {
-            loop {
-                let next = pad.peek_buffer();
-                let upcoming = match &next {
-                    Some(next) => {
-                        // What has no time is passed over.
-                        let time = running_time(&pad, next).unwrap_or(i64::MIN);
-                        Upcoming::Time(time)
-                    }
-                    None if pad.is_eos() || timeout => Upcoming::End,
-                    None => Upcoming::Unknown,
-                };
-                match (state.pairing.decide(time, upcoming), upcoming) {
-                    (Decision::Take, Upcoming::Time(time)) => {
-                        let Some((buffer, info)) = pad.pop_buffer().zip(state.reference.clone())
-                        else {
-                            return Err(gst::FlowError::NotNegotiated);
-                        };
-                        let raw = Raw { buffer, info };
-                        state.pairing.take(time, Reference { raw, time });
-                        // Caps may stand before its next buffer: let the base class handle them.
-                        return Ok(Next::Wait);
-                    }
-                    (Decision::Take | Decision::Wait, _) => return Ok(Next::Wait),
-                    (Decision::Alone, _) => break,
-                    (Decision::Pair, _) => {
-                        match measure(state, &raw) {
-                            Ok((quality, reference, frozen)) => {
-                                row.quality = Some(quality);
-                                row.reference = Some(reference);
-                                row.frozen = frozen;
-                                state.frozen += u64::from(frozen);
-                            }
-                            Err(text) => {
-                                drop(guard);
-                                gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
-                                return Err(gst::FlowError::Error);
-                            }
-                        }
-                        break;
-                    }
+            let next = pad.peek_buffer();
+            let upcoming = match &next {
+                Some(next) => {
+                    // What has no time is passed over.
+                    let time = running_time(&pad, next).unwrap_or(i64::MIN);
+                    Upcoming::Time(time)
                 }
+                None if pad.is_eos() || timeout => Upcoming::End,
+                None => Upcoming::Unknown,
+            };
+            match (state.pairing.decide(time, upcoming), upcoming) {
+                (Decision::Take, Upcoming::Time(time)) => {
+                    let Some((buffer, info)) = pad.pop_buffer().zip(state.reference.clone()) else {
+                        return Err(gst::FlowError::NotNegotiated);
+                    };
+                    let raw = Raw { buffer, info };
+                    state.pairing.take(time, Reference { raw, time });
+                    // Caps may stand before its next buffer: let the base class handle them.
+                    return Ok(Next::Wait);
+                }
+                (Decision::Take | Decision::Wait, _) => return Ok(Next::Wait),
+                (Decision::Alone, _) => {}
+                (Decision::Pair, _) => match measure(state, &raw) {
+                    Ok((quality, reference, frozen)) => {
+                        row.quality = Some(quality);
+                        row.reference = Some(reference);
+                        row.frozen = frozen;
+                        state.frozen += u64::from(frozen);
+                    }
+                    Err(text) => {
+                        drop(guard);
+                        gst::element_imp_error!(self, gst::StreamError::Failed, ("{text}"));
+                        return Err(gst::FlowError::Error);
+                    }
+                },
             }
         }
         state.frames += 1;

@@ -47,13 +47,13 @@ fn decorate(buffer: &mut gst::BufferRef, t: u32) {
             VideoAFDValue::_169Letter43Center,
         ][t as usize % 2],
     );
-    VideoBarMeta::add(buffer, n % 2, t % 2 == 0, t, 1000 + t);
+    VideoBarMeta::add(buffer, n % 2, t.is_multiple_of(2), t, 1000 + t);
     // The jam is in another time zone, and not on a full second.
     let zone = gst::glib::TimeZone::new(Some("-03:30"));
     let jam = gst::glib::DateTime::new(&zone, 2024, 2, 29, 23, 59, 58.25 + f64::from(t) / 64.0);
     let flags = VideoTimeCodeFlags::DROP_FRAME;
     let rate = gst::Fraction::new(30_000, 1001);
-    let jam = (t % 2 == 0).then(|| jam.unwrap());
+    let jam = t.is_multiple_of(2).then(|| jam.unwrap());
     let code = VideoTimeCode::new(rate, jam.as_ref(), flags, 10, 11, 12, t % 30, 0);
     VideoTimeCodeMeta::add(buffer, &code.try_into().unwrap());
     for i in 0..2 {

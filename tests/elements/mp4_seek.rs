@@ -30,8 +30,7 @@ fn units(description: &str) -> Vec<gst::Buffer> {
         gst::PadProbeReturn::Ok
     });
     play(&pipeline).sound();
-    let units = units.lock().unwrap().clone();
-    units
+    units.lock().unwrap().clone()
 }
 
 /// A group of pictures and a second of sound, again and again for ten minutes.

@@ -245,8 +245,11 @@ fn truth(units: &[gst::Buffer]) -> HashSet<u32> {
         .collect()
 }
 
+/// Width and height of a frame, and its checksum.
+type ShownFrame = ((u32, u32), u32);
+
 /// Sizes and checksums of pictures that are not flagged, and how many are.
-fn shown(passed: &Passed) -> (Vec<((u32, u32), u32)>, usize) {
+fn shown(passed: &Passed) -> (Vec<ShownFrame>, usize) {
     let mut sound = Vec::new();
     let mut flagged = 0;
     for (buffer, caps) in &passed.arrived {

@@ -18,7 +18,8 @@ pub fn choose(
     caution: f64,
 ) -> usize {
     let Some(outlook) = outlook else { return 0 };
-    if !(segment > 0.0) || !(buffered >= 0.0) || rates.is_empty() {
+    let sound = segment > 0.0 && buffered >= 0.0;
+    if !sound || rates.is_empty() {
         return 0;
     }
     let last = last.min(rates.len() - 1);

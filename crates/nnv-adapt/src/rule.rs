@@ -112,10 +112,10 @@ impl Rule {
                         last_sent: packet.sent,
                         last_arrived: arrived,
                     };
-                    if let Some(done) = self.group.replace(next) {
-                        if let Some(before) = self.before.replace(done) {
-                            self.follow(before, done);
-                        }
+                    if let Some(done) = self.group.replace(next)
+                        && let Some(before) = self.before.replace(done)
+                    {
+                        self.follow(before, done);
                     }
                 }
             }
