@@ -397,8 +397,8 @@ impl Decoder {
         self.gaps_expected = expected;
     }
 
-    /// Says what [`DecodedFrame::analysis`] of the frames decoded from now on is to hold; `None`, as
-    /// at the start, for no analysis.
+    /// Says what [`DecodedFrame::analysis`] of the frames decoded from now on is to hold; `None`,
+    /// as at the start, for no analysis.
     pub fn set_analysis(&mut self, wanted: Option<Wanted>) {
         self.wanted = wanted;
     }
