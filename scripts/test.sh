@@ -85,6 +85,13 @@ else
   loud "NOT RUN: the tests of models/training need PyTorch, several GB to download; NNV_TRAIN_TESTS=1 $0 runs them"
 fi
 
+part "browser, for the page of nnv inspect"
+if command -v npm >/dev/null && [ -x /usr/bin/chromium ]; then
+  scripts/browser-deps.sh || failed+=("browser-deps.sh")
+else
+  loud "NOT RUN: the page of nnv inspect in a browser needs Chromium and npm (apt-get install chromium npm)"
+fi
+
 part "Rust: build and run every test"
 log=$root/.deps/cargo-test.log
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"

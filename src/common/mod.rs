@@ -17,7 +17,7 @@ pub use caps::*;
 pub use element::{CodecElement, Shown, add_times};
 pub use errors::error_message;
 pub use loss::{Loss, RETRANSMISSION};
-pub use models::{DEFAULT_MODEL, StreamModels, VISUAL_MODEL};
+pub use models::{DEFAULT_MODEL, VISUAL_MODEL, stream_models};
 pub use properties::{CommonSettings, properties};
 
 /// Metadata of an element of this plugin.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,8 @@ use gst::subclass::prelude::*;
 use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
-use crate::common::{self, CodecElement, CommonSettings, Shown, StreamModels, lock};
+use super::analysis::{self, Analysis};
+use crate::common::{self, CodecElement, CommonSettings, Shown, lock};
 use nnv_bitstream::limits::{MAX_SAMPLES, MAX_SIDE};
 use nnv_bitstream::{Crop, StreamInfo};
 use nnv_codec::config::DecoderConfig;
@@ -33,6 +35,7 @@ struct Settings {
     common: CommonSettings,
     conceal: bool,
     max_pixels: u64,
+    analysis: Analysis,
 }
 
 impl Default for Settings {
@@ -41,6 +44,7 @@ impl Default for Settings {
             common: CommonSettings::new(None),
             conceal: true,
             max_pixels: MAX_SAMPLES,
+            analysis: Analysis::empty(),
         }
     }
 }
@@ -70,6 +74,8 @@ pub struct NnvDec {
     shown: Mutex<Shown>,
     /// Aborts the decoder from other threads; outside of `state`, which is locked while decoding.
     cancel: Mutex<Option<Cancel>>,
+    /// Downstream draws overlays by itself.
+    overlays: AtomicBool,
 }
 
 #[glib::object_subclass]
@@ -104,6 +110,15 @@ impl ObjectImpl for NnvDec {
                     .default_value(Settings::default().max_pixels)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecFlags::builder::<Analysis>("analysis")
+                    .nick("Analysis")
+                    .blurb(
+                        "Draw over the pictures what they are made of, and attach the numbers as \
+                         GstNnvAnalysisMeta; costs nothing while it is empty",
+                    )
+                    .default_value(Settings::default().analysis)
+                    .mutable_playing()
+                    .build(),
             ];
             specs.extend(common::properties(
                 None,
@@ -127,6 +142,8 @@ impl ObjectImpl for NnvDec {
             // Taken over with the next frame.
             "conceal" => guard.conceal = value.get().expect("type checked upstream"),
             "max-pixels" => guard.max_pixels = value.get().expect("type checked upstream"),
+            // Of the frames decoded from then on.
+            "analysis" => guard.analysis = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
     }
@@ -139,6 +156,7 @@ impl ObjectImpl for NnvDec {
         match pspec.name() {
             "conceal" => s.conceal.to_value(),
             "max-pixels" => s.max_pixels.to_value(),
+            "analysis" => s.analysis.to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
     }
@@ -254,7 +272,10 @@ impl VideoDecoderImpl for NnvDec {
         let time_left = self.obj().max_decode_time(&frame);
         // The frame holds the stream lock; the element keeps it under its number.
         drop(frame);
-        let conceal = lock(&self.settings).conceal;
+        let (conceal, analysis) = {
+            let settings = lock(&self.settings);
+            (settings.conceal, settings.analysis)
+        };
 
         let mut guard = lock(&self.state);
         let state = guard.as_mut().ok_or(gst::FlowError::Flushing)?;
@@ -269,6 +290,7 @@ impl VideoDecoderImpl for NnvDec {
             return Err(gst::FlowError::NotNegotiated);
         }
         state.decoder.set_conceal(conceal);
+        state.decoder.set_analysis(analysis.wanted());
         let hurry = hurry(time_left, &state.decoder);
         state.decoder.set_hurry(hurry);
         let result = match buffer.map_readable() {
@@ -340,6 +362,10 @@ impl VideoDecoderImpl for NnvDec {
         let video_meta = query
             .find_allocation_meta::<gst_video::VideoMeta>()
             .is_some();
+        let overlays = query
+            .find_allocation_meta::<gst_video::VideoOverlayCompositionMeta>()
+            .is_some();
+        self.overlays.store(overlays, Ordering::Relaxed);
         self.parent_decide_allocation(query)?;
         if video_meta && let Some((Some(pool), size, min, max)) = query.allocation_pools().next() {
             let mut config = pool.config();
@@ -398,7 +424,7 @@ impl NnvDec {
             gst::StateChangeError
         })?;
         let decoder = Decoder::new(
-            StreamModels(settings.common.clone()),
+            common::stream_models(&settings.common),
             DecoderConfig {
                 conceal: settings.conceal,
                 threads: settings.common.threads,
@@ -576,7 +602,15 @@ impl NnvDec {
                 if decoded.concealed {
                     buffer.set_flags(gst::BufferFlags::CORRUPTED);
                 }
-                Self::write(buffer, &info, format, decoded)
+                let written = Self::write(buffer, &info, format, decoded);
+                written.and_then(|()| match decoded.analysis {
+                    None => Ok(()),
+                    Some(_) => {
+                        let overlays = self.overlays.load(Ordering::Relaxed);
+                        let analysis = lock(&self.settings).analysis;
+                        analysis::attach(buffer, &info, decoded, analysis, overlays)
+                    }
+                })
             }
             None => Err("there is no output buffer".to_string()),
         };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `nnvdec`: decodes an NNV stream into raw video.
 
+mod analysis;
 mod imp;
 
 use gst::glib;

@@ -5,6 +5,7 @@
 //! Needs ONNX Runtime (see `scripts/test.sh`).
 
 mod adapt;
+mod analysis;
 mod authenticity;
 mod conformance;
 mod damage;
@@ -22,6 +23,7 @@ mod mp4_seek;
 mod mp4_sound;
 mod nnsr;
 mod no_network;
+mod pages;
 mod parser;
 mod playback;
 mod privacy;

@@ -70,7 +70,7 @@ fn every_property_is_there_and_explained() {
     ];
     for (element, own) in [
         ("nnvenc", &encoder[..]),
-        ("nnvdec", &["conceal", "max-pixels"]),
+        ("nnvdec", &["analysis", "conceal", "max-pixels"]),
         (
             "nnsr",
             &[

@@ -294,6 +294,11 @@ impl InkLayer {
         Ok(self)
     }
 
+    /// Which cells have ink and paper.
+    pub fn cells(&self) -> &Cells {
+        &self.cells
+    }
+
     /// Puts paper in the place of an inter frame's prediction, packed.
     pub fn ground(&self, p: &mut [i16], d: &mut [i16]) {
         self.cells.ground(&self.papers, p, d);

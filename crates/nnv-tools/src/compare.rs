@@ -8,10 +8,11 @@ use clap::Args;
 use nnv_format::picture::{Picture, RawFormat};
 use nnv_quality::{
     Colour, Decision, FrameQuality, Meter, Metrics, Pairing, PlaneView, Psnr, QualityError,
-    Upcoming,
+    SquaredError, Upcoming, peak,
 };
 use serde_json::json;
 
+use crate::colours::Colours;
 use crate::failure::{Failure, Result};
 use crate::frames::{Decoding, Frame, Frames};
 use crate::{models, plot};
@@ -120,6 +121,19 @@ impl<'a> Shown<'a> {
     fn planes(&self) -> std::result::Result<[PlaneView<'_>; 3], QualityError> {
         Ok([self.plane(0)?, self.plane(1)?, self.plane(2)?])
     }
+}
+
+/// PSNR alone of a frame.
+///
+/// # Errors
+/// The pictures differ in size or depth.
+pub fn psnr(a: &Frame, b: &Frame) -> Result<Psnr> {
+    let (a, b) = (Shown::new(a)?, Shown::new(b)?);
+    let mut errors = [SquaredError::default(); 3];
+    for (error, (a, b)) in errors.iter_mut().zip(a.planes()?.iter().zip(&b.planes()?)) {
+        *error = SquaredError::of(*a, *b)?;
+    }
+    Ok(Psnr::of(errors, peak(a.plane(0)?.bit_depth())))
 }
 
 fn measure(meter: &mut Meter, a: &Frame, b: &Frame, scale: bool) -> Result<FrameQuality> {
@@ -489,31 +503,14 @@ fn side_by_side(path: &Path, a: &Frame, b: &Frame) -> Result<()> {
 fn rgb(frame: &Frame, by: &Frame) -> Vec<u8> {
     let picture = &frame.picture;
     let (width, height) = (picture.width() as usize, picture.height() as usize);
-    // Weights of red and blue in luma; where the stream says nothing, as GStreamer guesses.
-    let (kr, kb) = match by.matrix {
-        1 => (0.2126, 0.0722),
-        9 | 10 => (0.2627, 0.0593),
-        4..=6 => (0.299, 0.114),
-        _ if height > 576 => (0.2126, 0.0722),
-        _ => (0.299, 0.114),
-    };
-    let kg = 1.0 - kr - kb;
-    let (floor, luma, chroma) = match by.full_range {
-        true => (0.0, 1023.0, 1023.0),
-        false => (64.0, 876.0, 896.0),
-    };
+    let colours = Colours::new(by.matrix, by.full_range, picture.height());
     let mut out = Vec::with_capacity(3 * width * height);
-    let byte = |v: f32| (v * 255.0).round().clamp(0.0, 255.0) as u8;
     for row in 0..height {
         let y = picture.plane(0).visible_row(row);
         let [u, v] = [1, 2].map(|p| picture.plane(p).visible_row(row / 2));
         for x in 0..width {
-            let y = (f32::from(y[x]) - floor) / luma;
-            let cb = (f32::from(u[x / 2]) - 512.0) / chroma;
-            let cr = (f32::from(v[x / 2]) - 512.0) / chroma;
-            let (r, b) = (y + 2.0 * (1.0 - kr) * cr, y + 2.0 * (1.0 - kb) * cb);
-            let g = (y - kr * r - kb * b) / kg;
-            out.extend([byte(r), byte(g), byte(b)]);
+            let [y, u, v] = [y[x], u[x / 2], v[x / 2]].map(f32::from);
+            out.extend(colours.rgb(y, u, v));
         }
     }
     out

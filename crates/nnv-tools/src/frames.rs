@@ -2,7 +2,7 @@
 //! Pictures of any file: streams and YUV4MPEG2 are read here, all else by GStreamer in a process
 //! of its own.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ use std::thread::JoinHandle;
 
 use nnv_bitstream::{BitstreamError, StreamInfo, UnitType};
 use nnv_codec::config::DecoderConfig;
-use nnv_codec::decode::{Decoded, Decoder};
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, Wanted};
 use nnv_codec::error::CodecError;
 use nnv_format::picture::Picture;
 use nnv_nn::{ModelSource, RuntimeOptions};
 
 use crate::failure::{Failure, Result};
-use crate::models::StreamModels;
+use crate::models;
 use crate::stream::{Content, Depth, Piece, Stream};
 use crate::y4m;
 
@@ -53,6 +53,19 @@ enum Source {
     Y4m(y4m::Reader<BufReader<File>>),
     Piped(Piped),
     Stream(Box<Native>),
+}
+
+impl Frame {
+    /// As it is shown.
+    fn of(frame: &DecodedFrame) -> Result<Self> {
+        Ok(Self {
+            picture: cropped(&frame.picture, &frame.info)?,
+            bit_depth: frame.info.bit_depth,
+            matrix: frame.info.colorimetry.matrix,
+            full_range: frame.info.colorimetry.range == nnv_bitstream::VideoRange::Full,
+            concealed: frame.concealed,
+        })
+    }
 }
 
 impl Frames {
@@ -106,7 +119,7 @@ impl Frames {
                 reader.frame()?.map(|picture| plain(picture, depth))
             }
             Source::Piped(piped) => piped.next()?.map(|picture| plain(picture, 8)),
-            Source::Stream(native) => native.next()?,
+            Source::Stream(native) => native.next()?.map(|coded| coded.shown),
         })
     }
 
@@ -120,27 +133,43 @@ impl Frames {
     }
 }
 
+/// A frame of a stream: as it is shown, and how it was coded.
+#[derive(Debug)]
+pub struct Coded {
+    /// The picture.
+    pub shown: Frame,
+    /// All that the decoder says.
+    pub frame: DecodedFrame,
+    /// Length of its access unit.
+    pub bytes: u64,
+}
+
 /// A stream with a decoder of its own.
-struct Native {
+pub struct Native {
     path: PathBuf,
     stream: Stream,
     decoder: Decoder,
     /// Bytes of the access unit in progress.
     unit: Vec<u8>,
     sent: u64,
-    ready: VecDeque<Frame>,
+    /// Lengths of the access units whose frames are still to come, by number.
+    lengths: BTreeMap<u64, u64>,
+    ready: VecDeque<Coded>,
     ended: bool,
+    lost: u64,
 }
 
 impl Native {
-    fn open(path: &Path, decoding: &Decoding) -> Result<Self> {
-        let models = StreamModels {
-            named: decoding.model.clone(),
-            options: RuntimeOptions {
-                threads: decoding.threads as usize,
-                ..RuntimeOptions::default()
-            },
+    /// Opens a stream.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn open(path: &Path, decoding: &Decoding) -> Result<Self> {
+        let options = RuntimeOptions {
+            threads: decoding.threads as usize,
+            ..RuntimeOptions::default()
         };
+        let models = models::of_stream(decoding.model.clone(), options);
         let config = DecoderConfig {
             threads: decoding.threads,
             live: false,
@@ -152,12 +181,33 @@ impl Native {
             decoder: Decoder::new(models, config),
             unit: Vec::new(),
             sent: 0,
+            lengths: BTreeMap::new(),
             ready: VecDeque::new(),
             ended: false,
+            lost: 0,
         })
     }
 
-    fn next(&mut self) -> Result<Option<Frame>> {
+    /// Says what [`DecodedFrame::analysis`] is to hold.
+    pub fn set_analysis(&mut self, wanted: Wanted) {
+        self.decoder.set_analysis(Some(wanted));
+    }
+
+    /// Name of the bundle in use, once a sequence header was read.
+    pub fn bundle(&self) -> Option<&str> {
+        self.decoder.model().map(|model| model.name())
+    }
+
+    /// Frames so far that could not be shown.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The next frame in order of presentation; `None` at the end.
+    ///
+    /// # Errors
+    /// The file cannot be read on, or decoding fails for good.
+    pub fn next(&mut self) -> Result<Option<Coded>> {
         while self.ready.is_empty() && !self.ended {
             let at = |path: &Path, e: CodecError| Failure::file(path, e);
             match self.stream.next()? {
@@ -191,20 +241,26 @@ impl Native {
                     if unit.kind.is_frame() {
                         let sent = self.decoder.send(&self.unit, self.sent);
                         sent.map_err(|e| at(&self.path, e))?;
+                        self.lengths.insert(self.sent, self.unit.len() as u64);
                         self.unit.clear();
                         self.sent += 1;
                     }
                 }
             }
             while let Some(decoded) = self.decoder.receive() {
-                if let Decoded::Frame(frame) = decoded {
-                    self.ready.push_back(Frame {
-                        picture: cropped(&frame.picture, &frame.info)?,
-                        bit_depth: frame.info.bit_depth,
-                        matrix: frame.info.colorimetry.matrix,
-                        full_range: frame.info.colorimetry.range == nnv_bitstream::VideoRange::Full,
-                        concealed: frame.concealed,
-                    });
+                match decoded {
+                    Decoded::Frame(frame) => {
+                        let bytes = self.lengths.remove(&frame.id).unwrap_or(0);
+                        self.ready.push_back(Coded {
+                            shown: Frame::of(&frame)?,
+                            frame,
+                            bytes,
+                        });
+                    }
+                    Decoded::Dropped { id, .. } | Decoded::Skipped { id } => {
+                        self.lengths.remove(&id);
+                        self.lost += 1;
+                    }
                 }
             }
         }
@@ -212,7 +268,11 @@ impl Native {
     }
 }
 
-fn cropped(picture: &Arc<Picture>, info: &StreamInfo) -> Result<Arc<Picture>> {
+/// What is shown of a picture.
+///
+/// # Errors
+/// The part that is cut off is larger than the picture.
+pub fn cropped(picture: &Arc<Picture>, info: &StreamInfo) -> Result<Arc<Picture>> {
     let c = info.crop;
     if c == nnv_bitstream::Crop::default() {
         return Ok(picture.clone());

@@ -163,9 +163,7 @@ impl Sequence {
             frame,
             bundle: header.bundle_name.clone(),
             hash: nnv_nn::hex(&header.bundle_hash),
-            built_in: nnv_nn::embedded()
-                .iter()
-                .any(|b| b.hash.starts_with(&header.bundle_hash)),
+            built_in: nnv_codec::decode::built_in(&header.bundle_hash).is_some(),
             width: header.width,
             height: header.height,
             crop: [c.left, c.top, c.right, c.bottom],

@@ -4,7 +4,9 @@
 //!
 //! Exit codes: 0 good, 1 bad input (one line says where), 2 usage.
 
+mod atlas;
 mod bench;
+mod colours;
 mod compare;
 mod cut;
 mod doctor;
@@ -13,6 +15,7 @@ mod frames;
 mod groups;
 mod hls;
 mod info;
+mod inspect;
 mod keys;
 mod model;
 mod models;
@@ -48,6 +51,7 @@ enum Command {
     Join(cut::JoinOptions),
     Hls(hls::Options),
     Compare(compare::Options),
+    Inspect(inspect::Options),
     /// Measures speed, by stage and by network
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -77,6 +81,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Join(options) => cut::join(options),
         Command::Hls(options) => hls::run(options),
         Command::Compare(options) => compare::run(options),
+        Command::Inspect(options) => inspect::run(options),
         Command::Bench(which) => bench::run(which),
         Command::Quantizers(options) => quantizers::run(options),
         Command::Doctor(options) => doctor::run(options),

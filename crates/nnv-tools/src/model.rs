@@ -2,13 +2,14 @@
 //! `nnv model`: what is in a bundle.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use clap::Args;
 use nnv_nn::{BundleFile, BundleListing, hex};
 use toml::{Table, Value};
 
 use crate::failure::{Failure, Result};
-use crate::models;
+use crate::{atlas, models};
 
 /// Tells what is in a bundle: files, hashes, tables, sizes, training
 ///
@@ -18,13 +19,31 @@ pub struct Options {
     /// A built-in bundle, or the folder of one
     #[arg(value_name = "NAME|FOLDER")]
     bundle: Option<String>,
+    /// Write a page that shows each channel of the latent: what it draws, its share of the bits
+    #[arg(long, value_name = "HTML", requires = "bundle")]
+    atlas: Option<PathBuf>,
+    /// What bits are counted on: .y4m, a stream, or anything that GStreamer reads; else a
+    /// synthetic clip
+    #[arg(long, value_name = "CLIP", requires = "atlas")]
+    clip: Option<PathBuf>,
+    /// Frames of the clip
+    #[arg(long, value_name = "N", default_value_t = 9, requires = "atlas",
+          value_parser = clap::value_parser!(u16).range(2..=300))]
+    frames: u16,
+    /// Threads; 0: as many as there are processors
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "atlas")]
+    threads: u32,
 }
 
 /// The subcommand.
 pub fn run(options: &Options) -> Result<()> {
-    match &options.bundle {
-        None => list(),
-        Some(name) => show(name),
+    let clip = options.clip.as_deref();
+    match (&options.bundle, &options.atlas) {
+        (None, _) => list(),
+        (Some(name), None) => show(name),
+        (Some(name), Some(page)) => {
+            atlas::run(name, page, clip, options.frames.into(), options.threads)
+        }
     }
 }
 

@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MPL-2.0
 //! The decoder: access units in, pictures in order of presentation out.
 
+mod analysis;
 mod flat;
+mod models;
+
+pub use analysis::{Analysis, PartBytes, Wanted};
+pub use models::{Host, StreamModels, built_in};
 
 use crate::config::DecoderConfig;
 use crate::error::{CodecError, Result};
@@ -17,7 +22,9 @@ use nnv_format::dequantise::dequantise_sparse;
 use nnv_format::entropy::SymbolContexts;
 use nnv_format::grid::Grid;
 use nnv_format::ink::InkLayer;
-use nnv_format::motion::{MotionContexts, MotionField, decode_field, predict, temporal_distances};
+use nnv_format::motion::{
+    MotionContexts, MotionField, decode_field, field_bits_by_block, predict, temporal_distances,
+};
 use nnv_format::picture::Picture;
 use nnv_format::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use nnv_format::references::{Coding, Contexts, Reference, References, Reorder, level_sizes};
@@ -84,6 +91,9 @@ pub struct DecodedFrame {
     pub concealed: bool,
     /// What happened, once per event.
     pub warning: Option<String>,
+    /// What it was made of, where [wanted](Decoder::set_analysis): none for repeats, nor for frames
+    /// that could not be decoded.
+    pub analysis: Option<Box<Analysis>>,
 }
 
 /// A frame that cannot be decoded, or that others wait for in vain: what a sender has to know to go
@@ -190,6 +200,7 @@ struct Shown {
     duration: Option<u64>,
     concealed: bool,
     warning: Option<String>,
+    analysis: Option<Box<Analysis>>,
 }
 
 impl Shown {
@@ -207,13 +218,23 @@ impl Shown {
             duration: header.duration,
             concealed: false,
             warning: None,
+            analysis: None,
         }
     }
 }
 
-/// A decoded frame (picture, and what its successors inherit), or why there is none, where that was
-/// not told yet.
-type Outcome = std::result::Result<Reference, Option<String>>;
+/// A decoded frame (picture, and what its successors inherit) with its analysis, or why there is
+/// none, where that was not told yet.
+type Outcome = std::result::Result<(Reference, Option<Box<Analysis>>), Option<String>>;
+
+/// What frames are decoded with.
+struct Work<'a> {
+    tensors: &'a Tensors,
+    threads: usize,
+    cancel: &'a Cancel,
+    /// What is to be analysed, if anything.
+    wanted: Option<Wanted>,
+}
 
 /// An inter frame whose side information is decoded.
 struct Opened<'a> {
@@ -226,6 +247,8 @@ struct Opened<'a> {
     z: Arc<[i8]>,
     p: Vec<i16>,
     d: Vec<i16>,
+    /// For the analysis.
+    motion_bits: Vec<u64>,
     times: StageTimes,
 }
 
@@ -297,6 +320,7 @@ pub struct Decoder {
     tensors: Tensors,
     stats: DecoderStats,
     cancel: Cancel,
+    wanted: Option<Wanted>,
 }
 
 impl std::fmt::Debug for Decoder {
@@ -337,6 +361,7 @@ impl Decoder {
             tensors: Tensors::default(),
             stats: DecoderStats::default(),
             cancel: Cancel::new(),
+            wanted: None,
         }
     }
 
@@ -370,6 +395,12 @@ impl Decoder {
     /// not worth a warning.
     pub fn set_gaps_expected(&mut self, expected: bool) {
         self.gaps_expected = expected;
+    }
+
+    /// Says what [`DecodedFrame::analysis`] of the frames decoded from now on is to hold; `None`,
+    /// as at the start, for no analysis.
+    pub fn set_analysis(&mut self, wanted: Option<Wanted>) {
+        self.wanted = wanted;
     }
 
     /// A handle that aborts the work in progress from another thread.
@@ -917,6 +948,7 @@ impl Decoder {
                 duration: s.duration,
                 concealed: s.concealed,
                 warning: s.warning.or_else(|| gap.take()),
+                analysis: s.analysis,
             }));
         }
     }
@@ -938,7 +970,7 @@ impl Decoder {
                 self.begin_group();
             }
             match outcome {
-                Ok(reference) => {
+                Ok((reference, analysis)) => {
                     self.troubled = false;
                     if self.depth() == 0 {
                         // In low-delay order all that follows hangs on this frame: the encoder has
@@ -947,9 +979,13 @@ impl Decoder {
                         self.gap_reported = false;
                     }
                     let mut shown = Shown::new(frame.id, header, Some(reference.picture.clone()));
+                    shown.analysis = analysis;
                     let wrong = header
                         .checksum
                         .is_some_and(|expected| expected != reference.picture.checksum());
+                    if let Some(analysis) = &mut shown.analysis {
+                        analysis.verified = header.checksum.map(|_| !wrong);
+                    }
                     if wrong {
                         self.lose(header.gop, header.poc);
                         // Shown as it is, but nothing is predicted from it: errors would pile up to
@@ -1006,16 +1042,15 @@ impl Decoder {
         if frames.iter().any(|f| !f.header.is_key()) {
             sequence.check_memory(frames.len())?;
         }
+        let work = |threads| Work {
+            tensors: &self.tensors,
+            threads,
+            cancel: &self.cancel,
+            wanted: self.wanted,
+        };
+        let opening = work(inner);
         let opened = parallel::map(self.threads, frames.len(), |i| {
-            let (references, tensors) = (&self.references, &self.tensors);
-            open(
-                sequence,
-                references,
-                &frames[i],
-                tensors,
-                inner,
-                &self.cancel,
-            )
+            open(sequence, &self.references, &frames[i], &opening)
         });
         let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(frames.len());
         let mut good: Vec<(usize, Opened)> = Vec::new();
@@ -1054,9 +1089,7 @@ impl Decoder {
                 sequence,
                 frames,
                 good,
-                &self.tensors,
-                self.threads,
-                &self.cancel,
+                &work(self.threads),
                 &mut self.stats.times,
             )?;
             for (i, outcome) in decoded {
@@ -1112,10 +1145,11 @@ fn open<'a>(
     sequence: &Sequence,
     references: &References<Reference>,
     frame: &'a Pending,
-    tensors: &Tensors,
-    threads: usize,
-    cancel: &Cancel,
+    work: &Work,
 ) -> std::result::Result<Opened<'a>, Trouble> {
+    let tensors = work.tensors;
+    let bits_wanted = work.wanted.is_some_and(|w| w.bits);
+    let mut motion_bits = Vec::new();
     let header = &frame.header;
     let coding = &sequence.coding;
     let payload =
@@ -1154,11 +1188,15 @@ fn open<'a>(
         let mut field = MotionField::new(&ref0.picture);
         field.set_distances(temporal_distances(header.poc, header.ref0, header.ref1));
         let mut coder = nnv_format::entropy::Decoder::new(payload.side);
+        let before = bits_wanted.then(|| contexts.clone());
         decode_field(&mut coder, &mut contexts, &mut field, ref0.field.as_deref());
         coder.finish()?;
+        if let Some(before) = before {
+            motion_bits = field_bits_by_block(&before, &field, ref0.field.as_deref());
+        }
         clock.lap(&mut times.entropy);
         let second = ref1.unwrap_or(ref0);
-        let prediction = predict(&field, &ref0.picture, &second.picture, threads)?;
+        let prediction = predict(&field, &ref0.picture, &second.picture, work.threads)?;
         clock.lap(&mut times.predict);
         let len = coding.grid.picture_len();
         (p, d) = (tensors.take(len), tensors.take(len));
@@ -1181,7 +1219,7 @@ fn open<'a>(
     if header.is_key() && !header.quantizer_map {
         let channels = symbols.first_channels();
         let (model, quantizer) = (&sequence.model, header.quantizer);
-        let scales = flat::scale_indices(model, coding.grid, &z, quantizer, channels, cancel)
+        let scales = flat::scale_indices(model, coding.grid, &z, quantizer, channels, work.cancel)
             .map_err(Trouble::Fatal)?;
         if let Some(scales) = scales
             && symbols.starves(&payload.y, &scales)?
@@ -1201,6 +1239,7 @@ fn open<'a>(
         z,
         p,
         d,
+        motion_bits,
         times,
     })
 }
@@ -1247,11 +1286,15 @@ fn decode_opened(
     sequence: &Sequence,
     frames: &[Pending],
     mut opened: Vec<(usize, Opened)>,
-    tensors: &Tensors,
-    threads: usize,
-    cancel: &Cancel,
+    work: &Work,
     times: &mut StageTimes,
 ) -> Result<Vec<(usize, Outcome)>> {
+    let &Work {
+        tensors,
+        threads,
+        cancel,
+        wanted,
+    } = work;
     let grid = sequence.coding.grid;
     let states: Vec<_> = opened
         .iter_mut()
@@ -1277,18 +1320,23 @@ fn decode_opened(
                 .ok_or("its state was taken twice")?;
             let with_map = steps[n].scales(prior.scale_idx(n));
             let scales = with_map.as_deref().unwrap_or(prior.scale_idx(n));
+            let before = wanted.filter(|w| w.bits).map(|_| state.clone());
             let symbols = state
                 .decode_y(&o.payload.y, scales)
                 .map_err(|e| e.to_string())?;
-            Ok::<_, String>((symbols, state))
+            let bits = before
+                .map(|before| before.spent_y(scales, &symbols))
+                .transpose()
+                .map_err(|e| e.to_string())?;
+            Ok::<_, String>((symbols, state, bits))
         });
         clock.lap(&mut times.entropy);
         let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&steps))
             .map(|(decoded, steps)| {
-                let (symbols, state) = decoded?;
+                let (symbols, state, bits) = decoded?;
                 let mut r = tensors.take(grid.y_len());
                 dequantise_sparse(&symbols, steps, &mut r);
-                Ok((r, state))
+                Ok((r, state, bits))
             })
             .collect();
         clock.lap(&mut times.quantise);
@@ -1329,7 +1377,7 @@ fn decode_opened(
         None => {
             let batch = batch_of(sequence, frames, &sound)?;
             let prior = prior_of(&batch, &sound, cancel)?;
-            let r: Vec<&[i16]> = latents.iter().map(|(r, _)| &r[..]).collect();
+            let r: Vec<&[i16]> = latents.iter().map(|(r, ..)| &r[..]).collect();
             batch.synthesise(&prior, &r, cancel)?
         }
     };
@@ -1343,7 +1391,18 @@ fn decode_opened(
         Ok::<_, CodecError>(Arc::new(picture))
     });
     clock.lap(&mut times.pack);
-    for (((i, o), (r, symbols)), picture) in sound.into_iter().zip(latents).zip(unpacked) {
+    for (((i, o), (r, symbols, latent_bits)), picture) in
+        sound.into_iter().zip(latents).zip(unpacked)
+    {
+        let prediction = match wanted {
+            Some(Wanted {
+                prediction: true, ..
+            }) if o.motion.is_some() => {
+                let (width, height) = (sequence.header.width, sequence.header.height);
+                Some(analysis::prediction(width, height, &o.p)?)
+            }
+            _ => None,
+        };
         for tensor in [o.p, o.d, r] {
             tensors.give_back(tensor);
         }
@@ -1351,13 +1410,26 @@ fn decode_opened(
             .motion
             .map(|(motion, field)| (Arc::new(Contexts { symbols, motion }), Arc::new(field)))
             .unzip();
+        let analysis = wanted.map(|_| {
+            Box::new(Analysis {
+                header: frames[i].header.clone(),
+                bytes: PartBytes::of(&o.payload),
+                prediction,
+                field: field.clone(),
+                ink: o.ink.map(Arc::new),
+                map: o.map,
+                latent_bits,
+                motion_bits: o.motion_bits,
+                verified: None,
+            })
+        });
         let reference = Reference {
             picture: picture?,
             level: frames[i].header.level,
             contexts,
             field,
         };
-        outcomes.push((i, Ok(reference)));
+        outcomes.push((i, Ok((reference, analysis))));
     }
     Ok(outcomes)
 }

@@ -17,6 +17,7 @@ pub mod golomb;
 mod hyper;
 mod mix;
 pub mod range;
+mod spent;
 pub mod symbols;
 pub mod tables;
 
@@ -25,5 +26,6 @@ pub use coverage::{CoverageContext, CoverageModel, CoveragePlane, MAX_FULL};
 pub use error::EntropyError;
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
+pub use spent::LatentBits;
 pub use symbols::{SparseSymbols, SymbolContexts, SymbolCosts};
 pub use tables::{LatentShape, Symbol, SymbolTables};

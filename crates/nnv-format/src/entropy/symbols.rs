@@ -2,6 +2,7 @@
 //! Coding of the latent `y`: adaptive tables per scale index, mixed with what the neighbourhood
 //! says.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use nnv_bitstream::limits::MAX_Y_STREAMS;
@@ -10,6 +11,7 @@ use super::band::{BandState, GROUP, Layout, NEAR_CLASSES, code_band, scale_class
 use super::error::EntropyError;
 use super::hyper::HyperState;
 use super::range::{BinaryCoder, Decoder, Encoder, bit_cost};
+use super::spent::{LatentBits, Meter, Watched};
 use super::tables::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
 
 /// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to
@@ -264,6 +266,60 @@ impl SymbolContexts {
             .unzip();
         self.magnitudes = Some(mags.into());
         Ok(SparseSymbols { shape, bands })
+    }
+
+    /// Where the bits of a latent went, given the state before it was coded (with `z` read or
+    /// written). Changes nothing.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] and [`EntropyError::ScaleIndex`] when `scale_idx` or the symbols are
+    /// another frame's.
+    pub fn spent_y(
+        &self,
+        scale_idx: &[u8],
+        symbols: &SparseSymbols,
+    ) -> Result<LatentBits, EntropyError> {
+        self.check_scales(scale_idx)?;
+        if symbols.shape != self.y_shape {
+            return Err(EntropyError::Shape {
+                what: "y has another size than its frame",
+            });
+        }
+        let (tables, shape, reference) = (&*self.tables, self.y_shape, self.magnitudes.as_deref());
+        let (mut bands, n) = (self.bands.clone(), self.bands.len());
+        let dense = symbols.to_dense();
+        let parts = Self::each_band(&mut bands, |i, state| {
+            let layout = Self::layout(shape, n, i);
+            let at = Cell::new(layout.first_row * shape.width);
+            let mut meter = Meter {
+                at: &at,
+                bits: LatentBits::new(shape),
+            };
+            let symbols = Watched {
+                symbols: &dense,
+                at: &at,
+            };
+            code_band(
+                state,
+                tables,
+                tables.order(),
+                &mut meter,
+                layout,
+                scale_idx,
+                symbols,
+                reference.map(|r| &r[i][..]),
+                &mut vec![0; layout.len()],
+            );
+            meter.bits
+        });
+        let mut all = LatentBits::new(shape);
+        parts.iter().for_each(|part| all.add(part));
+        let ordered = tables
+            .order()
+            .iter()
+            .map(|&c| all.by_channel[usize::from(c)]);
+        all.by_channel = ordered.collect();
+        Ok(all)
     }
 
     /// The channels that each stream of the latent begins with, in the order of coding.
@@ -524,6 +580,52 @@ mod tests {
             .unzip();
         fit_signs(shape, &k, &mut s);
         (k, s)
+    }
+
+    #[test]
+    fn bits_are_counted_where_they_were_spent() {
+        for streams in [1, 3] {
+            let mut rng = Rng(99);
+            let (mut enc, mut dec) = (contexts(SHAPE, streams), contexts(SHAPE, streams));
+            let places = SHAPE.height * SHAPE.width;
+            for t in 0..3 {
+                let (k, mut s) = frame(&mut rng, SHAPE, 0.5, 40);
+                // One place and one channel that cost far more than the others.
+                let loud = (5 * SHAPE.height + 4) * SHAPE.width + 6;
+                s[loud] = if k[loud] > 0 { 2000 } else { 0 };
+                fit_signs(SHAPE, &k, &mut s);
+                let z = vec![0; enc.z_shape().len()];
+                dec.decode_z(&enc.encode_z(&z).unwrap()).unwrap();
+                let data = enc.encode_y(&k, &s).unwrap();
+                let before = dec.clone();
+                let parts: Vec<&[u8]> = data.iter().map(|d| &d[..]).collect();
+                let symbols = dec.decode_y(&parts, &k).unwrap();
+                let spent = before.spent_y(&k, &symbols).unwrap();
+                let written: usize = data.iter().map(|d| 8 * d.len()).sum();
+                let counted = spent.sum() as f64 / 256.0;
+                assert!(
+                    (counted - written as f64).abs() < 0.01 * written as f64 + 16.0 * 3.0,
+                    "frame {t}: {counted} bits counted, {written} written"
+                );
+                assert_eq!(spent.sum(), spent.by_place.iter().sum::<u64>());
+                assert_eq!((spent.by_channel.len(), spent.by_place.len()), (24, places));
+                if k[loud] > 0 {
+                    let most = (0..places).max_by_key(|&at| spent.by_place[at]);
+                    assert_eq!(most, Some(loud % places));
+                }
+                // Channels in which nothing is coded take nothing.
+                for (rank, &bits) in spent.by_channel.iter().enumerate() {
+                    let c = SHAPE.channels - 1 - rank;
+                    let coded = k[c * places..][..places].iter().any(|&k| k > 0);
+                    assert!(coded || bits == 0);
+                }
+                assert_eq!(
+                    before.spent_y(&k, &symbols).unwrap(),
+                    spent,
+                    "nothing changed"
+                );
+            }
+        }
     }
 
     #[test]

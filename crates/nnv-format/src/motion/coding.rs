@@ -122,7 +122,7 @@ pub fn encode_field(
     colocated: Option<&MotionField>,
 ) {
     // The syntax also stores what it codes: give it a copy.
-    code_field::<_, true>(coder, contexts, &mut field.clone(), colocated);
+    code_field::<_, true>(coder, contexts, &mut field.clone(), colocated, |_| ());
 }
 
 /// Reads a field into `field`, whose size and distances are already set. Any data decodes to a
@@ -136,7 +136,7 @@ pub fn decode_field(
     field: &mut MotionField,
     colocated: Option<&MotionField>,
 ) {
-    code_field::<_, false>(coder, contexts, field, colocated);
+    code_field::<_, false>(coder, contexts, field, colocated, |_| ());
 }
 
 /// Bits that [`encode_field`] would write from this state, without changing it.
@@ -154,8 +154,34 @@ pub fn field_bits(
         &mut contexts.clone(),
         &mut field.clone(),
         colocated,
+        |_| (),
     );
     counter.cost as f64 / 256.0
+}
+
+/// What each block of 16×16 luma samples takes of these bits, row after row, in 1/256 bit. A flag
+/// for a whole region counts at its first block.
+///
+/// # Panics
+/// When `colocated` has another size.
+pub fn field_bits_by_block(
+    contexts: &MotionContexts,
+    field: &MotionField,
+    colocated: Option<&MotionField>,
+) -> Vec<u64> {
+    let mut blocks = Vec::with_capacity(field.columns() * field.rows() / 4);
+    let mut before = 0;
+    code_field::<_, true>(
+        &mut BitCounter::default(),
+        &mut contexts.clone(),
+        &mut field.clone(),
+        colocated,
+        |counter| {
+            blocks.push(counter.cost - before);
+            before = counter.cost;
+        },
+    );
+    blocks
 }
 
 fn code_field<C: BinaryCoder, const ENCODE: bool>(
@@ -163,6 +189,7 @@ fn code_field<C: BinaryCoder, const ENCODE: bool>(
     contexts: &mut MotionContexts,
     field: &mut MotionField,
     colocated: Option<&MotionField>,
+    mut after_block: impl FnMut(&C),
 ) {
     if let Some(other) = colocated {
         assert_eq!(
@@ -203,6 +230,7 @@ fn code_field<C: BinaryCoder, const ENCODE: bool>(
                     code_block::<C, ENCODE>(coder, contexts, field, colocated, (bx, by), context);
             }
             left = *kind;
+            after_block(coder);
         }
     }
 }
@@ -353,6 +381,9 @@ mod tests {
         for (field, temporal) in fields {
             let colocated = last.as_ref().filter(|_| *temporal);
             let estimate = field_bits(&enc_contexts, field, colocated);
+            let blocks = field_bits_by_block(&enc_contexts, field, colocated);
+            assert_eq!(blocks.len(), field.columns() * field.rows() / 4);
+            assert_eq!(blocks.iter().sum::<u64>() as f64 / 256.0, estimate);
             let mut encoder = Encoder::new();
             encode_field(&mut encoder, &mut enc_contexts, field, colocated);
             let bytes = encoder.finish();

@@ -9,7 +9,7 @@ pub mod compensate;
 mod error;
 pub mod field;
 
-pub use coding::{MotionContexts, decode_field, encode_field, field_bits};
+pub use coding::{MotionContexts, decode_field, encode_field, field_bits, field_bits_by_block};
 pub use compensate::{Difference, Prediction, predict};
 pub use error::MotionError;
 pub use field::{Leaf, Mode, MotionField, Mv};

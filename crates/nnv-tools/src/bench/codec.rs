@@ -152,8 +152,8 @@ pub struct Options {
     per_frame: bool,
 }
 
-struct Clip {
-    frames: Vec<Arc<Picture>>,
+pub(super) struct Clip {
+    pub(super) frames: Vec<Arc<Picture>>,
     rate: (u32, u32),
     bit_depth: u8,
 }
@@ -502,7 +502,7 @@ fn read_y4m(path: &Path, limit: usize, crop: Option<(u32, u32)>) -> Result<Clip>
 }
 
 /// Moving waves with a moving disc: no substitute for real clips, but always there.
-fn synthetic(w: u32, h: u32, frames: usize) -> Result<Clip> {
+pub(super) fn synthetic(w: u32, h: u32, frames: usize) -> Result<Clip> {
     let frames = (0..frames)
         .map(|t| {
             let mut p = Picture::new(w, h)?;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `nnv bench`: speed, by stage and by network.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Subcommand;
+use nnv_format::picture::Picture;
 
 use crate::failure::Result;
 use crate::process::processor_time;
@@ -33,6 +35,14 @@ pub fn run(bench: &Bench) -> Result<()> {
         Bench::Nn(options) => nn::run(options),
         Bench::Motion(options) => motion::run(options),
     }
+}
+
+/// The synthetic clip of `nnv bench codec`, small.
+///
+/// # Errors
+/// None, at this size.
+pub fn synthetic_pictures(frames: usize) -> Result<Vec<Arc<Picture>>> {
+    Ok(codec::synthetic(320, 192, frames)?.frames)
 }
 
 /// Milliseconds of one call after a warm-up, over at least a second or three calls: the median, and

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `nnvdec analysis=…`: draws over pictures what they are made of, and attaches the numbers.
+//!
+//! The numbers are a `GstCustomMeta` called [`NAME`]; docs/analysis.md has its fields.
+
+use std::sync::LazyLock;
+
+use gst::glib;
+
+use nnv_bitstream::FrameType;
+use nnv_codec::decode::{Analysis as Frame, DecodedFrame, Wanted};
+use nnv_format::motion::Mode;
+use nnv_format::picture::Picture;
+use nnv_format::quantizer_map::MAP_UNIT;
+
+use crate::common;
+
+/// Of the metadata.
+pub const NAME: &str = "GstNnvAnalysisMeta";
+
+static REGISTERED: LazyLock<()> =
+    LazyLock::new(|| gst::meta::CustomMeta::register(NAME, &["video", "size"]));
+
+/// What is drawn.
+#[glib::flags(name = "GstNnvDecAnalysis")]
+pub enum Analysis {
+    #[flags_value(
+        name = "Vectors, four times as long: blue from the first reference, \
+                          orange from the second, green from both",
+        nick = "motion"
+    )]
+    MOTION = 1 << 0,
+    #[flags_value(
+        name = "Bits by place of 16x16 samples, from blue to yellow",
+        nick = "bits"
+    )]
+    BITS = 1 << 1,
+    #[flags_value(
+        name = "Quantizers by place: blue finer than the frame's, orange coarser",
+        nick = "quantizers"
+    )]
+    QUANTIZERS = 1 << 2,
+    #[flags_value(
+        name = "A strip at the bottom: the frame in the middle, the distances of its \
+                          references beside it; key frames fill it",
+        nick = "references"
+    )]
+    REFERENCES = 1 << 3,
+    #[flags_value(name = "Ink (yellow) and paper (pink)", nick = "ink")]
+    INK = 1 << 4,
+    #[flags_value(
+        name = "What the network added to the prediction, twice, in place of the \
+                          picture",
+        nick = "residual"
+    )]
+    RESIDUAL = 1 << 5,
+}
+
+impl Default for Analysis {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl Analysis {
+    /// What the decoder has to keep for it; `None` where nothing is drawn.
+    pub fn wanted(self) -> Option<Wanted> {
+        (!self.is_empty()).then_some(Wanted {
+            prediction: self.contains(Self::RESIDUAL),
+            bits: self.contains(Self::BITS),
+        })
+    }
+}
+
+type Colour = [u8; 3];
+
+// Okabe and Ito's colours, which everybody can tell apart: red, green, blue.
+const SKY: Colour = [86, 180, 233];
+const BLUE: Colour = [0, 114, 178];
+const ORANGE: Colour = [230, 159, 0];
+const GREEN: Colour = [0, 158, 115];
+const YELLOW: Colour = [240, 228, 66];
+const PINK: Colour = [204, 121, 167];
+/// Cividis at its ends.
+const LOW: Colour = [0, 34, 78];
+const HIGH: Colour = [254, 232, 56];
+/// Bits of a place that have the last colour.
+const MANY_BITS: f32 = 400.0;
+/// Vectors are drawn so many times as long, from quarter samples.
+const PER_QUARTER: i32 = 1;
+/// Height of the strip of references, and samples in it from frame to frame.
+const STRIP: i32 = 12;
+const PER_FRAME: i32 = 8;
+/// Side of a place and of a cell in luma samples.
+const PLACE: usize = 16;
+const CELL: usize = 8;
+
+/// What is put over a picture: red, green, blue, opacity, as shown.
+struct Canvas {
+    width: i32,
+    height: i32,
+    /// What is cut off on the left and at the top: drawing goes by coded samples.
+    left: i32,
+    top: i32,
+    /// As `VideoFormat::OVERLAY` wants it.
+    pixels: Vec<u8>,
+}
+
+/// Pixels of overlays: 32 bit of opacity, red, green, blue in the machine's order.
+const FORMAT: gst_video::VideoFormat = if cfg!(target_endian = "big") {
+    gst_video::VideoFormat::Argb
+} else {
+    gst_video::VideoFormat::Bgra
+};
+
+impl Canvas {
+    fn new(decoded: &DecodedFrame) -> Self {
+        let (width, height) = common::shown_size(&decoded.info);
+        let crop = decoded.info.crop;
+        // Sides are far below 2^31.
+        Self {
+            width: width as i32,
+            height: height as i32,
+            left: crop.left as i32,
+            top: crop.top as i32,
+            pixels: vec![0; 4 * width as usize * height as usize],
+        }
+    }
+
+    /// Sets a pixel at a place of the coded picture; outside of what is shown, nothing.
+    fn set(&mut self, x: i32, y: i32, [r, g, b]: Colour, opacity: u8) {
+        let (x, y) = (x - self.left, y - self.top);
+        if (0..self.width).contains(&x) && (0..self.height).contains(&y) {
+            let at = 4 * (y as usize * self.width as usize + x as usize);
+            let pixel = u32::from_be_bytes([opacity, r, g, b]).to_ne_bytes();
+            self.pixels[at..at + 4].copy_from_slice(&pixel);
+        }
+    }
+
+    fn fill(&mut self, x: usize, y: usize, side: usize, colour: Colour, opacity: u8) {
+        for dy in 0..side {
+            for dx in 0..side {
+                self.set((x + dx) as i32, (y + dy) as i32, colour, opacity);
+            }
+        }
+    }
+
+    /// A line, and a dot at its end.
+    fn arrow(&mut self, (x, y): (i32, i32), (dx, dy): (i32, i32), colour: Colour) {
+        // Nothing is to be seen of more.
+        let most = self.width.max(self.height);
+        let (dx, dy) = (dx.clamp(-most, most), dy.clamp(-most, most));
+        let steps = dx.abs().max(dy.abs()).max(1);
+        for i in 0..=steps {
+            self.set(x + dx * i / steps, y + dy * i / steps, colour, 255);
+        }
+        for (ex, ey) in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)] {
+            self.set(x + dx + ex, y + dy + ey, colour, 255);
+        }
+    }
+
+    fn residual(&mut self, prediction: &Picture, picture: &Picture) {
+        let (left, top) = (self.left as usize, self.top as usize);
+        for y in top..top + self.height as usize {
+            let (before, after) = (prediction.luma().row(y), picture.luma().row(y));
+            for x in left..left + self.width as usize {
+                // Samples of 10 bit: twice a quarter of the difference.
+                let d = (i32::from(after[x]) - i32::from(before[x])) / 2;
+                let v = (128 + d).clamp(0, 255) as u8;
+                self.set(x as i32, y as i32, [v; 3], 255);
+            }
+        }
+    }
+
+    fn bits(&mut self, frame: &Frame, columns: usize) {
+        for (at, bits) in bits_of(frame).enumerate() {
+            let share = (bits as f32 / 256.0 / MANY_BITS).min(1.0).sqrt();
+            let mix = |i: usize| {
+                let (low, high) = (f32::from(LOW[i]), f32::from(HIGH[i]));
+                (low + share * (high - low)).round() as u8
+            };
+            let colour = [mix(0), mix(1), mix(2)];
+            let opacity = (90.0 + 120.0 * share) as u8;
+            self.fill(
+                at % columns * PLACE,
+                at / columns * PLACE,
+                PLACE,
+                colour,
+                opacity,
+            );
+        }
+    }
+
+    fn quantizers(&mut self, frame: &Frame, columns: usize) {
+        for (at, &value) in frame.map.iter().flat_map(|map| map.values()).enumerate() {
+            let colour = match value {
+                0 => continue,
+                ..0 => BLUE,
+                1.. => ORANGE,
+            };
+            let opacity = 45 * value.unsigned_abs().min(4);
+            self.fill(
+                at % columns * PLACE,
+                at / columns * PLACE,
+                PLACE,
+                colour,
+                opacity,
+            );
+        }
+    }
+
+    fn ink(&mut self, frame: &Frame) {
+        let Some(ink) = &frame.ink else {
+            return;
+        };
+        for (x, y, _) in ink.cells().papered() {
+            self.fill(x * CELL, y * CELL, CELL, PINK, 110);
+        }
+        for (x, y, ..) in ink.cells().inked() {
+            self.fill(x * CELL, y * CELL, CELL, YELLOW, 110);
+        }
+    }
+
+    fn motion(&mut self, frame: &Frame) {
+        let Some(field) = &frame.field else {
+            return;
+        };
+        for by in 0..field.rows() / 2 {
+            for bx in 0..field.columns() / 2 {
+                let block = field.block(bx, by);
+                let whole = block.iter().all(|leaf| *leaf == block[0]);
+                for (n, leaf) in block.iter().enumerate().take(if whole { 1 } else { 4 }) {
+                    let (x, y) = match whole {
+                        true => (PLACE * bx + CELL, PLACE * by + CELL),
+                        false => (
+                            PLACE * bx + CELL * (n % 2) + CELL / 2,
+                            PLACE * by + CELL * (n / 2) + CELL / 2,
+                        ),
+                    };
+                    let colour = match leaf.mode() {
+                        Mode::Ref0 => SKY,
+                        Mode::Ref1 => ORANGE,
+                        Mode::Bi => GREEN,
+                    };
+                    for i in (0..2).filter(|&i| leaf.mode().uses(i)) {
+                        let mv = leaf.mv(i);
+                        let to = [mv.x, mv.y].map(|v| i32::from(v) * PER_QUARTER);
+                        self.arrow((x as i32, y as i32), (to[0], to[1]), colour);
+                    }
+                }
+            }
+        }
+    }
+
+    fn references(&mut self, frame: &Frame) {
+        let (left, top) = (self.left, self.top + self.height - STRIP);
+        let key = frame.header.is_key();
+        for y in top..top + STRIP {
+            for x in left..left + self.width {
+                self.set(x, y, if key { PINK } else { [0; 3] }, 200);
+            }
+        }
+        let middle = left + self.width / 2;
+        let mut mark = |distance: i64, colour| {
+            let x = i64::from(middle) + distance * i64::from(PER_FRAME);
+            let x = x.clamp(left.into(), (left + self.width - 1).into()) as i32;
+            for y in top + 2..top + STRIP - 2 {
+                for dx in -2..=2 {
+                    self.set(x + dx, y, colour, 255);
+                }
+            }
+        };
+        mark(0, [255; 3]);
+        for (poc, colour) in [(frame.header.ref0, SKY), (frame.header.ref1, ORANGE)] {
+            if let Some(poc) = poc {
+                mark(i64::from(poc) - i64::from(frame.header.poc), colour);
+            }
+        }
+    }
+}
+
+/// Bits by place, in 1/256.
+fn bits_of(frame: &Frame) -> impl Iterator<Item = u64> {
+    let latent = frame.latent_bits.iter().flat_map(|bits| &bits.by_place);
+    let motion = frame.motion_bits.iter().chain(std::iter::repeat(&0));
+    latent.zip(motion).map(|(a, b)| a + b)
+}
+
+/// Draws over the picture in `buffer` what was asked for, and attaches the numbers.
+///
+/// `overlay`: whether downstream draws overlays by itself. Frames that were not decoded stay as
+/// they are.
+///
+/// # Errors
+/// What cannot be drawn, and why.
+pub fn attach(
+    buffer: &mut gst::BufferRef,
+    info: &gst_video::VideoInfo,
+    decoded: &DecodedFrame,
+    analysis: Analysis,
+    overlay: bool,
+) -> Result<(), String> {
+    let Some(frame) = decoded.analysis.as_deref() else {
+        return Ok(());
+    };
+    let columns = (decoded.info.width as usize).div_ceil(PLACE);
+    note(buffer, decoded, frame, analysis);
+    let mut canvas = Canvas::new(decoded);
+    if analysis.contains(Analysis::RESIDUAL)
+        && let Some(prediction) = &frame.prediction
+    {
+        canvas.residual(prediction, &decoded.picture);
+    }
+    if analysis.contains(Analysis::BITS) {
+        canvas.bits(frame, columns);
+    }
+    if analysis.contains(Analysis::QUANTIZERS) {
+        canvas.quantizers(frame, columns);
+    }
+    if analysis.contains(Analysis::INK) {
+        canvas.ink(frame);
+    }
+    if analysis.contains(Analysis::MOTION) {
+        canvas.motion(frame);
+    }
+    if analysis.contains(Analysis::REFERENCES) {
+        canvas.references(frame);
+    }
+    let composition = composition(canvas).map_err(|e| e.to_string())?;
+    if overlay {
+        gst_video::VideoOverlayCompositionMeta::add(buffer, &composition);
+        return Ok(());
+    }
+    let mut picture = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
+        .map_err(|e| e.to_string())?;
+    composition.blend(&mut picture).map_err(|e| e.to_string())
+}
+
+fn composition(canvas: Canvas) -> Result<gst_video::VideoOverlayComposition, glib::BoolError> {
+    let (width, height) = (canvas.width as u32, canvas.height as u32);
+    let mut pixels = gst::Buffer::from_mut_slice(canvas.pixels);
+    gst_video::VideoMeta::add(
+        pixels.make_mut(),
+        gst_video::VideoFrameFlags::empty(),
+        FORMAT,
+        width,
+        height,
+    )?;
+    let rectangle = gst_video::VideoOverlayRectangle::new_raw(
+        &pixels,
+        0,
+        0,
+        width,
+        height,
+        gst_video::VideoOverlayFormatFlags::empty(),
+    );
+    gst_video::VideoOverlayComposition::new(Some(&rectangle))
+}
+
+fn note(buffer: &mut gst::BufferRef, decoded: &DecodedFrame, frame: &Frame, analysis: Analysis) {
+    LazyLock::force(&REGISTERED);
+    let Ok(mut meta) = gst::meta::CustomMeta::add(buffer, NAME) else {
+        return;
+    };
+    let structure = meta.mut_structure();
+    let header = &frame.header;
+    let kind = match header.frame_type {
+        FrameType::Key => "key",
+        FrameType::Inter => "inter",
+        FrameType::Repeat => "repeat",
+    };
+    let (columns, rows) = (
+        decoded.info.width.div_ceil(PLACE as u32),
+        decoded.info.height.div_ceil(PLACE as u32),
+    );
+    structure.set("kind", kind);
+    structure.set("number", header.poc);
+    structure.set("level", u32::from(header.level));
+    structure.set("quantizer", u32::from(header.quantizer));
+    let references = [header.ref0, header.ref1].into_iter().flatten();
+    structure.set("references", gst::Array::new(references));
+    let bytes = frame.bytes;
+    for (name, len) in [
+        ("bytes-map", bytes.map),
+        ("bytes-ink", bytes.ink),
+        ("bytes-motion", bytes.side),
+        ("bytes-hyper", bytes.z),
+        ("bytes-latent", bytes.y),
+    ] {
+        structure.set(name, len as u64);
+    }
+    structure.set("columns", columns);
+    structure.set("rows", rows);
+    structure.set("left", decoded.info.crop.left);
+    structure.set("top", decoded.info.crop.top);
+    if analysis.contains(Analysis::BITS) {
+        let eighths = |bits: &[u64]| {
+            let bits = bits
+                .iter()
+                .map(|b| ((b + 16) / 32).min(u16::MAX.into()) as u16);
+            let bytes: Vec<u8> = bits.flat_map(u16::to_le_bytes).collect();
+            gst::Buffer::from_slice(bytes)
+        };
+        if let Some(bits) = &frame.latent_bits {
+            structure.set("latent-bits", eighths(&bits.by_place));
+        }
+        if frame.field.is_some() {
+            structure.set("motion-bits", eighths(&frame.motion_bits));
+        }
+    }
+    if let (true, Some(field)) = (analysis.contains(Analysis::MOTION), &frame.field) {
+        let numbers = field.cells().iter().flat_map(|leaf| {
+            let mode = match leaf.mode() {
+                Mode::Ref0 => 0,
+                Mode::Ref1 => 1,
+                Mode::Bi => 2,
+            };
+            let [a, b] = [leaf.mv(0), leaf.mv(1)];
+            [mode, a.x, a.y, b.x, b.y]
+        });
+        let bytes: Vec<u8> = numbers.flat_map(i16::to_le_bytes).collect();
+        structure.set("vectors", gst::Buffer::from_slice(bytes));
+    }
+    if analysis.contains(Analysis::QUANTIZERS) {
+        let of = |value: i8| {
+            // The format holds quantizers of places within 0 to 63.
+            (i16::from(header.quantizer) + MAP_UNIT * i16::from(value)).clamp(0, 63) as u8
+        };
+        let places = (columns * rows) as usize;
+        let quantizers: Vec<u8> = match &frame.map {
+            Some(map) => map.values().iter().copied().map(of).collect(),
+            None => vec![header.quantizer; places],
+        };
+        structure.set("quantizers", gst::Buffer::from_slice(quantizers));
+    }
+    if let (true, Some(ink)) = (analysis.contains(Analysis::INK), &frame.ink) {
+        let cells = ink.cells();
+        let kinds = cells.ink.iter().zip(&cells.paper);
+        let kinds = kinds.map(|(&ink, &paper)| u8::from(paper > 0) + u8::from(ink > 0));
+        structure.set("ink", gst::Buffer::from_slice(kinds.collect::<Vec<u8>>()));
+    }
+}
