@@ -3,6 +3,7 @@
 
 import os
 import shutil
+import struct
 import subprocess
 import tempfile
 
@@ -102,31 +103,22 @@ def access_units(path, codec):
         pipeline.set_state(gst_module.State.NULL)
 
 
-def others_of(plan, muxer):
-    """The elements between the source's sound and text and the muxer `m`."""
-    if not plan.others:
-        return ""
-    return f'  filesrc location="{plan.source}" ! parsebin name=p'
-
-
 class Writer:
     """A pipeline that muxes coded pictures with what else is in the source."""
 
     def __init__(self, plan, video, muxer, out):
         gst_module, _ = gst()
         self.plan = plan
+        others = f'  filesrc location="{plan.source}" ! parsebin name=p' if plan.others else ""
         self.pipeline = gst_module.parse_launch(
-            f'{video} ! {muxer} name=m ! filesink location="{out}"' + others_of(plan, muxer)
+            f'{video} ! {muxer} name=m ! filesink location="{out}"' + others
         )
         self.bus = self.pipeline.get_bus()
         self.muxer = self.pipeline.get_by_name("m")
         parse = self.pipeline.get_by_name("p")
         if parse:
             # Pads are asked for before data flows: a muxer takes none once it has begun.
-            self.waiting = [name for name in plan.others]
-            self.ways = []
-            for name in plan.others:
-                self.ways.append((name, self._way(name)))
+            self.ways = [(name, self._way(name)) for name in plan.others]
             parse.connect("pad-added", self._pad)
 
     def _way(self, name):
@@ -171,7 +163,7 @@ class Writer:
             parser.sync_state_with_parent()
             sink = parser.get_static_pad("sink")
         if pad.link(sink) != gst_module.PadLinkReturn.OK:
-            error = gst_module.Message.new_application(parse_source(queue), None)
+            error = gst_module.Message.new_application(queue, None)
             self.bus.post(error)
 
     def play(self):
@@ -214,11 +206,6 @@ class Writer:
         self.pipeline.set_state(gst_module.State.NULL)
 
 
-def parse_source(element):
-    """Who a message is from."""
-    return element
-
-
 def join(plan, files, codec_name, output):
     """Joins coded chunks into the output, which appears when it is whole.
 
@@ -241,10 +228,41 @@ def join(plan, files, codec_name, output):
         else:
             video = f"appsrc name=v format=time block=true max-buffers=64 ! {codec.parser}"
             mux(plan, video, muxer, part, units=units(plan, files, codec))
+        if muxer == "mp4mux":
+            forget_times(part)
         os.replace(part, output)
     finally:
         if os.path.exists(part):
             os.remove(part)
+
+
+def forget_times(path):
+    """Sets the times of making in an MP4 file to 0, unknown: one result whenever it is made."""
+    with open(path, "r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        boxes = [(0, end)]
+        while boxes:
+            at, end = boxes.pop()
+            while at + 8 <= end:
+                file.seek(at)
+                size, kind = struct.unpack(">I4s", file.read(8))
+                begin = at + 8
+                if size == 1:
+                    size = struct.unpack(">Q", file.read(8))[0]
+                    begin += 8
+                elif size == 0:
+                    size = end - at
+                if size < begin - at:
+                    return
+                if kind in (b"moov", b"trak", b"mdia"):
+                    boxes.append((begin, at + size))
+                elif kind in (b"mvhd", b"tkhd", b"mdhd"):
+                    file.seek(begin)
+                    # Version 1 has 64 bits for each of the two times.
+                    length = 16 if file.read(1) == b"\x01" else 8
+                    file.seek(begin + 4)
+                    file.write(bytes(length))
+                at += size
 
 
 def units(plan, files, codec):
