@@ -8,6 +8,7 @@ it. No more than a bounded number of tasks is in flight, so that memory does not
 import concurrent.futures
 import os
 import platform
+import socket
 
 from . import chunk
 from .codecs import versions
@@ -15,6 +16,8 @@ from .errors import ClusterError, Interrupted
 
 # How often a chunk is tried whose process was killed.
 TRIES = 4
+# Where a head listens that was given no port.
+HEAD_PORT = 6379
 
 
 class LocalEngine:
@@ -66,7 +69,7 @@ def gave_up(error):
 
 
 class RayEngine:
-    """Nodes of a Ray cluster, `auto` or an address; an address `local` begins one here."""
+    """Nodes of a Ray cluster, `auto` or an address."""
 
     def __init__(self, address, cpus=1, in_flight=None):
         try:
@@ -79,10 +82,11 @@ class RayEngine:
         self.cpus = cpus
         self.begun = not ray.is_initialized()
         if self.begun:
+            address = reachable(address)
             try:
                 ray.init(
                     address=address, log_to_driver=False, logging_level="ERROR",
-                    configure_logging=False, include_dashboard=False if address is None else None,
+                    configure_logging=False,
                 )
             except (ConnectionError, OSError, RuntimeError, ValueError) as e:
                 line = str(e).strip().splitlines()[0] if str(e).strip() else type(e).__name__
@@ -147,6 +151,25 @@ class RayEngine:
         """Leaves the cluster."""
         if self.begun:
             self.ray.shutdown()
+
+
+def reachable(address):
+    """The address with its port; Ray itself waits for minutes for a head that is not there.
+
+    Raises ClusterError where nothing answers.
+    """
+    if address == "auto" or "://" in address:
+        return address
+    host, colon, port = address.rpartition(":")
+    host, port = (host, port) if colon else (address, str(HEAD_PORT))
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as e:
+        raise ClusterError(
+            f"no Ray cluster at {host}:{port}: {getattr(e, 'strerror', None) or e}; begin one with "
+            "ray start --head"
+        ) from e
+    return f"{host}:{port}"
 
 
 def node_versions(settings):

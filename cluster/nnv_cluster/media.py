@@ -104,6 +104,7 @@ class Pictures:
         self.warnings = []
         self._info = None
         self._follow = follow_others
+        self._ended = False
         if not os.path.isfile(path):
             raise ClusterError(f"{path}: no such file; every node needs the source at this path")
         if os.path.getsize(path) == 0:
@@ -172,10 +173,24 @@ class Pictures:
                 self.ends[key] = max(self.ends.get(key, 0), time)
         return gst_module.PadProbeReturn.OK
 
-    def _messages(self):
+    def _messages(self, until_end=False):
+        """Looks at what elements tell; with `until_end`, until all streams have ended."""
         gst_module, _ = gst()
-        kinds = gst_module.MessageType.ERROR | gst_module.MessageType.WARNING
-        while (message := self.bus.pop_filtered(kinds)) is not None:
+        kinds = (
+            gst_module.MessageType.ERROR
+            | gst_module.MessageType.WARNING
+            | gst_module.MessageType.EOS
+        )
+        wait = int(PATIENCE_S) * SECOND if until_end else 0
+        while not (until_end and self._ended):
+            message = self.bus.timed_pop_filtered(wait, kinds)
+            if message is None:
+                if until_end:
+                    raise ClusterError(f"{self.path}: its sound or text does not end")
+                return
+            if message.type == gst_module.MessageType.EOS:
+                self._ended = True
+                continue
             if message.type == gst_module.MessageType.ERROR:
                 error, _detail = message.parse_error()
                 raise ClusterError(f"{self.path}: cannot be decoded: {error.message}")
@@ -226,6 +241,8 @@ class Pictures:
             self._messages()
             if sample is None:
                 if self.appsink.get_property("eos"):
+                    # Sound may be read after the last picture.
+                    self._messages(until_end=self._follow)
                     return
                 raise ClusterError(f"{self.path}: no picture in {PATIENCE_S:.0f} s")
             caps = sample.get_caps()

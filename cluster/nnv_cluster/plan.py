@@ -8,6 +8,7 @@ same plan, whatever machines there are.
 import hashlib
 import json
 import os
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from statistics import median
@@ -210,23 +211,32 @@ def make_plan(path, shortest_s=2.0, longest_s=10.0, damaged=False, long_sound=Fa
             "with videorate"
         )
     rate = Fraction(info.fps_n, info.fps_d)
+    shortest = max(1, round(shortest_s * rate))
+    longest = max(2 * shortest, int(longest_s * rate))
+    begins = cut(len(times), shots(differences), differences, shortest, longest)
+
+    def place(frame):
+        """A frame, its time and its chunk, for people."""
+        index = bisect_right(begins, frame) - 1
+        end = begins[index + 1] if index + 1 < len(begins) else len(times)
+        at = (times[frame] - times[0]) / SECOND
+        return f"frame {frame} ({at:.2f} s, chunk {index}: frames {begins[index]} to {end - 1})"
+
     if not damaged and (bad or warnings):
-        place = f"frame {bad[0]}" if bad else f"one of {len(times)} frames"
-        at = f" ({(times[bad[0]] - times[0]) / SECOND:.2f} s)" if bad else ""
-        why = f": {warnings[0]}" if warnings else ""
-        damage = at, why
-    else:
-        damage = None
+        where = f"at {place(bad[0])}" if bad else "where its decoder does not say"
+        why = f" ({warnings[0]})" if warnings else ""
+        raise ClusterError(
+            f"{path}: the source is damaged {where}{why}; give --damaged to code what is shown"
+        )
     # Half a frame off the grid is another grid; containers round to ms at worst.
     slack = SECOND / rate / 2
-    off = next(
-        (i for i, t in enumerate(times) if abs(t - grid(times[0], i, rate)) >= slack), None
-    )
-    if off is not None and damage is None and not damaged:
+    off = next((i for i, t in enumerate(times) if abs(t - grid(times[0], i, rate)) >= slack), None)
+    if off is not None:
+        late = (times[off] - grid(times[0], off, rate)) * rate / SECOND
+        lost = f"{round(late)} frames are missing" if abs(late - round(late)) < 0.1 else "it is off"
         raise ClusterError(
-            f"{path}: variable frame rate: frame {off} is shown at {times[off] / SECOND:.3f} s, "
-            f"{grid(times[0], off, rate) / SECOND:.3f} s would be constant; "
-            "make it constant first, with videorate (or a frame is lost there)"
+            f"{path}: variable frame rate, or damage: {lost} before {place(off)}; "
+            "make the rate constant first, with videorate"
         )
     seconds = len(times) / rate
     end = times[0] + int(seconds * SECOND)
@@ -237,9 +247,6 @@ def make_plan(path, shortest_s=2.0, longest_s=10.0, damaged=False, long_sound=Fa
                 f"{path}: sound is longer than pictures ({sound / SECOND:.2f} s, "
                 f"{end / SECOND:.2f} s); give --long-sound where that is meant"
             )
-    shortest = max(1, round(shortest_s * rate))
-    longest = max(2 * shortest, int(longest_s * rate))
-    begins = cut(len(times), shots(differences), differences, shortest, longest)
     chunks = []
     for index, first in enumerate(begins):
         behind = begins[index + 1] if index + 1 < len(begins) else len(times)
@@ -255,15 +262,6 @@ def make_plan(path, shortest_s=2.0, longest_s=10.0, damaged=False, long_sound=Fa
                 motion=round(sum(inner) / len(inner), 4),
                 detail=round(sum(details[first:behind]) / (behind - first), 4),
             )
-        )
-    if damage:
-        at, why = damage
-        named = next((c for c in chunks if bad and c.first <= bad[0] < c.first + c.count), None)
-        chunk = f" in chunk {named.index} (frames {named.first} to " if named else ""
-        chunk += f"{named.first + named.count - 1})" if named else ""
-        raise ClusterError(
-            f"{path}: the source is damaged at {place}{at}{chunk}{why}; give --damaged to code what "
-            "the decoder shows"
         )
     return Plan(
         source=path,

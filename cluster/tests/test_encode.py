@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -178,9 +179,10 @@ def test_errors_of_sources_are_one_line(source, tmp_path):
         tmp_path / "wild.mkv", shots=(60,), sound=False,
         times=lambda i: (i + i // 20) * 40_000_000,
     )
-    assert "variable frame rate: frame 20 is shown at 0.840 s" in refused(wild)
+    message = refused(wild)
+    assert "variable frame rate, or damage: 1 frames are missing before frame 20 (0.84" in message
     long = film(tmp_path / "long.mp4", shots=(60,), seconds=6)
-    assert "sound is longer than pictures (6.0" in refused(long)
+    assert "sound is longer than pictures (5.99 s, 2.40 s)" in refused(long)
     assert local(long, out, *FAST, "--long-sound")["frames"] == 60
     assert "the output is the source" in local(source, source, *FAST, good=False)
     assert "goes into .mp4, .m4v or .nnv" in local(source, tmp_path / "a.avi", *FAST, good=False)
@@ -209,7 +211,10 @@ def test_a_damaged_source_is_named_with_its_chunk(tmp_path):
         data[i] = (data[i] * 7 + i) & 255
     (tmp_path / "bad.mp4").write_bytes(data)
     message = local(tmp_path / "bad.mp4", tmp_path / "o.mp4", *FAST, good=False)
-    assert "damaged" in message or "cannot be decoded" in message
+    # Either the decoder flags a picture or it leaves some out.
+    assert "damage" in message
+    frame, chunk = re.search(r"frame (\d+) \(.* s, chunk (\d+): ", message).groups()
+    assert 60 <= int(frame) < 120 and chunk == "1"
 
 
 def test_no_ray_is_one_line(source, tmp_path):

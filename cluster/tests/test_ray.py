@@ -32,8 +32,9 @@ def plan(tmp_path_factory):
     from conftest import film
     from nnv_cluster.plan import make_plan
 
-    path = film(tmp_path_factory.mktemp("ray") / "film.mp4", shots=(60, 55, 70, 50, 65), sound=False)
-    result = make_plan(path)
+    path = tmp_path_factory.mktemp("ray") / "film.mp4"
+    film(path, shots=(60, 55, 70, 50, 65), sound=False)
+    result = make_plan(str(path))
     assert len(result.chunks) == 5
     return result
 
