@@ -69,6 +69,15 @@ done
 part "Python: the second decoder"
 .deps/python/bin/python -m pytest -q tests/reference_decoder || failed+=("second decoder")
 
+part "Python: nnv-cluster"
+if .deps/python/bin/python -c 'import gi, ray, tqdm' 2>/dev/null; then
+  GST_PLUGIN_PATH=$root/.deps/gstreamer-1.0 NNV_PROGRAM=$root/target/release/nnv \
+    .deps/python/bin/python -m pytest -q cluster/tests || failed+=("nnv-cluster")
+else
+  loud "Ray, tqdm or PyGObject is missing: of nnv-cluster only the plan is tested (cluster/README.md)"
+  .deps/python/bin/python -m pytest -q cluster/tests/test_plan.py || failed+=("nnv-cluster's plan")
+fi
+
 part "Python: the training package"
 training_python=${NNV_PYTHON:-}
 if [ -z "$training_python" ] && [ "${NNV_TRAIN_TESTS:-0}" = 1 ]; then

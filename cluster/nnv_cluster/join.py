@@ -163,8 +163,8 @@ class Writer:
             parser.sync_state_with_parent()
             sink = parser.get_static_pad("sink")
         if pad.link(sink) != gst_module.PadLinkReturn.OK:
-            error = gst_module.Message.new_application(queue, None)
-            self.bus.post(error)
+            told = gst_module.Structure.new_empty("does-not-fit")
+            self.bus.post(gst_module.Message.new_application(queue, told))
 
     def play(self):
         """Begins."""
