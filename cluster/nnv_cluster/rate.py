@@ -21,7 +21,7 @@ ROUNDS = 4
 
 @dataclass
 class Model:
-    """`ln(bits a frame) = a + b ln(motion + 1) + c ln(detail + 1) - slope q`, as far as is known."""
+    """`ln(bits a frame) = a + b ln(motion + 1) + c ln(detail + 1) - slope q`, as far as known."""
 
     level: float
     slope: float
