@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use gst::prelude::*;
 
-use crate::mp4::{AAC, FRAMES, KINDS, VIDEO, by_name, decode_mp4, demux, kinds_of, make, plain};
+use crate::mp4::{
+    AAC, FRAMES, KINDS, PULLED, PUSHED, VIDEO, by_name, decode_mp4, demux, kinds_of, make, plain,
+};
 use crate::util::*;
 
 const FRAGMENTS: &str = "fragment-duration=400";
@@ -33,8 +35,8 @@ fn a_picture_that_changes_plays_from_a_finished_file() {
                 file.path()
             )))
             .sound();
-            for source in ["", "queue !"] {
-                if kind.is_empty() && !source.is_empty() {
+            for source in [PULLED, PUSHED] {
+                if kind.is_empty() && source == PUSHED {
                     continue;
                 }
                 let shown = decode_mp4(file.path(), source).sound();
@@ -112,7 +114,7 @@ fn splitmuxsink_begins_a_new_file_where_the_picture_changes() {
             .sound();
             for (part, size) in [(0, (64, 48)), (1, (96, 48))] {
                 let path = folder.0.join(format!("part{part:02}.mp4"));
-                let shown = decode_mp4(path.to_str().unwrap(), "").sound().shown;
+                let shown = decode_mp4(path.to_str().unwrap(), PULLED).sound().shown;
                 let sizes: Vec<_> = shown.iter().map(|s| s.size).collect();
                 assert_eq!(sizes, [size; 10], "{kind}");
             }
@@ -137,7 +139,7 @@ fn a_file_cut_off_anywhere_plays_to_its_last_whole_fragment() {
             }
         }
         assert_eq!((ends.len(), at), (6, data.len()));
-        let all = demux(made.file.path(), "", &["video_0", "audio_0", "audio_1"]);
+        let all = demux(made.file.path(), PULLED, &["video_0", "audio_0", "audio_1"]);
         // Key frames each 480 ms: what is whole in so many fragments.
         let whole = |fragments: usize, track: usize| {
             // Sound is decoded when it is shown, pictures two frames earlier; avenc_aac primes.
@@ -166,7 +168,7 @@ fn a_file_cut_off_anywhere_plays_to_its_last_whole_fragment() {
         for (number, cut) in cuts.iter().filter(|cut| **cut <= data.len()).enumerate() {
             let file = TempFile::with("cut.mp4", &data[..*cut]);
             let fragments = ends.iter().skip(1).filter(|end| *end <= cut).count();
-            for source in ["", "queue !"] {
+            for source in [PULLED, PUSHED] {
                 let pads = ["video_0", "audio_0", "audio_1"];
                 let what = format!("cut at {cut} of {ends:?}, {source}");
                 let out = samples(file.path(), source, &pads);
@@ -202,7 +204,7 @@ fn samples(path: &str, source: &str, pads: &[&str]) -> Vec<Vec<u32>> {
         .map(|pad| format!(" d.{pad} ! queue ! fakesink name={pad} sync=false async=false"))
         .collect();
     let pipeline = launch(&format!(
-        "filesrc location={path} ! {source} qtdemux name=d {branches}"
+        "{source} location={path} ! qtdemux name=d {branches}"
     ));
     let logs: Vec<_> = pads
         .iter()

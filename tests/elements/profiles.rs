@@ -85,7 +85,9 @@ fn encodebin_finds_encoder_and_muxer() {
                     file.path()
                 ));
                 play(&pipeline).sound();
-                let shown = crate::mp4::decode_mp4(file.path(), "").sound().shown;
+                let shown = crate::mp4::decode_mp4(file.path(), crate::mp4::PULLED)
+                    .sound()
+                    .shown;
                 assert_eq!(shown.len(), 10, "{bin} {sound}");
             }
         }
