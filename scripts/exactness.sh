@@ -85,7 +85,7 @@ arm64_root() {
     apt-get -qq "${arm[@]}" update >/dev/null 2>&1
     apt-get -q "${arm[@]}" download python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libstdc++6 \
       libgcc-s1 zlib1g libexpat1 libffi8 libbz2-1.0 liblzma5 libcrypt1 libssl3 libuuid1 >/dev/null 2>&1 || exit 1
-    for package in ./*_arm64.deb; do dpkg -x "$package" "$d/root" && rm "$package" || exit 1; done
+    for package in ./*_arm64.deb; do dpkg -x "$package" "$d/arm-root" && rm "$package" || exit 1; done
   ) || return
   # What ONNX Runtime's cpuinfo reads of a Neoverse N1.
   printf '%s\n' 'processor	: 0' \
@@ -97,9 +97,9 @@ arm64_root() {
 arm64_python() {
   d=$deps/arm64 qemu=$deps/host/usr/bin/qemu-aarch64-static unshare -m bash -c '
     mount --make-rprivate /; mount --bind "$d/cpuinfo" /proc/cpuinfo; mount --bind "$d/sys" /sys
-    exec env PYTHONHOME="$d/root/usr" PYTHONPATH="$d/site" "$qemu" -L "$d/root" \
-      -E LD_LIBRARY_PATH="$d/root/usr/lib/aarch64-linux-gnu:$d/root/lib/aarch64-linux-gnu" \
-      "$d/root/usr/bin/python3.11" "$@"' sh "$@" 2>/dev/null
+    exec env PYTHONHOME="$d/arm-root/usr" PYTHONPATH="$d/site" "$qemu" -L "$d/arm-root" \
+      -E LD_LIBRARY_PATH="$d/arm-root/usr/lib/aarch64-linux-gnu:$d/arm-root/lib/aarch64-linux-gnu" \
+      "$d/arm-root/usr/bin/python3.11" "$@"' sh "$@" 2>/dev/null
 }
 
 arm64() {
