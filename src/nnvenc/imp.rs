@@ -260,11 +260,17 @@ impl VideoEncoderImpl for NnvEnc {
             self.check(self.configure(input))?;
         }
         let running = buffer.pts().map(|pts| self.running_time(pts));
+        let qos = self.obj().is_qos_enabled();
 
         let mut guard = lock(&self.state);
         let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        if !qos {
+            // Whoever wants every frame, however late, wants it at the effort that was asked for.
+            state.load.set_auto(false);
+            state.encoder.set_speed(state.load.effort());
+        }
         if let Some(running) = running
-            && self.obj().is_qos_enabled()
+            && qos
             && !state.two_passes
             && let Verdict::Leave { first } = self.judge(state, running)
         {
@@ -326,10 +332,11 @@ impl VideoEncoderImpl for NnvEnc {
 
     fn finish(&self) -> Result<gst::FlowSuccess, gst::FlowError> {
         let flow = self.drain()?;
-        if let Some(state) = lock(&self.state).as_mut()
-            && let Some(pass) = state.first_pass.take()
-        {
-            let seconds = state.encoder.stats().seconds;
+        let first_pass = lock(&self.state).as_mut().and_then(|state| {
+            let pass = state.first_pass.take()?;
+            Some((pass, state.encoder.stats().seconds))
+        });
+        if let Some((pass, seconds)) = first_pass {
             self.check(pass.end(seconds).map_err(CodecError::from))?;
         }
         Ok(flow)
@@ -717,6 +724,8 @@ impl NnvEnc {
             imp = self,
             "{mode:?}, quantizer {quantizer} from now on"
         );
+        let quality = settings.mode() == RateControl::Quality;
+        encoder.set_quality(quality.then(|| settings.quality.target()))?;
         // The property's specification keeps it within u8.
         encoder.set_rate_control(mode, u8::try_from(quantizer).unwrap_or(u8::MAX))
     }

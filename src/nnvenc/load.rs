@@ -230,7 +230,9 @@ impl Load {
         let taken = self.taken.filter(|_| timed).unwrap_or(0.0);
         let busy = |effort: SpeedPreset| taken * cost(effort) / self.interval;
         let at = EFFORTS.iter().position(|&e| e == self.effort).unwrap_or(0);
-        let pressed = late_there || late > EASE * self.bound();
+        // A source may have become slower: what is late counts where the encoder may be the cause.
+        let loaded = self.taken.is_none() || busy(self.effort) > IDLE;
+        let pressed = late_there || (loaded && late > EASE * self.bound());
         if at > 0 && (pressed || busy(self.effort) > BUSY) {
             // As far down as it takes, and a step in any case.
             let fits = (0..at).rev().find(|&i| busy(EFFORTS[i]) <= BUSY);

@@ -376,7 +376,7 @@ impl Settings {
                         "How the quantizer of each frame is chosen \
                          (where it is not set: vbr if bitrate is set, cq otherwise)",
                     )
-                    .mutable_ready()
+                    .mutable_playing()
                     .build(),
                 glib::ParamSpecUInt::builder("quantizer")
                     .nick("Quantizer")
@@ -450,7 +450,8 @@ impl Settings {
                     .blurb(
                         "With B frames: frames that an anchor waits for, so that its noise can be \
                          filtered along the motion around it (0: nothing is filtered; each frame \
-                         adds its duration to the latency; speed-preset=fast counts as 0)",
+                         adds its duration to the latency; speed-preset=fast and ultrafast count \
+                         as 0)",
                     )
                     .maximum(u32::from(MAX_LOOKAHEAD))
                     .default_value(d.lookahead)
@@ -540,7 +541,8 @@ impl Settings {
                 None,
                 "Name of the built-in bundle to encode with (default: what `tune` asks for, \
                  realtime or visual)",
-                "Facts since the last start: frames, key-frames, dropped, bytes (uint64), \
+                "Facts since the last start: frames, key-frames, repeated-frames, ink-frames, \
+                 recovery-frames, dropped, bytes (uint64), \
                  effort (string: the speed preset in force), average-quantizer, bits-per-pixel, \
                  fps and time per frame of each stage in ms (double)",
             ));

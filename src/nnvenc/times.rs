@@ -87,6 +87,7 @@ pub fn reorder_depth(bframes: u8) -> u32 {
         .max()
         .unwrap_or(0)
 }
+
 /// Times in the stream start at zero with the first frame and go on over segments, flushes and
 /// changes of format.
 #[derive(Debug, Default)]
@@ -115,6 +116,7 @@ impl Timeline {
         Some(time.nseconds())
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;

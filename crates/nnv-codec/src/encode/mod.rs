@@ -55,7 +55,9 @@ use nnv_format::references::{Coding, Reference, References};
 use nnv_format::tables::NetworkSet;
 use nnv_nn::{Cancel, InterItem, Model};
 
-use crate::config::{ConfigError, EncoderConfig, ErrorResilience, RateControl, SpeedPreset};
+use crate::config::{
+    ConfigError, EncoderConfig, ErrorResilience, QualityTarget, RateControl, SpeedPreset,
+};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use adaptive_quantizer::{choose_map, map_of_regions, shift_of_regions};
@@ -294,6 +296,24 @@ impl Encoder {
         Ok(())
     }
 
+    /// Another quality to hold from the next frame on, or none.
+    ///
+    /// # Errors
+    /// [`CodecError::Config`] for values that no picture has; then nothing has changed.
+    pub fn set_quality(&mut self, target: Option<QualityTarget>) -> Result<()> {
+        if target == self.config.quality {
+            return Ok(());
+        }
+        let config = EncoderConfig {
+            quality: target,
+            ..self.config()
+        };
+        config.validate()?;
+        self.quality = target.map(|target| QualityController::new(&config, target));
+        self.config.quality = target;
+        Ok(())
+    }
+
     /// Encoding time against rate from the next frame on. How far is looked ahead stays.
     pub fn set_speed(&mut self, speed: SpeedPreset) {
         self.config.speed = speed;
@@ -339,7 +359,7 @@ impl Encoder {
     /// [`CodecError::Size`] for a picture of another size, [`CodecError::Finished`] after
     /// [`finish`](Self::finish), [`CodecError::Nn`] when a network fails,
     /// [`CodecError::Cancelled`].
-    pub fn send(&mut self, frame: InputFrame) -> Result<()> {
+    pub fn send(&mut self, mut frame: InputFrame) -> Result<()> {
         if self.finished {
             return Err(CodecError::Finished);
         }
@@ -355,6 +375,10 @@ impl Encoder {
         if !self.rate.knows(self.next_index) {
             return Err(ConfigError::PassFrames(self.next_index).into());
         }
+        // What covers nothing must not lower the quantizer of the rest.
+        frame
+            .regions
+            .retain(|r| r.width > 0 && r.height > 0 && r.x < width && r.y < height);
         let repeat = self
             .last_picture
             .as_ref()
@@ -496,7 +520,7 @@ impl Encoder {
                 let (plan, input, time) = (&part[i..=i], &inputs[i..=i], times[i]);
                 let mut quantizer = quantizers[i];
                 for _ in 0..RETRIES {
-                    let bits = 8 * self.unit_bytes(&plan[0], &coded);
+                    let bits = 8 * self.unit_bytes(&plan[0], &input[0], &coded);
                     let class = plan[0].class();
                     let Some(other) = self.rate.retry(class, quantizer, bits, time) else {
                         break;
@@ -531,12 +555,21 @@ impl Encoder {
     }
 
     /// What a coded frame will take as an access unit, to within a few bytes.
-    fn unit_bytes(&self, plan: &PlannedFrame, coded: &Coded) -> u64 {
-        let header = match plan.kind {
-            FrameType::Key => HEADER_BYTES + self.sequence_unit.len(),
-            _ => HEADER_BYTES,
-        };
-        (header + coded.bytes()) as u64
+    fn unit_bytes(&self, plan: &PlannedFrame, input: &InputFrame, coded: &Coded) -> u64 {
+        let before = self.units_before(plan.kind, input).len();
+        (before + HEADER_BYTES + coded.bytes()) as u64
+    }
+
+    /// The units of an access unit that stand before its frame.
+    fn units_before(&self, kind: FrameType, input: &InputFrame) -> Vec<u8> {
+        let metadata = input.metadata.to_unit();
+        match kind {
+            FrameType::Key => {
+                let stream = self.stream_metadata.to_unit();
+                [&self.sequence_unit[..], &stream, &metadata].concat()
+            }
+            _ => metadata,
+        }
     }
 
     /// Filters frames along the motion of those that wait around them, as strongly as their level
@@ -982,17 +1015,15 @@ impl Encoder {
             self.gop = Some(gop);
             self.key_check = identity.check();
         }
-        let mut data = if key {
-            [&self.sequence_unit[..], &self.stream_metadata.to_unit()].concat()
-        } else {
-            Vec::new()
-        };
-        data.extend(input.metadata.to_unit());
+        let mut data = self.units_before(plan.kind, input);
+        let metadata = data.len() - if key { self.sequence_unit.len() } else { 0 };
         write_unit(&mut data, UnitType::Frame, &payload)?;
         let bits = 8 * data.len() as u64;
         self.rate
             .update(plan.class(), plan.offset, quantizer, bits, time);
-        self.inheritance.coded(plan.kind, quantizer, data.len());
+        // What pictures cost, not what rides along with them.
+        let own = data.len() - metadata;
+        self.inheritance.coded(plan.kind, quantizer, own);
         let stats = FrameStats {
             reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
             symbols: coded.symbols,

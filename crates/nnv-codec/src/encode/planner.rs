@@ -225,7 +225,7 @@ impl GopPlanner {
     pub fn next_class(&self, facts: &FrameFacts) -> FrameClass {
         if self.is_key(facts) {
             FrameClass::Key
-        } else if facts.repeat {
+        } else if self.repeats(facts) {
             FrameClass::Repeat
         } else if self.bframes == 0 {
             let pattern = self.tuning.low_delay.len();
@@ -233,6 +233,15 @@ impl GopPlanner {
         } else {
             FrameClass::Inter(0)
         }
+    }
+
+    /// Whether the frame before is shown again: not where a receiver has lost that one.
+    fn repeats(&self, facts: &FrameFacts) -> bool {
+        let lost = self
+            .resilience
+            .as_ref()
+            .is_some_and(Resilience::must_recover);
+        facts.hold || (facts.repeat && !lost)
     }
 
     /// Adds the next frame. Returns true when it will be a key frame.
@@ -256,10 +265,8 @@ impl GopPlanner {
         }
         self.flush_keys();
         self.distance += 1;
-        self.pending.push(Pending {
-            index,
-            repeat: facts.repeat || facts.hold,
-        });
+        let repeat = self.repeats(&facts);
+        self.pending.push(Pending { index, repeat });
         self.change += facts.novelty;
         // An anchor far from the last one in content predicts its B frames badly, and is predicted
         // badly itself.
@@ -679,6 +686,31 @@ mod tests {
             });
             assert!(held.len() <= 7, "{held:?}");
         }
+    }
+
+    #[test]
+    fn a_still_source_answers_a_loss_too() {
+        let mut planner = GopPlanner::new(0, 0, 0, 1, Tuning::default());
+        planner.keep_for_losses(Rational::new(30, 1));
+        let mut next = |repeat, lost: Option<u32>| {
+            if let Some(number) = lost {
+                assert!(!planner.report(LossReport::Frame { group: 0, number }));
+            }
+            planner.push(FrameFacts {
+                repeat,
+                ..FrameFacts::default()
+            });
+            let frame = planner.next_group().unwrap().pop().unwrap();
+            (frame.kind, frame.recovery)
+        };
+        assert_eq!(next(false, None).0, FrameType::Key);
+        for _ in 0..5 {
+            assert_eq!(next(false, None), (FrameType::Inter, false));
+        }
+        assert_eq!(next(true, None), (FrameType::Repeat, false));
+        // The receiver has no sound picture to show again.
+        assert_eq!(next(true, Some(5)), (FrameType::Inter, true));
+        assert_eq!(next(true, None), (FrameType::Repeat, false));
     }
 
     #[test]

@@ -233,7 +233,7 @@ impl QualityController {
 }
 
 /// Mean difference of luma from the mean of its left and upper samples, in 8-bit code values.
-fn detail(picture: &Picture) -> f64 {
+pub(super) fn detail(picture: &Picture) -> f64 {
     let luma = picture.luma();
     let (w, h) = (luma.visible_width(), luma.visible_height());
     let (mut sum, mut count) = (0_u64, 0_u64);

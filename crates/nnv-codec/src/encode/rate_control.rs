@@ -12,6 +12,7 @@
 
 use super::frame_clock::FrameTime;
 use super::planner::FrameClass;
+use super::quality_control::detail;
 use super::step::nominal_step;
 use super::two_pass::SecondPass;
 use crate::config::{EncoderConfig, RateControl};
@@ -258,18 +259,7 @@ impl Keys {
 pub fn guess_key_bits(picture: &Picture, quantizer: f64) -> f64 {
     let luma = picture.luma();
     let (w, h) = (luma.visible_width(), luma.visible_height());
-    // Mean difference from the mean of the left and upper sample, on every other row.
-    let (mut sum, mut count) = (0u64, 0u64);
-    for y in (1..h).step_by(2) {
-        let (row, above) = (luma.row(y), luma.row(y - 1));
-        for x in 1..w {
-            let mean = (row[x - 1] + above[x]) / 2;
-            sum += u64::from(row[x].abs_diff(mean));
-            count += 1;
-        }
-    }
-    // In 8-bit units, as the step is.
-    let activity = sum as f64 / count.max(1) as f64 / 4.0;
+    let activity = detail(picture);
     let step = nominal_step(quantizer);
     let per_sample = 0.9 * (1.0 + 2.2 * activity / step).ln();
     (per_sample * (w * h) as f64).max(1000.0)

@@ -168,7 +168,7 @@ impl PassStats {
                     .split_once(',')
                     .and_then(|(n, s)| Some((n.parse::<usize>().ok()?, s.parse::<f64>().ok()?)));
                 let (count, seconds) = parsed.ok_or(StatsError::Line(number))?;
-                let sound = seconds.is_finite() && seconds > 0.0 && count == frames.len();
+                let sound = (1e-3..=1e9).contains(&seconds) && count == frames.len();
                 return Self::sorted(frames, seconds, sound.then_some(()), number);
             }
             let frame = PassFrame::parse(line).filter(|_| frames.len() < MOST_FRAMES);
