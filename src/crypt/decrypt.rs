@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MPL-2.0
 
 use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
 
 use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
+use nnv_bitstream::BitstreamError;
 use nnv_crypt::encrypt::{Decryptor, Refusal};
 
 use super::Keys;
@@ -22,6 +24,8 @@ static CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {
 
 const STATS: &str = "application/x-nnvdecrypt-stats";
 const WINDOW: u32 = 64;
+/// Least time between two requests for a key frame.
+const ASK_EVERY: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
 struct Settings {
@@ -62,6 +66,8 @@ struct State {
     decryptor: Decryptor,
     /// Why the last frame was refused, so that it is told once for all in a row.
     refused: Option<Refusal>,
+    /// When a key frame was asked for last.
+    asked: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -192,6 +198,7 @@ impl BaseTransformImpl for NnvDecrypt {
         *lock(&self.state) = Some(State {
             decryptor: Decryptor::new(settings.window),
             refused: None,
+            asked: None,
         });
         Ok(())
     }
@@ -204,8 +211,10 @@ impl BaseTransformImpl for NnvDecrypt {
     fn sink_event(&self, event: gst::Event) -> bool {
         match event.view() {
             // Whoever seeks meets frames again. Live, nobody may make us believe that.
-            gst::EventView::FlushStop(_) => self.restart(),
-            gst::EventView::Segment(_) if !self.is_live() => self.restart(),
+            gst::EventView::FlushStop(_) => self.restart(false),
+            gst::EventView::Segment(s) if !self.is_live() => {
+                self.restart(s.segment().rate() < 0.0);
+            }
             gst::EventView::Eos(_) => self.tell_at_end(),
             _ => {}
         }
@@ -220,15 +229,18 @@ impl BaseTransformImpl for NnvDecrypt {
         let mut trouble = None;
         let result = {
             let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
-            let mut state = lock(&self.state);
-            let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
-            state.decryptor.decrypt(&map, |number| {
+            // Whoever answers `request-key` may send events to this element.
+            let state = lock(&self.state).take();
+            let mut state = state.ok_or(gst::FlowError::Flushing)?;
+            let result = state.decryptor.decrypt(&map, |number| {
                 let found = settings.keys.find(number, self.obj().upcast_ref());
                 found.unwrap_or_else(|what| {
                     trouble = Some(what);
                     None
                 })
-            })
+            });
+            *lock(&self.state) = Some(state);
+            result
         };
         match result {
             Ok(opened) => {
@@ -241,6 +253,11 @@ impl BaseTransformImpl for NnvDecrypt {
                 self.passes(buffer);
                 Ok(gst::FlowSuccess::Ok)
             }
+            // What follows means something else, which nobody here knows.
+            Err(Refusal::Bitstream(e @ BitstreamError::Critical(_))) => {
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{e}"));
+                Err(gst::FlowError::Error)
+            }
             Err(refusal) => {
                 self.refuse(refusal, trouble);
                 Ok(gst_base::BASE_TRANSFORM_FLOW_DROPPED)
@@ -250,9 +267,15 @@ impl BaseTransformImpl for NnvDecrypt {
 }
 
 impl NnvDecrypt {
-    fn restart(&self) {
+    /// The reader goes elsewhere. `backwards`: groups come in falling order, and none is too late.
+    fn restart(&self, backwards: bool) {
+        let window = if backwards {
+            0
+        } else {
+            lock(&self.settings).window
+        };
         if let Some(state) = lock(&self.state).as_mut() {
-            state.decryptor.restart();
+            state.decryptor.restart(window);
         }
     }
 
@@ -287,7 +310,9 @@ impl NnvDecrypt {
             Some(State {
                 refused: Some(before),
                 ..
-            }) if refusal == Refusal::NoKeyFrame => {
+            }) if refusal == Refusal::NoKeyFrame
+                || refusal == Refusal::Tampered && matches!(before, Refusal::NoKey(_)) =>
+            {
                 gst::trace!(CAT, imp = self, "As before: {before}");
                 true
             }
@@ -303,12 +328,25 @@ impl NnvDecrypt {
             gst::StreamError::Decrypt,
             ("Frames are refused and not shown: {why}")
         );
-        if refusal != Refusal::Replayed {
+        if refusal != Refusal::Replayed && self.may_ask() {
             let event = gst_video::UpstreamForceKeyUnitEvent::builder()
                 .all_headers(true)
                 .build();
             self.obj().sink_pad().push_event(event);
         }
+    }
+
+    /// Whether a key frame may be asked for: not for each frame that somebody slips in.
+    fn may_ask(&self) -> bool {
+        let mut state = lock(&self.state);
+        let Some(state) = state.as_mut() else {
+            return false;
+        };
+        let may = state.asked.is_none_or(|asked| asked.elapsed() >= ASK_EVERY);
+        if may {
+            state.asked = Some(Instant::now());
+        }
+        may
     }
 
     /// A stream of which nothing could be shown is an error.

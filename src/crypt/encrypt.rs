@@ -6,6 +6,7 @@ use gst::glib;
 use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::subclass::prelude::*;
+use nnv_bitstream::BitstreamError;
 use nnv_crypt::CryptError;
 use nnv_crypt::encrypt::Encryptor;
 use nnv_crypt::keys::Secret;
@@ -159,6 +160,11 @@ impl BaseTransformImpl for NnvEncrypt {
             Ok(sealed) => {
                 common::replace(buffer, sealed);
                 Ok(gst::FlowSuccess::Ok)
+            }
+            // What follows means something else, which nobody here knows.
+            Err(CryptError::Bitstream(e @ BitstreamError::Critical(_))) => {
+                gst::element_imp_error!(self, gst::StreamError::Format, ("{e}"));
+                Err(gst::FlowError::Error)
             }
             // Nothing leaves unencrypted; one bad access unit ends no live stream.
             Err(

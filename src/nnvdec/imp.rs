@@ -603,13 +603,14 @@ impl NnvDec {
                     buffer.set_flags(gst::BufferFlags::CORRUPTED);
                 }
                 let written = Self::write(buffer, &info, format, decoded);
+                // It may have been set to nothing since the frame was decoded.
+                let analysis = lock(&self.settings).analysis;
                 written.and_then(|()| match decoded.analysis {
-                    None => Ok(()),
-                    Some(_) => {
+                    Some(_) if !analysis.is_empty() => {
                         let overlays = self.overlays.load(Ordering::Relaxed);
-                        let analysis = lock(&self.settings).analysis;
                         analysis::attach(buffer, &info, decoded, analysis, overlays)
                     }
+                    _ => Ok(()),
                 })
             }
             None => Err("there is no output buffer".to_string()),

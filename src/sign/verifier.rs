@@ -39,6 +39,8 @@ struct State {
     verifier: Verifier,
     /// What was told last, so that many of a kind in a row are one warning.
     told: &'static str,
+    /// Groups come in falling order: nothing can be said of their chain.
+    backwards: bool,
 }
 
 #[derive(Default)]
@@ -149,6 +151,7 @@ impl BaseTransformImpl for NnvVerify {
         *lock(&self.state) = Some(State {
             verifier: Verifier::new(key),
             told: "",
+            backwards: false,
         });
         Ok(())
     }
@@ -163,6 +166,14 @@ impl BaseTransformImpl for NnvVerify {
             gst::EventView::FlushStop(_) => {
                 if let Some(state) = lock(&self.state).as_mut() {
                     state.verifier.restart();
+                }
+            }
+            gst::EventView::Segment(s) => {
+                if let Some(state) = lock(&self.state).as_mut() {
+                    let backwards = s.segment().rate() < 0.0;
+                    if std::mem::replace(&mut state.backwards, backwards) != backwards {
+                        state.verifier.restart();
+                    }
                 }
             }
             gst::EventView::Eos(_) => {
@@ -182,6 +193,9 @@ impl BaseTransformImpl for NnvVerify {
             let map = buffer.map_readable().map_err(|_| gst::FlowError::Error)?;
             let mut state = lock(&self.state);
             let state = state.as_mut().ok_or(gst::FlowError::Flushing)?;
+            if state.backwards {
+                return Ok(gst::FlowSuccess::Ok);
+            }
             state.verifier.push(&map)
         };
         match found {

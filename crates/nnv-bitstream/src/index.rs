@@ -156,6 +156,8 @@ pub struct Index {
     pos: u64,
     /// Where the access unit in progress begins.
     unit_start: Option<u64>,
+    /// A sequence header stands in the access unit in progress.
+    headed: bool,
     complete: bool,
 }
 
@@ -170,6 +172,7 @@ impl Default for Index {
             doubtful: 0,
             pos: 0,
             unit_start: None,
+            headed: false,
             complete: false,
         }
     }
@@ -313,7 +316,7 @@ impl Index {
                     self.pos += len;
                 }
                 Scan::Skip(len) => {
-                    self.unit_start = None;
+                    (self.unit_start, self.headed) = (None, false);
                     self.pos += len as u64;
                 }
                 Scan::NeedMore(size) => {
@@ -353,14 +356,18 @@ impl Index {
         match kind {
             UnitType::Sequence => match SequenceHeader::parse(payload) {
                 Ok(header) => {
+                    // Of two headers the later one begins the access unit.
+                    if std::mem::replace(&mut self.headed, true) {
+                        self.unit_start = Some(offset);
+                    }
                     self.timeline.set_rate(header.frame_rate);
                     self.units = UnitScanner::of_pictures(header.width, header.height);
                     self.readable = true;
                 }
-                Err(_) => self.readable = false,
+                Err(_) => self.refuse(),
             },
             UnitType::Frame | UnitType::EncryptedFrame => {
-                self.unit_start = None;
+                (self.unit_start, self.headed) = (None, false);
                 if !self.readable {
                     return;
                 }
@@ -376,13 +383,18 @@ impl Index {
                     }
                 }
             }
-            kind if kind.is_critical() => self.readable = false,
+            kind if kind.is_critical() => self.refuse(),
             UnitType::Filler
             | UnitType::FrameMetadata
             | UnitType::StreamMetadata
             | UnitType::Unknown(_) => {}
         }
         self.complete |= self.keys.len() >= MAX_KEYS;
+    }
+
+    /// Nothing is known of what follows, up to the next header, which begins an access unit.
+    fn refuse(&mut self) {
+        (self.readable, self.unit_start, self.headed) = (false, None, false);
     }
 
     fn add_scanned(&mut self, key: KeyFrame) {
@@ -472,6 +484,36 @@ mod tests {
                 assert!(index.after(801 * MS).is_none());
                 assert_eq!(index.at_offset(keys[2]).unwrap().pts, 400 * MS);
             }
+        }
+    }
+
+    #[test]
+    fn of_two_headers_the_later_one_begins_the_access_unit() {
+        let (data, keys) = file(3, &[0, 1, 2], 100, true);
+        let Peek::Sound(_, payload) = crate::peek_unit(&data) else {
+            panic!("a unit begins the file")
+        };
+        let unit = &data[..payload.end + CRC_LEN];
+        let refused = {
+            let mut out = Vec::new();
+            write_unit(&mut out, UnitType::Unknown(200), &[1]).unwrap();
+            out
+        };
+        for before in [unit, &refused[..]] {
+            let (mut doubled, mut expected) = (Vec::new(), Vec::new());
+            for (&from, to) in keys
+                .iter()
+                .zip(keys[1..].iter().chain([&(data.len() as u64)]))
+            {
+                doubled.extend_from_slice(before);
+                expected.push(doubled.len() as u64);
+                doubled.extend_from_slice(&data[from as usize..*to as usize]);
+            }
+            let mut index = Index::default();
+            assert_eq!(scan(&mut index, &doubled), Progress::Complete);
+            let found: Vec<_> = index.keys().iter().map(|k| (k.offset, k.pts)).collect();
+            let times = (0..).map(|i| i * 120 * MS);
+            assert_eq!(found, expected.into_iter().zip(times).collect::<Vec<_>>());
         }
     }
 

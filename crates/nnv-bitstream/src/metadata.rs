@@ -151,7 +151,7 @@ impl<I: Item> Metadata<I> {
             let Peek::Sound(kind, payload) = peek_unit(rest) else {
                 return None;
             };
-            if kind == UnitType::Frame {
+            if kind.is_frame() {
                 return None;
             }
             let unit = rest.get(..payload.end + CRC_LEN)?;

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use hkdf::Hkdf;
 use nnv_bitstream::io::{Reader, put_varint};
 use nnv_bitstream::limits::MAX_ENCRYPTION;
-use nnv_bitstream::{BitstreamError, FrameHeader, UnitType, write_unit};
+use nnv_bitstream::{AccessUnit, BitstreamError, FrameHeader, UnitType, write_unit};
 use sframe::CipherSuite;
 use sframe::error::SframeError;
 use sframe::frame::validation::{ReplayAttackProtection, ReplayAttackProtectionError, Tolerance};
@@ -28,7 +28,7 @@ const SLOTS: u8 = 8;
 /// Most bytes of units beside a frame: they, its counter and its tag have to fit.
 const MAX_UNITS: usize = MAX_ENCRYPTION - 536;
 /// So many earlier senders and rotations are remembered, so that nobody plays them again.
-const RETIRED: usize = 1024;
+const RETIRED: usize = 1 << 14;
 /// What keys are derived for.
 const INFO: &[u8] = b"NNV 1 SFrame";
 
@@ -203,6 +203,8 @@ impl Encryptor {
             .iter()
             .for_each(|(_, bytes)| out.extend_from_slice(bytes));
         write_unit(&mut out, UnitType::EncryptedFrame, &readable)?;
+        // Readers take so many units before a frame, and no more.
+        AccessUnit::parse(&out)?;
         Ok(out)
     }
 
@@ -335,8 +337,10 @@ impl Decryptor {
         }
     }
 
-    /// The reader goes to another place of the stream: frames may come again.
-    pub fn restart(&mut self) {
+    /// The reader goes to another place of the stream: frames may come again, and from now on as
+    /// `window` says.
+    pub fn restart(&mut self, window: u32) {
+        self.window = window as usize;
         self.retired.clear();
         for receiving in self.receiving.values_mut() {
             receiving.replay = Receiving::protection(&receiving.keying, self.window);

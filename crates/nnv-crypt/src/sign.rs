@@ -8,7 +8,7 @@
 
 use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 use nnv_bitstream::io::{Reader, put_varint};
-use nnv_bitstream::{BitstreamError, Unit, UnitType, write_unit};
+use nnv_bitstream::{AccessUnit, BitstreamError, Unit, UnitType, write_unit};
 use sha2::{Digest, Sha256};
 
 use crate::units::Units;
@@ -177,9 +177,28 @@ impl Signer {
         }
         self.run.add(&units);
         let full = self.interval > 0 && self.run.frames >= self.interval;
-        if last == Last::No && !full {
+        let ends = last != Last::No || full;
+        let old = |unit: &Unit<'_>| unit.kind == SIGNATURE_UNIT;
+        if !ends && !units.others.iter().any(|(unit, _)| old(unit)) {
             return Ok(data.to_vec());
         }
+        // Signatures that were there before are of other runs: they go, wherever they stand.
+        let signed = ends.then(|| self.end_run(last));
+        let mut out = Vec::with_capacity(data.len() + 256);
+        out.extend_from_slice(units.sequence_bytes);
+        let others = units.others.iter().filter(|(unit, _)| !old(unit));
+        others.for_each(|(_, bytes)| out.extend_from_slice(bytes));
+        if let Some(payload) = signed {
+            write_unit(&mut out, SIGNATURE_UNIT, &payload)?;
+        }
+        write_unit(&mut out, UnitType::Frame, units.frame.payload)?;
+        // Readers take so many units before a frame, and no more.
+        AccessUnit::parse(&out)?;
+        Ok(out)
+    }
+
+    /// Signs the run in progress, and begins the next one. Returns the payload of the unit.
+    fn end_run(&mut self, last: Last) -> Vec<u8> {
         let time = match last {
             Last::No => None,
             Last::OfGroup { time } | Last::OfStream { time } => time,
@@ -199,17 +218,7 @@ impl Signer {
         self.previous = digest_of(&signature);
         self.number += 1;
         self.run = Run::default();
-
-        let mut out = Vec::with_capacity(data.len() + payload.len() + 16);
-        out.extend_from_slice(units.sequence_bytes);
-        let old = units
-            .others
-            .iter()
-            .filter(|(unit, _)| unit.kind != SIGNATURE_UNIT);
-        old.for_each(|(_, bytes)| out.extend_from_slice(bytes));
-        write_unit(&mut out, SIGNATURE_UNIT, &payload)?;
-        write_unit(&mut out, UnitType::Frame, units.frame.payload)?;
-        Ok(out)
+        payload
     }
 }
 

@@ -167,9 +167,16 @@ fn refusals_say_why() {
     // The group before was keyed otherwise: neither it nor its frames come again.
     assert_eq!(d.decrypt(&sealed[0], known), Err(Refusal::Replayed));
     assert_eq!(d.decrypt(&sealed[1], known), Err(Refusal::Replayed));
-    d.restart();
+    d.restart(64);
     for unit in &sealed {
         d.decrypt(unit, known).unwrap();
+    }
+    // Backwards, group by group.
+    d.restart(0);
+    for group in sealed.rchunks(4) {
+        for unit in group {
+            d.decrypt(unit, known).unwrap();
+        }
     }
     let mut all = Decryptor::new(0);
     for unit in sealed.iter().chain(&sealed) {

@@ -64,6 +64,12 @@ fn a_whole_stream_is_verified_to_its_end() {
             time: Some(_)
         }
     ));
+    // Old signatures give way where there are no new ones, too.
+    let often = sign(&key, &units, 2);
+    assert_eq!(
+        names(&verify(&key, &sign(&key, &often, 0))),
+        ["verified"; 4]
+    );
     // Signed anew by somebody, old signatures give way.
     let other = new_signing_key().unwrap();
     assert_eq!(
