@@ -14,7 +14,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 meson setup "$work/build" --prefix=/usr --libdir=lib "$@"
 if [ -n "${CARGO_TARGET_DIR:-}" ]; then
-  ln -s "$CARGO_TARGET_DIR" "$work/build/cargo"
+  ln -s "$(realpath -m "$CARGO_TARGET_DIR")" "$work/build/cargo"
   unset CARGO_TARGET_DIR
 fi
 DESTDIR=$work/installed meson install -C "$work/build"
@@ -41,7 +41,8 @@ export GST_PLUGIN_PATH=$installed/lib/gstreamer-1.0 GST_REGISTRY=$work/registry.
 export GST_PRESET_PATH=$installed/share/gstreamer-1.0/presets
 export GST_ENCODING_TARGET_PATH=$installed/share/gstreamer-1.0/encoding-profiles
 cd "$work"
-for element in nnvenc nnvparse nnvdec nnvmp4mux nnsr nnqp rtpnnvpay rtpnnvdepay; do
+for element in nnvenc nnvparse nnvdec nnvmp4mux nnsr nnqp rtpnnvpay rtpnnvdepay nnvadapt nnvquality \
+  nnvencrypt nnvdecrypt nnvsign nnvverify; do
   # --exists would ask for a plugin as new as GStreamer itself.
   gst-inspect-1.0 "$element" >/dev/null || { echo "no element $element"; failed=1; }
 done

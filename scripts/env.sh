@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Source me (bash or zsh): puts the built plugin and its ONNX Runtime on the path of every GStreamer
-# command in this shell. source scripts/env.sh && gst-inspect-1.0 nnvenc A value of NNV_ORT_LIBRARY
-# that you set yourself stays.
+# command in this shell.
+#   source scripts/env.sh && gst-inspect-1.0 nnvenc
+# A value of NNV_ORT_LIBRARY that you set yourself stays.
 
 if [ -n "${ZSH_VERSION:-}" ]; then
   eval '_nnv_file=${(%):-%x}'

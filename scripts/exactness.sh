@@ -7,8 +7,8 @@
 #           neither AVX-512 nor VNNI (Haswell). Exit code 0 where all are exact.
 # runtimes  ONNX Runtime from the oldest that is accepted to the newest, on this processor.
 # arm64     ONNX Runtime's aarch64 build under qemu-user (Debian 12, root): every level of
-#           optimisation, and what the plugin does there (decision 187). Level `all` differs in the
-#           priors and is shown, not judged.
+#           optimisation, and what the plugin does there (decision 187). Levels `extended` and `all`
+#           differ in the priors and are shown, not judged.
 #
 # Emulators and runtimes go to .deps/exactness. docs/reliability.md has the table. An emulator is
 # not the processor: it says what the code for that processor computes, not what the silicon does.
@@ -108,8 +108,8 @@ arm64() {
     return
   fi
   echo "# ARM64, emulated"
-  # Judged: basic everywhere, and the syntheses at every level.
-  arm64_python scripts/exactness.py --levels basic,all "${bundles[@]}" | judge arm64 'basic|synth'
+  # Judged: none and basic everywhere, and the syntheses at every level.
+  arm64_python scripts/exactness.py --levels none,basic,extended,all "${bundles[@]}" | judge arm64 'none|basic|synth'
   echo "# ARM64, emulated, session.disable_quant_qdq"
   arm64_python scripts/exactness.py --quant-off "${bundles[@]}" | judge arm64-quant-off .
 }

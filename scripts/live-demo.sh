@@ -4,6 +4,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 out=${NNV_OUT:-$(mktemp -d)}
+mkdir -p "$out"
 trace=$out/trace.txt
 if (($#)) && [ -f "$1" ]; then
   cp "$1" "$trace" && shift

@@ -14,8 +14,8 @@ fi
 "$python" -m pip install -q --disable-pip-version-check -r docs/site/requirements.txt
 # shellcheck source=scripts/env.sh
 . scripts/env.sh 2>/dev/null
-nnv=${NNV:-target/release/nnv}
-[ -x "$nnv" ] || nnv=target/debug/nnv
+nnv=${NNV:-${CARGO_TARGET_DIR:-target}/release/nnv}
+[ -x "$nnv" ] || nnv=${CARGO_TARGET_DIR:-target}/debug/nnv
 if [ ! -x "$nnv" ]; then
   echo "the program nnv is not built: cargo build --release -p nnv-tools" >&2
   exit 1

@@ -4,10 +4,12 @@
 #
 #   scripts/test.sh
 #
-# Environment: NNV_SHARED        folder with data/test; default: `shared` beside the repository.
-# Tests that want the clips say so and skip without it. NNV_TRAIN_TESTS=1 install PyTorch (several
-# GB) into .deps/python and run the training package's tests too. NNV_PYTHON        a Python that
-# has torch, onnx, onnxruntime and pytest, for the training package's tests.
+# Environment:
+#   NNV_SHARED         folder with data/test; default: `shared` beside the repository. Tests that
+#                      want the clips say so and skip without it.
+#   NNV_TRAIN_TESTS=1  install PyTorch (several GB) into .deps/python and run the training
+#                      package's tests too.
+#   NNV_PYTHON         a Python that has torch, onnx, onnxruntime and pytest, for these tests.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 root=$PWD
@@ -71,6 +73,7 @@ part "Python: the second decoder"
 
 part "Python: nnv-cluster"
 if .deps/python/bin/python -c 'import gi, ray, tqdm' 2>/dev/null; then
+  cargo build --locked --release --lib --bin nnv -p gst-plugin-nnv -p nnv-tools || failed+=("release build")
   GST_PLUGIN_PATH=$root/.deps/gstreamer-1.0 NNV_PROGRAM=$root/target/release/nnv \
     .deps/python/bin/python -m pytest -q cluster/tests || failed+=("nnv-cluster")
 else

@@ -32,7 +32,7 @@ fi
 echo "| controller | shown | frozen s | late % | delay ms, half | 95 % | PSNR | SSIM | kbit/s | capacity |"
 echo "|---|---|---|---|---|---|---|---|---|---|"
 for controller in ${CONTROLLERS:-rule learned}; do
-  GST_PLUGIN_PATH='' "$root/target/$folder/examples/live" "${arguments[@]}" \
+  GST_PLUGIN_PATH='' "${CARGO_TARGET_DIR:-$root/target}/$folder/examples/live" "${arguments[@]}" \
     --controller "$controller" --out "$out/$controller"
 done
 "$plot/bin/python" "$root/bench/live/plot.py" "$out"

@@ -75,11 +75,16 @@ def join_nnv(files, out):
         os.replace(files[0], out)
 
 
+def quoted(path):
+    """A file name as a description of a pipeline takes it."""
+    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
 def access_units(path, codec):
     """Yields `(buffer, caps, pts, dts)` of a coded chunk, running times in ns, dts signed."""
     gst_module, _ = gst()
     pipeline = gst_module.parse_launch(
-        f'filesrc location="{path}" ! qtdemux ! {codec.parser} ! {codec.caps} ! '
+        f'filesrc location={quoted(path)} ! qtdemux ! {codec.parser} ! {codec.caps} ! '
         "appsink name=k sync=false max-buffers=16"
     )
     sink = pipeline.get_by_name("k")
@@ -109,9 +114,11 @@ class Writer:
     def __init__(self, plan, video, muxer, out):
         gst_module, _ = gst()
         self.plan = plan
-        others = f'  filesrc location="{plan.source}" ! parsebin name=p' if plan.others else ""
+        others = ""
+        if plan.others:
+            others = f"  filesrc location={quoted(plan.source)} ! parsebin name=p"
         self.pipeline = gst_module.parse_launch(
-            f'{video} ! {muxer} name=m ! filesink location="{out}"' + others
+            f'{video} ! {muxer} name=m ! filesink location={quoted(out)}' + others
         )
         self.bus = self.pipeline.get_bus()
         self.muxer = self.pipeline.get_by_name("m")
@@ -220,7 +227,7 @@ def join(plan, files, codec_name, output):
             try:
                 join_nnv(files, joined)
                 if muxer:
-                    video = f'filesrc location="{joined}" ! nnvparse name=v'
+                    video = f'filesrc location={quoted(joined)} ! nnvparse name=v'
                     mux(plan, video, muxer, part, shift=plan.start)
             finally:
                 if muxer and os.path.exists(joined):

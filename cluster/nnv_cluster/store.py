@@ -4,9 +4,13 @@
 import hashlib
 import json
 import os
+import re
 
 from .errors import ClusterError
 from .plan import file_hash, write_whole
+
+# What a run leaves in its folder, which may hold files of others.
+OWN = re.compile(r"([0-9a-f]{32}|plan-[^/]*)\.(json|nnv|mp4)(\.\d+\.part)?")
 
 
 class Store:
@@ -45,7 +49,7 @@ class Store:
     def clear(self):
         """Removes finished chunks and plans, and the folder if nothing else is in it."""
         for name in os.listdir(self.folder):
-            if name.endswith((".json", ".nnv", ".mp4", ".part")):
+            if OWN.fullmatch(name):
                 os.remove(os.path.join(self.folder, name))
         try:
             os.rmdir(self.folder)

@@ -462,8 +462,11 @@ impl NnvQuality {
             let next = pad.peek_buffer();
             let upcoming = match &next {
                 Some(next) => {
-                    // What has no time is passed over.
-                    let time = running_time(&pad, next).unwrap_or(i64::MIN);
+                    let Some(time) = running_time(&pad, next) else {
+                        // What has no time is passed over.
+                        pad.drop_buffer();
+                        return Ok(Next::Wait);
+                    };
                     Upcoming::Time(time)
                 }
                 None if pad.is_eos() || timeout => Upcoming::End,

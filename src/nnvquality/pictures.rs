@@ -94,7 +94,8 @@ impl Raw {
         for (c, (size, samples)) in (0_u32..).zip(sizes.iter_mut().zip(&mut samples)) {
             let (w, h) = (frame.comp_width(c) as usize, frame.comp_height(c) as usize);
             let apart = usize::try_from(frame.comp_pstride(c)).ok()?;
-            let stride = usize::try_from(frame.comp_stride(c)).ok()?;
+            let stride = usize::try_from(frame.comp_stride(c)).ok();
+            let stride = stride.filter(|stride| *stride > 0)?;
             let plane = frame.plane_data(frame.comp_plane(c)).ok()?;
             let wide = if bit_depth > 8 { 2 } else { 1 };
             // GStreamer 1.22 counts the offset of V in P010 in samples, not in bytes.

@@ -12,12 +12,11 @@ use shiguredo_mp4::boxes::{
 use shiguredo_mp4::{Encode, FixedPointNumber, LanguageCode, Mp4FileTime, SampleFlags};
 
 use crate::tags::udta;
+use crate::track::TEXT_HEIGHT;
 use crate::{Codec, Error, MOVIE_TIMESCALE, Rotation, Tag, Track};
 
 /// Files are the same whenever they are written.
 const CREATED: Mp4FileTime = Mp4FileTime::from_secs(0);
-/// Height of the strip at the bottom that subtitles are shown in.
-const TEXT_HEIGHT: i16 = 60;
 
 const ONE: i32 = 1 << 16;
 

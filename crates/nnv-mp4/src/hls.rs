@@ -10,8 +10,8 @@ use shiguredo_mp4::{BoxHeader, BoxType, Decode};
 
 /// Most bytes of a box that is read whole: an index of a fragment has about 16 a sample.
 const MAX_BOX: u64 = 64 << 20;
-/// Size, type and large size of a box.
-const HEADER: usize = 16;
+/// Size, type, large size and user type of a box.
+const HEADER: usize = 32;
 /// The version of the format that has fragmented MP4.
 const VERSION: usize = 7;
 
@@ -188,7 +188,7 @@ fn header(
     if bytes.len() < 8 {
         return Ok(None);
     }
-    // A short box may be the last; what it lacks of 16 bytes is not looked at.
+    // A short box may be the last; what it lacks of these bytes is not looked at.
     bytes.resize(HEADER, 0);
     let (header, own) = BoxHeader::decode(&bytes).map_err(|_| HlsError::NotMp4(at))?;
     let len = match header.box_size.get() {

@@ -22,7 +22,7 @@ pub const OPUS_RATE: u32 = 48_000;
 /// Timescale of subtitles.
 pub const TEXT_TIMESCALE: u32 = 1_000;
 /// Lines of the box that subtitles are shown in, as other writers have it.
-const TEXT_HEIGHT: i16 = 60;
+pub(crate) const TEXT_HEIGHT: i16 = 60;
 
 const MPEG4_AUDIO: u8 = DecoderConfigDescriptor::OBJECT_TYPE_INDICATION_AUDIO_ISO_IEC_14496_3;
 

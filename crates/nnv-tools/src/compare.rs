@@ -286,6 +286,11 @@ pub fn run(options: &Options) -> Result<()> {
     if options.frames == Some(0) {
         return Err(Failure::Usage("--frames 0 compares nothing".into()));
     }
+    if options.plot.is_some() && !options.metrics.contains(&Measure::Ssim) {
+        return Err(Failure::Usage(
+            "--plot draws SSIM: add ssim to --metrics".into(),
+        ));
+    }
     let decoding = Decoding {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
@@ -483,14 +488,21 @@ fn finite(v: f64) -> Option<f64> {
     v.is_finite().then_some(v)
 }
 
-/// Writes two pictures of one size side by side.
+/// Writes two pictures side by side, each in its size.
 fn side_by_side(path: &Path, a: &Frame, b: &Frame) -> Result<()> {
-    let (width, height) = (a.picture.width(), a.picture.height());
-    let (left, right) = (rgb(a, b), rgb(b, b));
-    let row = 3 * width as usize;
-    let rows = left.chunks_exact(row).zip(right.chunks_exact(row));
-    let both: Vec<u8> = rows.flat_map(|(a, b)| a.iter().chain(b)).copied().collect();
-    let mut encoder = png::Encoder::new(create(path)?, 2 * width, height);
+    let size = |f: &Frame| (f.picture.width() as usize, f.picture.height() as usize);
+    let sides = [(rgb(a, b), size(a)), (rgb(b, b), size(b))];
+    let width = sides.iter().map(|(_, (width, _))| width).sum::<usize>();
+    let height = sides.iter().map(|(_, (_, height))| *height).max();
+    let height = height.unwrap_or_default();
+    let mut both = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        for (samples, (width, _)) in &sides {
+            let row = samples.chunks_exact(3 * width).nth(y);
+            both.extend_from_slice(row.unwrap_or(&vec![0; 3 * width]));
+        }
+    }
+    let mut encoder = png::Encoder::new(create(path)?, width as u32, height as u32);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
     let fail = |e: png::EncodingError| Failure::file(path, e);

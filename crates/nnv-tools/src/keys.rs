@@ -6,6 +6,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use nnv_bitstream::UnitType;
+use nnv_bitstream::limits::MAX_PAYLOAD;
 use nnv_crypt::keys::{
     Secret, new_signing_key, parse_public_key, public_key_text, signing_key_text,
 };
@@ -108,7 +110,15 @@ pub fn verify(options: &VerifyOptions) -> Result<()> {
                 unit.clear();
             }
             Piece::Unit(at) => {
+                // Fillers are not signed, and may be many.
+                if at.kind == UnitType::Filler {
+                    continue;
+                }
                 unit.extend(stream.bytes_of(at.offset, at.len)?);
+                if unit.len() > 2 * MAX_PAYLOAD {
+                    let what = format!("{} bytes without a frame up to {}", unit.len(), at.offset);
+                    return Err(Failure::file(path, what));
+                }
                 if at.kind.is_frame() {
                     let found = verifier.push(&unit);
                     found
