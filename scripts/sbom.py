@@ -54,7 +54,10 @@ def bundles():
         bundle = tomllib.loads(path.read_text())
         facts = bundle.get("bundle", bundle)
         name, files = facts["name"], dict(bundle.get("files", {}))
-        files |= {n["file"]: n["sha256"] for n in bundle.get("network", [])}
+        networks = bundle.get("network", [])
+        if isinstance(networks, dict):
+            networks = [networks]
+        files |= {n["file"]: n["sha256"] for n in networks}
         yield {
             "type": "machine-learning-model",
             "bom-ref": f"model:{name}",

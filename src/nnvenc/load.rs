@@ -230,9 +230,11 @@ impl Load {
         let taken = self.taken.filter(|_| timed).unwrap_or(0.0);
         let busy = |effort: SpeedPreset| taken * cost(effort) / self.interval;
         let at = EFFORTS.iter().position(|&e| e == self.effort).unwrap_or(0);
-        // A source may have become slower: what is late counts where the encoder may be the cause.
+        // A source may have become a little slower for good: what is late and still coded counts
+        // where the encoder may be the cause.
         let loaded = self.taken.is_none() || busy(self.effort) > IDLE;
-        let pressed = late_there || (loaded && late > EASE * self.bound());
+        let allowed = if loaded { EASE } else { 1.0 } * self.bound();
+        let pressed = late_there || late > allowed;
         if at > 0 && (pressed || busy(self.effort) > BUSY) {
             // As far down as it takes, and a step in any case.
             let fits = (0..at).rev().find(|&i| busy(EFFORTS[i]) <= BUSY);
@@ -441,6 +443,15 @@ mod tests {
         };
         let r = s.run(&mut load, 30.0);
         assert!((10..30).contains(&r.left), "{}", r.left);
+        assert_eq!(load.effort(), SpeedPreset::Medium);
+        // So little later that no frame is left out.
+        let mut load = self::load(1);
+        let s = Simulation {
+            delay: |t| if t < 10.0 { 0.05 } else { 0.12 },
+            ..simulation(|_| 0.01)
+        };
+        let r = s.run(&mut load, 30.0);
+        assert_eq!((r.left, load.effort()), (0, SpeedPreset::Medium));
         // A slow thread before the encoder is no such source: the delay stays bounded.
         let mut load = self::load(1);
         let s = Simulation {
