@@ -7,6 +7,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 allowed='
 crates/nnv-cpu/src/simd.rs                      vector instructions of the processor
 crates/nnv-format/src/entropy/mix.rs            vector instructions of the processor
+crates/nnv-kernels/src/lanes.rs                  vector instructions of the processor
 crates/nnv-mp4/tests/memory.rs                  an allocator that counts, in a test
 crates/nnv-nn/src/onnxruntime/runtime.rs        loading a library that is chosen at run time
 crates/nnv-tools/src/process.rs                 processor time and signals of the system

@@ -39,7 +39,7 @@ mod graph;
 mod listing;
 mod model;
 mod network;
-mod onnx;
+pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
 mod registry;

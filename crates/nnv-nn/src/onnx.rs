@@ -4,7 +4,8 @@
 //! A bundle may come from anywhere. A network of this project is a plain list of standard operators
 //! with all its numbers inside the file. So a graph that would read other files, that has graphs
 //! within (loops and branches, which need not end) or operators of its own is refused. Only as much
-//! of the format (protocol buffers, `onnx.proto`) is read as that takes.
+//! of the format (protocol buffers, `onnx.proto`) is read as that takes; back ends that read graphs
+//! themselves go on from [`Message`].
 
 /// Most nodes and most tensors of a graph; those of this project have at most 400.
 const MAX_PARTS: usize = 20_000;
@@ -12,18 +13,26 @@ const MAX_PARTS: usize = 20_000;
 const WITH_GRAPHS: [&str; 4] = ["Loop", "Scan", "If", "SequenceMap"];
 
 /// A field of a message.
-pub(super) enum Value<'a> {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// An integer, as its bits.
     Number(u64),
+    /// A string, a message or packed numbers.
     Bytes(&'a [u8]),
-    /// Four or eight bytes that nothing here needs.
+    /// Four or eight bytes that no back end of this project needs.
     Fixed,
 }
 
-/// The fields of a message, one by one; `None` after the last.
-pub(super) struct Message<'a>(pub(super) &'a [u8]);
+/// The bytes of a message.
+#[derive(Debug, Clone, Copy)]
+pub struct Message<'a>(pub &'a [u8]);
 
 impl<'a> Message<'a> {
-    fn varint(&mut self) -> Result<u64, String> {
+    /// An integer without a field around it, as in packed lists.
+    ///
+    /// # Errors
+    /// A sentence where there is none.
+    pub fn varint(&mut self) -> Result<u64, String> {
         let mut value = 0;
         for i in 0..10 {
             let (&byte, rest) = self.0.split_first().ok_or_else(cut)?;
@@ -43,7 +52,11 @@ impl<'a> Message<'a> {
         Ok(bytes)
     }
 
-    pub(super) fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
+    /// Number and value of the next field; `None` after the last.
+    ///
+    /// # Errors
+    /// A sentence where the bytes are no message.
+    pub fn field(&mut self) -> Result<Option<(u64, Value<'a>)>, String> {
         if self.0.is_empty() {
             return Ok(None);
         }
