@@ -179,7 +179,9 @@ fn halves<T>(block: &[T; BLOCK]) -> [&[T; 4]; 2] {
 }
 
 /// Sums of some pixels for one block of outputs.
-#[inline(always)]
+///
+/// On its own, so that what finishes the sums takes no registers while they are made.
+#[inline(never)]
 fn sums<const N: usize>(
     rows: [&[i16]; N],
     weights: &[[i16; 2 * BLOCK]],
