@@ -254,7 +254,9 @@ impl BaseTransformImpl for NnvDecrypt {
                 Ok(gst::FlowSuccess::Ok)
             }
             // What follows means something else, which nobody here knows.
-            Err(Refusal::Bitstream(e @ BitstreamError::Critical(_))) => {
+            Err(Refusal::Bitstream(
+                e @ (BitstreamError::Critical(_) | BitstreamError::Extension(_)),
+            )) => {
                 gst::element_imp_error!(self, gst::StreamError::Format, ("{e}"));
                 Err(gst::FlowError::Error)
             }

@@ -162,7 +162,9 @@ impl BaseTransformImpl for NnvEncrypt {
                 Ok(gst::FlowSuccess::Ok)
             }
             // What follows means something else, which nobody here knows.
-            Err(CryptError::Bitstream(e @ BitstreamError::Critical(_))) => {
+            Err(CryptError::Bitstream(
+                e @ (BitstreamError::Critical(_) | BitstreamError::Extension(_)),
+            )) => {
                 gst::element_imp_error!(self, gst::StreamError::Format, ("{e}"));
                 Err(gst::FlowError::Error)
             }

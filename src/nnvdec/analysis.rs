@@ -383,6 +383,7 @@ fn note(buffer: &mut gst::BufferRef, decoded: &DecodedFrame, frame: &Frame, anal
     for (name, len) in [
         ("bytes-map", bytes.map),
         ("bytes-ink", bytes.ink),
+        ("bytes-still", bytes.still),
         ("bytes-motion", bytes.side),
         ("bytes-hyper", bytes.z),
         ("bytes-latent", bytes.y),

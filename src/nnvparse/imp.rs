@@ -616,7 +616,7 @@ impl NnvParse {
         state.unusable = Some(error.clone());
         drop(state);
         let what = match error {
-            BitstreamError::Critical(_) => "What begins",
+            BitstreamError::Critical(_) | BitstreamError::Extension(_) => "What begins",
             _ => "Sequence header",
         };
         if !known {

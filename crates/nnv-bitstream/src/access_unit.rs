@@ -230,6 +230,7 @@ mod tests {
             header: h,
             map: b"",
             ink: b"",
+            still: b"",
             side: b"",
             z: b"z",
             y: vec![&b"yyyy"[..]],

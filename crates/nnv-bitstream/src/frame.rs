@@ -19,6 +19,11 @@ const MAP: u8 = 1 << 7;
 /// In the byte of the quantizer.
 const INK: u8 = 1 << 6;
 const KEY_CHECK: u8 = 1 << 7;
+/// Where the type of a frame says that a byte of further flags follows the quantizer: an inter
+/// frame.
+const EXTENDED: u8 = 3;
+/// In that byte.
+const STILL: u8 = 1;
 /// Where the group and the quantizer stand.
 const GROUP_AT: usize = 2;
 const QUANTIZER_AT: usize = 3;
@@ -111,6 +116,8 @@ pub struct FrameHeader {
     pub quantizer_map: bool,
     /// An ink layer comes with the frame.
     pub ink: bool,
+    /// A map of places that are as predicted comes with the frame; of inter frames only.
+    pub still: bool,
     /// [`KeyIdentity::check`] of the group's key frame; only in frames that name it as reference.
     pub key_check: Option<u16>,
 }
@@ -134,6 +141,7 @@ impl FrameHeader {
             checksum: None,
             quantizer_map: false,
             ink: false,
+            still: false,
             key_check: None,
         }
     }
@@ -299,6 +307,12 @@ impl FrameHeader {
             "none for repeats",
         )?;
         check(
+            inter || !self.still,
+            "still map",
+            1,
+            "none but in inter frames",
+        )?;
+        check(
             self.frame_type != FrameType::Repeat || !self.keep,
             "keep",
             1,
@@ -358,9 +372,11 @@ impl FrameHeader {
     pub fn write(&self, o: &mut Vec<u8>) -> Result<(), BitstreamError> {
         self.validate()?;
         let flag = |on: bool, f: u8| if on { f } else { 0 };
+        let further = flag(self.still, STILL);
         o.push(
             match self.frame_type {
                 FrameType::Key => 0,
+                FrameType::Inter if further != 0 => EXTENDED,
                 FrameType::Inter => 1,
                 FrameType::Repeat => 2,
             } | flag(self.keep, KEEP)
@@ -378,6 +394,9 @@ impl FrameHeader {
         o.push(self.level | (self.released.len() as u8) << 3 | contexts << 6);
         o.push(self.gop);
         o.push(self.quantizer | flag(self.ink, INK) | flag(self.key_check.is_some(), KEY_CHECK));
+        if further != 0 {
+            o.push(further);
+        }
         if !self.is_key() {
             put_varint(o, self.poc.into());
         }
@@ -414,9 +433,8 @@ impl FrameHeader {
         let a = r.u8("flags")?;
         let frame_type = match a & 3 {
             0 => FrameType::Key,
-            1 => FrameType::Inter,
-            2 => FrameType::Repeat,
-            _ => return r.fail("type", 3, "0 (key), 1 (inter), 2 (repeat)"),
+            1 | EXTENDED => FrameType::Inter,
+            _ => FrameType::Repeat,
         };
         let b = r.u8("level and contexts")?;
         let contexts = match b >> 6 {
@@ -428,6 +446,16 @@ impl FrameHeader {
         let gop = r.u8("group of pictures")?;
         let c = r.u8("quantizer")?;
         let (quantizer, ink) = (c & MAX_QUANTIZER, c & INK != 0);
+        let further = match a & 3 {
+            EXTENDED => r.u8("further flags")?,
+            _ => 0,
+        };
+        if further & !STILL != 0 {
+            return Err(BitstreamError::Extension(further & !STILL));
+        }
+        if a & 3 == EXTENDED && further == 0 {
+            return r.fail("further flags", 0, "at least one, or none of that byte");
+        }
         let key = frame_type == FrameType::Key;
         let poc = if key {
             0
@@ -495,6 +523,7 @@ impl FrameHeader {
             checksum,
             quantizer_map: a & MAP != 0,
             ink,
+            still: further & STILL != 0,
             key_check,
         };
         header.validate()?;
@@ -511,6 +540,8 @@ pub struct FramePayload<'a> {
     pub map: &'a [u8],
     /// The ink layer; empty where the header says that there is none.
     pub ink: &'a [u8],
+    /// The map of places that are as predicted; empty where the header says that there is none.
+    pub still: &'a [u8],
     /// Motion and other side information; empty but for inter frames.
     pub side: &'a [u8],
     /// The hyper-latent; empty for repeats.
@@ -527,7 +558,8 @@ impl<'a> FramePayload<'a> {
             FrameType::Inter => 2 + usize::from(y_streams),
             FrameType::Repeat => 0,
         };
-        coded + usize::from(header.quantizer_map) + usize::from(header.ink)
+        let optional = [header.quantizer_map, header.ink, header.still];
+        coded + optional.into_iter().filter(|there| *there).count()
     }
 
     /// Writes the payload of a frame unit. `y_streams`: what the sequence header says for frames of
@@ -554,8 +586,10 @@ impl<'a> FramePayload<'a> {
             FrameType::Repeat => self.side.len() + self.z.len(),
         };
         let unless = |there: bool, part: &[u8]| if there { 0 } else { part.len() };
-        let extra =
-            extra + unless(self.header.quantizer_map, self.map) + unless(self.header.ink, self.ink);
+        let extra = extra
+            + unless(self.header.quantizer_map, self.map)
+            + unless(self.header.ink, self.ink)
+            + unless(self.header.still, self.still);
         if extra > 0 {
             return Err(BitstreamError::Trailing {
                 header: HEADER,
@@ -564,11 +598,13 @@ impl<'a> FramePayload<'a> {
         }
         let map = self.header.quantizer_map.then_some(self.map);
         let ink = self.header.ink.then_some(self.ink);
+        let still = self.header.still.then_some(self.still);
         let side = (kind == FrameType::Inter).then_some(self.side);
         let z = (kind != FrameType::Repeat).then_some(self.z);
         let parts: SmallVec<[&[u8]; 12]> = map
             .into_iter()
             .chain(ink)
+            .chain(still)
             .chain(side)
             .chain(z)
             .chain(self.y.iter().copied())
@@ -625,12 +661,14 @@ impl<'a> FramePayload<'a> {
         let mut part_if = |there: bool| if there { parts.next() } else { None };
         let map = part_if(header.quantizer_map);
         let ink = part_if(header.ink);
+        let still = part_if(header.still);
         let side = part_if(header.frame_type == FrameType::Inter);
         let z = part_if(header.frame_type != FrameType::Repeat);
         Ok(FramePayload {
             header,
             map: map.unwrap_or_default(),
             ink: ink.unwrap_or_default(),
+            still: still.unwrap_or_default(),
             side: side.unwrap_or_default(),
             z: z.unwrap_or_default(),
             y: parts.collect(),
@@ -690,6 +728,13 @@ mod tests {
                 ..FrameHeader::inter(1, 1, 63, 0, None)
             },
             FrameHeader {
+                still: true,
+                quantizer_map: true,
+                ink: true,
+                key_check: Some(7),
+                ..FrameHeader::inter(1, 1, 63, 0, None)
+            },
+            FrameHeader {
                 contexts: ContextSource::Ref0,
                 ..FrameHeader::inter(1, MAX_POC, 20, 0, Some(5))
             },
@@ -714,6 +759,7 @@ mod tests {
                     header: h.clone(),
                     map: if h.quantizer_map { b"map" } else { b"" },
                     ink: if h.ink { b"ink" } else { b"" },
+                    still: if h.still { b"still" } else { b"" },
                     side: if h.frame_type == FrameType::Inter {
                         b"side"
                     } else {
@@ -742,6 +788,7 @@ mod tests {
             header: h,
             map: b"",
             ink: b"",
+            still: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]],
@@ -756,6 +803,7 @@ mod tests {
                 header,
                 map: b"",
                 ink: b"",
+                still: b"",
                 side: b"",
                 z,
                 y: vec![&b"yy"[..]],
@@ -821,6 +869,7 @@ mod tests {
             header: rich(),
             map: b"",
             ink: b"",
+            still: b"",
             side: b"",
             z: b"",
             y: vec![&b""[..]; 2],
@@ -836,6 +885,7 @@ mod tests {
             header: FrameHeader::key(0, 0),
             map: b"",
             ink: b"",
+            still: b"",
             side: b"x",
             z: b"",
             y: vec![&b""[..]],
@@ -931,6 +981,7 @@ mod tests {
             header: rich(),
             map: b"",
             ink: b"",
+            still: b"",
             side: &[1; 10],
             z: &[2; 10],
             y: vec![&[3; 10][..]; 2],

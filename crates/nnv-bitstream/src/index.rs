@@ -447,6 +447,7 @@ mod tests {
                     header: f,
                     map: &[],
                     ink: &[],
+                    still: &[],
                     side: &[],
                     z: &[],
                     y: vec![&[]],

@@ -94,6 +94,12 @@ pub enum BitstreamError {
      its pictures cannot be shown without; update the decoder"
     )]
     Critical(u8),
+    /// A frame with flags that are not known.
+    #[error(
+        "a frame with the flags {0:#04x}: the stream uses a feature that this decoder does not \
+     have, and its pictures cannot be shown without; update the decoder"
+    )]
+    Extension(u8),
     /// Data that should be one access unit is not.
     #[error("access unit: {0}")]
     AccessUnit(&'static str),

@@ -432,6 +432,7 @@ mod tests {
             header: frame,
             map: &[],
             ink: &[],
+            still: &[],
             side,
             z: &[2; 30],
             y: vec![&y],

@@ -173,6 +173,9 @@ pub struct Tuning {
     /// Squared error of 10-bit samples that a bit of ink is worth at quantizer 40; it doubles every
     /// six. 0: no ink.
     pub ink: f32,
+    /// Bits of a place that taking it as predicted may be worse, as it is faster to decode. 0: no
+    /// such places.
+    pub still: f32,
     /// Scales the cost of a bit in motion search.
     pub motion_lambda: f32,
     /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
@@ -227,6 +230,7 @@ impl Tuning {
             "round_up" => [self.round_up] = reals(name, values)?,
             "adaptive_quantizer" => [self.adaptive_quantizer] = reals(name, values)?,
             "temporal_filter" => self.temporal_filter = reals(name, values)?,
+            "still" => [self.still] = reals(name, values)?,
             "ink" => [self.ink] = reals(name, values)?,
             "motion_lambda" => [self.motion_lambda] = reals(name, values)?,
             "scene_cut" => [self.scene_cut] = reals(name, values)?,
@@ -296,6 +300,7 @@ impl Default for Tuning {
             adaptive_quantizer: 0.0,
             temporal_filter: [10.0, 4.0, 0.0, 0.0],
             ink: 1000.0,
+            still: 0.1,
             motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,

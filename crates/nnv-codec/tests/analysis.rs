@@ -82,7 +82,7 @@ fn analysis_tells_what_frames_are_made_of_and_changes_nothing() {
             assert_eq!(analysis.header.frame_type, b.kind, "{at}");
             assert_ne!(analysis.verified, Some(false), "{at}");
             let bytes = analysis.bytes;
-            let parts = bytes.map + bytes.ink + bytes.side + bytes.z + bytes.y;
+            let parts = bytes.map + bytes.ink + bytes.still + bytes.side + bytes.z + bytes.y;
             assert!(parts < *len && parts + 200 > *len, "{at}: {parts} of {len}");
             // Bits counted are the bytes written, but for the ends of the streams.
             let bits = analysis.latent_bits.as_ref().unwrap();

@@ -397,6 +397,100 @@ fn type_is_coded_as_ink() {
     }
 }
 
+/// A scene that stands still but for a disc that wanders through it, with a little noise that is new
+/// each time.
+fn fixed_camera(w: u32, h: u32, n: usize) -> Vec<Arc<Picture>> {
+    let scene = picture(w, h, 1, 0.0);
+    let frame = |t: usize| {
+        let (mut p, mut noise) = ((*scene).clone(), rng(t as u64 + 1));
+        for (i, plane) in p.planes_mut().iter_mut().enumerate() {
+            let size = if i == 0 { 14.0 } else { 7.0 };
+            let centre = (size + 3.0 + t as f32 * size / 7.0, size + 20.0);
+            for y in 0..plane.height() {
+                for (x, v) in plane.row_mut(y).iter_mut().enumerate() {
+                    let (dx, dy) = (x as f32 - centre.0, y as f32 - centre.1);
+                    let disc = if dx * dx + dy * dy < size * size {
+                        150
+                    } else {
+                        0
+                    };
+                    *v = (*v + disc + (noise() % 9) as u16).min(1023);
+                }
+            }
+        }
+        p.pad();
+        Arc::new(p)
+    };
+    (0..n).map(frame).collect()
+}
+
+fn still_frames(units: &[EncodedFrame]) -> usize {
+    let still = units.iter().filter(|u| {
+        let payload = AccessUnit::parse(&u.data).unwrap().payload;
+        FrameHeader::parse(payload).unwrap().0.still
+    });
+    still.count()
+}
+
+#[test]
+fn where_nothing_moves_no_network_runs() {
+    let (w, h) = (320, 256);
+    let frames = fixed_camera(w, h, 10);
+    let quality = |units: &[EncodedFrame]| {
+        let shown = reconstructions(units);
+        let pairs = shown.iter().zip(&frames);
+        pairs.map(|(a, b)| a.psnr_yuv(b)).sum::<f64>() / frames.len() as f64
+    };
+    for bframes in [0, 3] {
+        let with = EncoderConfig {
+            quantizer: 32,
+            ..config(w, h, bframes)
+        };
+        let mut without = with.clone();
+        without.tuning = Some(Tuning {
+            still: 0.0,
+            ..Tuning::default()
+        });
+        let (with, without) = (encode(with, &frames), encode(without, &frames));
+        assert_eq!(still_frames(&without), 0);
+        assert!(still_frames(&with) >= 7, "{}", still_frames(&with));
+        let bytes = |units: &[EncodedFrame]| datas(units).map(<[u8]>::len).sum::<usize>();
+        let (less, more) = (bytes(&with), bytes(&without));
+        assert!(less as f64 <= 1.02 * more as f64, "{less} {more} bytes");
+        let (better, worse) = (quality(&with), quality(&without));
+        assert!(better > worse, "{better} {worse} dB");
+        // In parts, batches and threads: what the encoder saw.
+        for (threads, batch_size) in [(1, 1), (2, 4)] {
+            let mut decoder = decoder_with(
+                threads,
+                DecoderConfig {
+                    batch_size,
+                    threads: threads as u32,
+                    ..DecoderConfig::default()
+                },
+            );
+            let decoded = decode(&mut decoder, datas(&with));
+            assert_exact(&with, &decoded);
+            assert_eq!(decoder.stats().verified, frames.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn flags_of_a_later_version_are_refused() {
+    let frames = fixed_camera(320, 256, 4);
+    let units = encode(config(320, 256, 0), &frames);
+    let at = units
+        .iter()
+        .position(|u| still_frames(std::slice::from_ref(u)) == 1);
+    let at = at.expect("a frame with a still map");
+    let later = with_frame(&units[at].data, |payload| payload[4] |= 2);
+    let mut decoder = decoder();
+    decode(&mut decoder, datas(&units[..at]));
+    let error = decoder.send(&later, 99).unwrap_err().to_string();
+    assert!(error.contains("update the decoder"), "{error}");
+}
+
 #[test]
 fn quality_and_rate_follow_the_quantizer() {
     let frames = clip(96, 64, 5);
@@ -1189,6 +1283,7 @@ fn a_few_bytes_that_claim_a_huge_picture_are_refused_before_the_networks() {
                     header: FrameHeader::key(0, quantizer),
                     map: b"",
                     ink: b"",
+                    still: b"",
                     side: b"",
                     z: b"",
                     y: vec![&y[..]],

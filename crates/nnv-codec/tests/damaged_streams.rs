@@ -116,10 +116,13 @@ fn stream(frames: u32) -> Vec<Vec<u8>> {
             let map: &[u8] = if header.quantizer_map { b"map" } else { &[] };
             header.ink = i % 4 == 1;
             let ink: &[u8] = if header.ink { b"ink" } else { &[] };
+            header.still = poc > 0 && i % 5 == 2;
+            let still: &[u8] = if header.still { b"still" } else { &[] };
             let payload = FramePayload {
                 header,
                 map,
                 ink,
+                still,
                 side,
                 z: &z,
                 y,

@@ -13,4 +13,5 @@ pub mod motion;
 pub mod picture;
 pub mod quantizer_map;
 pub mod references;
+pub mod still;
 pub mod tables;

@@ -12,6 +12,7 @@ use super::entropy::{EntropyError, SymbolContexts, SymbolTables};
 use super::grid::Grid;
 use super::motion::{MotionContexts, MotionField};
 use super::picture::Picture;
+use super::still::{StillContexts, StillMap};
 use super::tables::{NetworkSet, Tables};
 
 /// Adaptive state of the entropy coder after an inter frame.
@@ -21,6 +22,8 @@ pub struct Contexts {
     pub symbols: SymbolContexts,
     /// Of the motion field.
     pub motion: MotionContexts,
+    /// Of the still map.
+    pub still: StillContexts,
 }
 
 /// A decoded frame that is exactly the encoder's. Others are never kept: nothing can be decoded
@@ -35,6 +38,8 @@ pub struct Reference {
     pub contexts: Option<Arc<Contexts>>,
     /// Motion of an inter frame.
     pub field: Option<Arc<MotionField>>,
+    /// Which places of an inter frame are as predicted, where it has a map.
+    pub still: Option<Arc<StillMap>>,
 }
 
 /// Entropy tables of a model with the number of streams of each kind of frame, and the size they

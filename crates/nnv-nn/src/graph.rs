@@ -7,6 +7,7 @@ use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Sc
 use super::bundle::{AnswerInput, DType, KnownAnswer};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
+use super::reach::reach;
 use super::{Provider, RuntimeOptions, onnx};
 
 /// Longest time for a first run: on small inputs it takes milliseconds, on the slowest machine
@@ -45,6 +46,8 @@ pub(super) struct Graph {
     network: Box<dyn Network>,
     /// Longest time for a first run.
     first_run: Duration,
+    /// See [`Graph::reach`].
+    reach: usize,
 }
 
 impl Graph {
@@ -65,7 +68,9 @@ impl Graph {
             bundle: bundle.into(),
             what,
         };
-        onnx::check(onnx).map_err(|what| wrong(format!("the graph {name}: {what}")))?;
+        let of_graph = |what| wrong(format!("the graph {name}: {what}"));
+        onnx::check(onnx).map_err(of_graph)?;
+        let reach = reach(onnx).map_err(of_graph)?;
         let network = backend
             .network(name, onnx, provider, options)
             .map_err(|what| NnError::Provider {
@@ -94,7 +99,13 @@ impl Graph {
                 Provider::TensorRt => FIRST_RUN_WITH_BUILD,
                 Provider::Cpu | Provider::Cuda => FIRST_RUN,
             },
+            reach,
         })
+    }
+
+    /// How far results at a block of 16×16 luma samples depend on others, in blocks.
+    pub(super) fn reach(&self) -> usize {
+        self.reach
     }
 
     /// Whether it has an input of that name.

@@ -42,6 +42,7 @@ mod network;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
+mod reach;
 mod registry;
 mod rounding;
 mod sr;
@@ -52,7 +53,7 @@ pub use bundle::{EmbeddedInfo, ModelSource, embedded, hex, is_bundle_folder};
 pub use cancel::{Cancel, Running};
 pub use error::{NnError, Result};
 pub use listing::{BundleFile, BundleListing};
-pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, Refinement};
+pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, Reach, Refinement};
 pub use network::{ThroughputModel, ThroughputState};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use nnv_bitstream::limits::QUANTIZERS;
 use nnv_format::entropy::tables::SCALES;
-use nnv_format::grid::Grid;
+use nnv_format::grid::{Grid, Part};
 use nnv_format::picture::TENSOR_CHANNELS;
 use nnv_format::tables::{LATENT_CHANNELS, NetworkSet, Tables};
 use smallvec::SmallVec;
 
-use super::backend::{Backend, Element, Output, Scalar, Tensor};
+use super::backend::{Backend, Data, Element, Output, Scalar, Tensor};
 use super::bundle::{Bundle, ModelSource, hex};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
@@ -346,8 +346,62 @@ impl Model {
             mask,
             p,
             d,
+            part: None,
         })
     }
+
+    /// A part of one inter frame, alone; `item` is of the whole, of the size of `grid`.
+    ///
+    /// What [`Batch::prior`] and [`Batch::synthesise`] give of a part is what they give of the whole
+    /// from [`reach`](Self::reach) blocks on inwards, and at the borders that it shares with the
+    /// picture.
+    ///
+    /// # Errors
+    /// [`NnError::Input`] for pictures of another size than the grid's, a part that is not within it
+    /// and a quantizer above 63.
+    pub fn inter_part(&self, grid: Grid, part: Part, item: &InterItem<'_>) -> Result<Batch<'_>> {
+        if !part.is_within(grid) {
+            return Err(NnError::Input(format!(
+                "a part to column and row {:?} of {} × {}",
+                part.last(),
+                grid.w16(),
+                grid.h16()
+            )));
+        }
+        let cut = |what, tensor: &[i16]| {
+            join(what, [tensor].into_iter(), grid.picture_len())?;
+            let cut = part.cut(tensor, Part::whole(grid), PICTURE_SCALE);
+            Ok::<_, NnError>(Cow::Owned(cut))
+        };
+        let (p, d) = (cut("p", item.p)?, cut("d", item.d)?);
+        let quantizers = std::iter::once(item.quantizer).collect();
+        let mut batch = self.batch(NetworkSet::Inter, part.grid, quantizers, p, d)?;
+        batch.part = Some((grid, part));
+        // The checkerboard is the picture's.
+        let odd = (part.x + part.y) % 2;
+        batch.mask.iter_mut().for_each(|m| *m ^= odd as u8);
+        Ok(batch)
+    }
+
+    /// How far results at a block depend on others, in blocks; of inter frames.
+    pub fn reach(&self) -> Reach {
+        Reach {
+            prior: self.inter.prior.reach(),
+            synthesis: self.inter.synth.reach(),
+        }
+    }
+}
+
+/// Positions of a packed picture along a side of a block.
+const PICTURE_SCALE: usize = 2;
+
+/// How far results at a block of 16×16 luma samples depend on others, in blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reach {
+    /// Of scale indices and features.
+    pub prior: usize,
+    /// Of pictures, where the features are known.
+    pub synthesis: usize,
 }
 
 fn check_count(n: usize) -> Result<()> {
@@ -468,6 +522,8 @@ pub struct Batch<'a> {
     mask: Vec<u8>,
     p: Cow<'a, [i16]>,
     d: Cow<'a, [i16]>,
+    /// Where the batch is a part of a picture: the size of the whole, and the part.
+    part: Option<(Grid, Part)>,
 }
 
 impl<'a> Batch<'a> {
@@ -598,23 +654,25 @@ impl<'a> Batch<'a> {
         Ok(analysis)
     }
 
-    /// Hyper-latents (`[hyper_channels, hz, wz]`, symbols within ±127) to scale indices.
+    /// Hyper-latents (`[hyper_channels, hz, wz]`, symbols within ±127; of the whole picture, where
+    /// the batch is a part) to scale indices.
     ///
     /// # Errors
     /// [`NnError::Input`], [`NnError::Cancelled`], [`NnError::Run`].
     pub fn prior(&self, z: &[&[i8]], cancel: &Cancel) -> Result<Prior> {
         self.check_frames("z", z)?;
         let (grid, channels) = (self.grid, self.model.hyper_channels());
+        let (whole, part) = self.part.unwrap_or((grid, Part::whole(grid)));
         let mut z_up = Vec::with_capacity(self.len() * channels * grid.h16() * grid.w16());
         for (i, frame) in z.iter().enumerate() {
-            if frame.len() != self.model.z_len(grid) {
-                let expected = self.model.z_len(grid);
+            if frame.len() != self.model.z_len(whole) {
+                let expected = self.model.z_len(whole);
                 return Err(NnError::Input(format!(
                     "z of frame {i} has {} elements, expected {expected}",
                     frame.len()
                 )));
             }
-            upsample(frame, grid, &mut z_up);
+            upsample(frame, whole, part, &mut z_up);
         }
         let graph = &self.decoding().prior;
         let mut offsets = Cow::Borrowed(&self.qoff[..]);
@@ -726,12 +784,13 @@ fn bad_output(graph: &Graph, output: &str, what: &str) -> NnError {
     graph.failed(format!("output {output}: {what}"))
 }
 
-/// Repeats each value 4×4 times, cropped to the grid.
-fn upsample(z: &[i8], grid: Grid, out: &mut Vec<i8>) {
-    for plane in z.chunks_exact(grid.hz() * grid.wz()) {
-        for y in 0..grid.h16() {
-            let row = &plane[y / 4 * grid.wz()..][..grid.wz()];
-            out.extend(row.iter().flat_map(|&v| [v; 4]).take(grid.w16()));
+/// Repeats each value 4×4 times, cropped to a part of the grid.
+fn upsample(z: &[i8], whole: Grid, part: Part, out: &mut Vec<i8>) {
+    let (last_x, last_y) = part.last();
+    for plane in z.chunks_exact(whole.hz() * whole.wz()) {
+        for y in part.y..=last_y {
+            let row = &plane[y / 4 * whole.wz()..][..whole.wz()];
+            out.extend((part.x..=last_x).map(|x| row[x / 4]));
         }
     }
 }
@@ -760,6 +819,58 @@ impl Prior {
     /// When the batch has no frame `i`.
     pub fn scale_idx(&self, i: usize) -> &[u8] {
         frame(&*self.scale_idx, self.shape, i)
+    }
+
+    /// That of a part of one frame's, `from`, as one of a smaller part.
+    ///
+    /// # Errors
+    /// [`NnError::Input`] where this is of several frames, of another part than `from`, or `part` is
+    /// not within that.
+    pub fn part(&self, from: Part, part: Part) -> Result<Self> {
+        let [n, c, h, w] = self.shape;
+        let inside = part.x >= from.x && part.y >= from.y && {
+            let (a, b) = (part.last(), from.last());
+            a.0 <= b.0 && a.1 <= b.1
+        };
+        if n != 1 || (h, w) != (from.grid.h16(), from.grid.w16()) || !inside {
+            return Err(NnError::Input("no part of this prior".into()));
+        }
+        let size = [part.grid.h16(), part.grid.w16()];
+        let wrong = |what| NnError::Input(format!("the prior's features: {what}"));
+        let feat = self.feat.tensor().map_err(wrong)?;
+        let feat_shape = [1, feat.shape[1], size[0], size[1]];
+        let feat: Box<dyn Output> = match feat.data {
+            Data::U8(v) => Box::new(Owned::new(feat_shape, part.cut(v, from, 1))),
+            Data::I8(v) => Box::new(Owned::new(feat_shape, part.cut(v, from, 1))),
+            other => return Err(wrong(format!("they are of {}", other.element()))),
+        };
+        let shape = [1, c, size[0], size[1]];
+        let scale_idx = part.cut(self.scale_idx(0), from, 1);
+        Ok(Self {
+            scale_idx: Box::new(Owned::new(shape, scale_idx)),
+            feat,
+            shape,
+            kind: self.kind,
+        })
+    }
+}
+
+/// A tensor in memory of our own.
+#[derive(Debug)]
+struct Owned<T> {
+    shape: [usize; 4],
+    elements: Vec<T>,
+}
+
+impl<T> Owned<T> {
+    fn new(shape: [usize; 4], elements: Vec<T>) -> Self {
+        Self { shape, elements }
+    }
+}
+
+impl<T: Scalar + std::fmt::Debug> Output for Owned<T> {
+    fn tensor(&self) -> std::result::Result<Tensor<'_>, String> {
+        Ok(Tensor::new(self.shape, &self.elements))
     }
 }
 
@@ -835,7 +946,7 @@ mod tests {
     fn upsampling_repeats_and_crops() {
         let grid = Grid::new(5, 6).unwrap();
         let mut out = Vec::new();
-        upsample(&[1, 2, 3, 4], grid, &mut out);
+        upsample(&[1, 2, 3, 4], grid, Part::whole(grid), &mut out);
         #[rustfmt::skip]
         let expected = [
             1, 1, 1, 1, 2, 2,
@@ -845,6 +956,10 @@ mod tests {
             3, 3, 3, 3, 4, 4,
         ];
         assert_eq!(out, expected);
+        let part = Part::between((3, 2), (5, 4)).unwrap();
+        let mut out = Vec::new();
+        upsample(&[1, 2, 3, 4], grid, part, &mut out);
+        assert_eq!(out, part.cut(&expected, Part::whole(grid), 1));
     }
 
     #[test]

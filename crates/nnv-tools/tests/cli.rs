@@ -172,6 +172,7 @@ fn hollow(frames: u32, payload: usize) -> Vec<u8> {
             header: frame,
             map: b"",
             ink: b"",
+            still: b"",
             side: b"",
             z: b"z",
             y: vec![&filling[..]],

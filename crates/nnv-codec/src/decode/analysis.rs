@@ -30,6 +30,8 @@ pub struct PartBytes {
     pub map: usize,
     /// Ink layer.
     pub ink: usize,
+    /// Map of places that are as predicted.
+    pub still: usize,
     /// Motion.
     pub side: usize,
     /// Hyper-latent.
@@ -43,6 +45,7 @@ impl PartBytes {
         Self {
             map: payload.map.len(),
             ink: payload.ink.len(),
+            still: payload.still.len(),
             side: payload.side.len(),
             z: payload.z.len(),
             y: payload.y.iter().map(|stream| stream.len()).sum(),

@@ -4,6 +4,8 @@
 mod analysis;
 mod flat;
 mod models;
+mod run;
+mod still;
 
 pub use analysis::{Analysis, PartBytes, Wanted};
 pub use models::{Host, StreamModels, built_in};
@@ -18,7 +20,6 @@ use nnv_bitstream::{
     FrameType, KeyIdentity, Scan, SequenceHeader, UnitScanner, UnitType,
 };
 use nnv_cpu::parallel;
-use nnv_format::dequantise::dequantise_sparse;
 use nnv_format::entropy::SymbolContexts;
 use nnv_format::grid::Grid;
 use nnv_format::ink::InkLayer;
@@ -26,10 +27,12 @@ use nnv_format::motion::{
     MotionContexts, MotionField, decode_field, field_bits_by_block, predict, temporal_distances,
 };
 use nnv_format::picture::Picture;
-use nnv_format::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
+use nnv_format::quantizer_map::QuantizerMap;
 use nnv_format::references::{Coding, Contexts, Reference, References, Reorder, level_sizes};
+use nnv_format::still::{StillContexts, StillMap};
 use nnv_format::tables::NetworkSet;
-use nnv_nn::{self as nn, Batch, Cancel, InterItem, Model, Prior};
+use nnv_nn::{self as nn, Cancel, Model};
+use run::{Synthesised, batch_of, prior_of, run_batch, run_still};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -244,6 +247,9 @@ struct Opened<'a> {
     /// Taken when `y` is decoded.
     symbols: Option<SymbolContexts>,
     motion: Option<(MotionContexts, MotionField)>,
+    /// Of inter frames, after this one's map where it has one.
+    still_contexts: StillContexts,
+    still: Option<Arc<StillMap>>,
     z: Arc<[i8]>,
     p: Vec<i16>,
     d: Vec<i16>,
@@ -446,7 +452,8 @@ impl Decoder {
             Err(
                 e @ (BitstreamError::Version(_)
                 | BitstreamError::Magic
-                | BitstreamError::Critical(_)),
+                | BitstreamError::Critical(_)
+                | BitstreamError::Extension(_)),
             ) => return Err(e.into()),
             Err(e) => return self.damaged_unit(data, id, &e),
         };
@@ -1085,15 +1092,16 @@ impl Decoder {
         if !good.is_empty() {
             sequence.check_memory(good.len())?;
             self.stats.batches += 1;
-            let decoded = decode_opened(
-                sequence,
-                frames,
-                good,
-                &work(self.threads),
-                &mut self.stats.times,
-            )?;
-            for (i, outcome) in decoded {
-                outcomes[i] = Some(outcome);
+            // Frames with still places go through the networks in parts of their own.
+            let (alone, together): (Vec<_>, Vec<_>) =
+                good.into_iter().partition(|(_, o)| o.still.is_some());
+            let alone = alone.into_iter().map(|frame| vec![frame]);
+            for good in alone.chain([together]).filter(|good| !good.is_empty()) {
+                let work = work(self.threads);
+                let times = &mut self.stats.times;
+                for (i, outcome) in decode_opened(sequence, frames, good, &work, times)? {
+                    outcomes[i] = Some(outcome);
+                }
             }
         }
         let missing = || Err(Some("it was not decoded".to_string()));
@@ -1165,6 +1173,8 @@ fn open<'a>(
     } else {
         None
     };
+    let mut still_contexts = StillContexts::default();
+    let mut still = None;
     let (mut symbols, motion) = if header.is_key() {
         (coding.fresh(NetworkSet::Key)?, None)
     } else {
@@ -1178,7 +1188,10 @@ fn open<'a>(
         };
         let (symbols, mut contexts) = match from.map(|r| &r.contexts) {
             None => (coding.fresh(NetworkSet::Inter)?, MotionContexts::default()),
-            Some(Some(c)) => (c.symbols.clone(), c.motion.clone()),
+            Some(Some(c)) => {
+                still_contexts = c.still.clone();
+                (c.symbols.clone(), c.motion.clone())
+            }
             Some(None) => {
                 return Err(Trouble::Damaged(
                     "it inherits from a key frame, which leaves nothing to inherit".into(),
@@ -1191,6 +1204,13 @@ fn open<'a>(
         let before = bits_wanted.then(|| contexts.clone());
         decode_field(&mut coder, &mut contexts, &mut field, ref0.field.as_deref());
         coder.finish()?;
+        if header.still {
+            let mut coder = nnv_format::entropy::Decoder::new(payload.still);
+            let before = ref0.still.as_deref();
+            let map = StillMap::decode(&mut coder, &mut still_contexts, before, coding.grid);
+            coder.finish()?;
+            still = Some(Arc::new(map));
+        }
         if let Some(before) = before {
             motion_bits = field_bits_by_block(&before, &field, ref0.field.as_deref());
         }
@@ -1236,49 +1256,14 @@ fn open<'a>(
         ink,
         symbols: Some(symbols),
         motion,
+        still_contexts,
+        still,
         z,
         p,
         d,
         motion_bits,
         times,
     })
-}
-
-/// A batch of opened frames of one kind.
-fn batch_of<'a>(
-    sequence: &'a Sequence,
-    frames: &[Pending],
-    opened: &'a [(usize, Opened)],
-) -> Result<Batch<'a>> {
-    let grid = sequence.coding.grid;
-    let quantizer = |i: usize| frames[i].header.quantizer;
-    let key = opened.iter().any(|(_, o)| o.motion.is_none());
-    let mut batch = if key {
-        let quantizers: Vec<u8> = opened.iter().map(|(i, _)| quantizer(*i)).collect();
-        sequence.model.key_batch(grid, &quantizers)?
-    } else {
-        let items: Vec<InterItem> = opened
-            .iter()
-            .map(|(i, o)| InterItem {
-                quantizer: quantizer(*i),
-                p: &o.p,
-                d: &o.d,
-            })
-            .collect();
-        sequence.model.inter_batch(grid, &items)?
-    };
-    for (n, (_, o)) in opened.iter().enumerate() {
-        if o.map.is_some() {
-            batch.raise_scales(n, HEADROOM);
-        }
-    }
-    Ok(batch)
-}
-
-/// Scale indices and features of a batch.
-fn prior_of(batch: &Batch, opened: &[(usize, Opened)], cancel: &Cancel) -> Result<Prior> {
-    let z: Vec<&[i8]> = opened.iter().map(|(_, o)| &o.z[..]).collect();
-    Ok(batch.prior(&z, cancel)?)
 }
 
 /// Networks and latents of opened frames of one kind.
@@ -1295,62 +1280,21 @@ fn decode_opened(
         cancel,
         wanted,
     } = work;
-    let grid = sequence.coding.grid;
     let states: Vec<_> = opened
         .iter_mut()
         .map(|(_, o)| Mutex::new(o.symbols.take()))
         .collect();
-    let mut clock = Clock::start();
-    let (decoded, pictures) = {
-        let batch = batch_of(sequence, frames, &opened)?;
-        let prior = prior_of(&batch, &opened, cancel)?;
-        clock.lap(&mut times.prior);
-        let tables = sequence.model.tables(batch.kind());
-        let steps: Vec<Quantisation> = opened
-            .iter()
-            .map(|(i, o)| Quantisation::new(tables, frames[*i].header.quantizer, o.map.as_ref()))
-            .collect();
-        let decoded = parallel::map(threads, opened.len(), |n| {
-            let (_, o) = &opened[n];
-            // Each state is taken by one worker.
-            let mut state = states[n]
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .take()
-                .ok_or("its state was taken twice")?;
-            let with_map = steps[n].scales(prior.scale_idx(n));
-            let scales = with_map.as_deref().unwrap_or(prior.scale_idx(n));
-            let before = wanted.filter(|w| w.bits).map(|_| state.clone());
-            let symbols = state
-                .decode_y(&o.payload.y, scales)
-                .map_err(|e| e.to_string())?;
-            let bits = before
-                .map(|before| before.spent_y(scales, &symbols))
-                .transpose()
-                .map_err(|e| e.to_string())?;
-            Ok::<_, String>((symbols, state, bits))
-        });
-        clock.lap(&mut times.entropy);
-        let decoded: Vec<std::result::Result<_, String>> = (decoded.into_iter().zip(&steps))
-            .map(|(decoded, steps)| {
-                let (symbols, state, bits) = decoded?;
-                let mut r = tensors.take(grid.y_len());
-                dequantise_sparse(&symbols, steps, &mut r);
-                Ok((r, state, bits))
-            })
-            .collect();
-        clock.lap(&mut times.quantise);
-        // Nothing is synthesised of a damaged frame.
-        let r: std::result::Result<Vec<&[i16]>, _> = decoded
-            .iter()
-            .map(|d| d.as_ref().map(|d| &d.0[..]))
-            .collect();
-        let pictures = match r {
-            Ok(r) => Some(batch.synthesise(&prior, &r, cancel)?),
-            Err(_) => None,
-        };
-        (decoded, pictures)
+    let (decoded, pictures) = match &opened[..] {
+        [(i, o)] if o.still.is_some() => {
+            let state = states
+                .into_iter()
+                .next()
+                .and_then(|s| s.into_inner().ok().flatten());
+            run_still(sequence, &frames[*i].header, o, state, work, times)?
+        }
+        _ => run_batch(sequence, frames, &opened, &states, work, times)?,
     };
+    let mut clock = Clock::start();
     let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(opened.len());
     let mut sound = Vec::with_capacity(opened.len());
     let mut latents = Vec::with_capacity(opened.len());
@@ -1378,10 +1322,11 @@ fn decode_opened(
             let batch = batch_of(sequence, frames, &sound)?;
             let prior = prior_of(&batch, &sound, cancel)?;
             let r: Vec<&[i16]> = latents.iter().map(|(r, ..)| &r[..]).collect();
-            batch.synthesise(&prior, &r, cancel)?
+            let pictures = Synthesised::Batch(batch.synthesise(&prior, &r, cancel)?);
+            clock.lap(&mut times.synth);
+            pictures
         }
     };
-    clock.lap(&mut times.synth);
     let unpacked = parallel::map(threads, sound.len(), |n| {
         let mut picture = Picture::new(sequence.header.width, sequence.header.height)?;
         picture.unpack(pictures.get(n))?;
@@ -1406,9 +1351,17 @@ fn decode_opened(
         for tensor in [o.p, o.d, r] {
             tensors.give_back(tensor);
         }
+        let still = o.still_contexts;
         let (contexts, field) = o
             .motion
-            .map(|(motion, field)| (Arc::new(Contexts { symbols, motion }), Arc::new(field)))
+            .map(|(motion, field)| {
+                let contexts = Contexts {
+                    symbols,
+                    motion,
+                    still,
+                };
+                (Arc::new(contexts), Arc::new(field))
+            })
             .unzip();
         let analysis = wanted.map(|_| {
             Box::new(Analysis {
@@ -1428,6 +1381,7 @@ fn decode_opened(
             level: frames[i].header.level,
             contexts,
             field,
+            still: o.still,
         };
         outcomes.push((i, Ok((reference, analysis))));
     }

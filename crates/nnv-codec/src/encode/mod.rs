@@ -35,6 +35,7 @@ mod resilience;
 mod rounding;
 mod scene_cut;
 mod step;
+mod still;
 pub(crate) mod temporal_filter;
 pub mod two_pass;
 
@@ -748,10 +749,13 @@ impl Encoder {
             .map(|((x, &q), map)| {
                 Ok(Frame {
                     x,
+                    p: None,
+                    quantizer: q,
                     steps: Quantisation::new(tables, q, map.as_ref()),
                     start: Start {
                         symbols: self.coding.fresh(NetworkSet::Key)?,
                         motion: None,
+                        still: Default::default(),
                     },
                 })
             })
@@ -873,16 +877,22 @@ impl Encoder {
                     ContextSource::Ref0 => ref0.contexts.as_deref(),
                     ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
                 };
-                let (symbols, contexts) = match from {
-                    Some(c) => (c.symbols.clone(), c.motion.clone()),
-                    None => (self.coding.fresh(NetworkSet::Inter)?, Default::default()),
+                let (symbols, contexts, still) = match from {
+                    Some(c) => (c.symbols.clone(), c.motion.clone(), c.still.clone()),
+                    None => {
+                        let fresh = self.coding.fresh(NetworkSet::Inter)?;
+                        (fresh, Default::default(), Default::default())
+                    }
                 };
                 Ok(Frame {
                     x: &p.x,
+                    p: Some(&p.p),
+                    quantizer,
                     steps: Quantisation::new(tables, quantizer, map.as_ref()),
                     start: Start {
                         symbols,
                         motion: Some((&p.field, ref0.field.as_deref(), contexts)),
+                        still: (ref0.still.as_deref(), still),
                     },
                 })
             })
@@ -986,6 +996,7 @@ impl Encoder {
             checksum,
             quantizer_map: coded.map.is_some(),
             ink: coded.ink.is_some(),
+            still: coded.still.is_some(),
             ..base
         };
         header.key_check = header.names_key().then_some(self.key_check);
@@ -1001,6 +1012,7 @@ impl Encoder {
             header,
             map: coded.map.as_deref().unwrap_or_default(),
             ink: coded.ink.as_deref().unwrap_or_default(),
+            still: coded.still.as_deref().unwrap_or_default(),
             side: &coded.side,
             z: &coded.z,
             y,

@@ -14,11 +14,13 @@ use nnv_format::motion::{MotionContexts, MotionField, encode_field};
 use nnv_format::picture::Picture;
 use nnv_format::quantizer_map::Quantisation;
 use nnv_format::references::{Contexts, Reference};
+use nnv_format::still::{StillContexts, StillMap};
 use nnv_format::tables::{LATENT_CHANNELS, NetworkSet};
 use nnv_nn::{Batch, Cancel, Model};
 
 use super::frame::FrameSymbols;
 use super::rounding::{Rounding, bits_by_place, hide_signs, quantise, refined};
+use super::still;
 use crate::config::{EncoderConfig, SpeedPreset};
 use crate::error::Result;
 use crate::stages::{Clock, StageTimes};
@@ -29,6 +31,7 @@ pub(super) struct Coded {
     pub contexts: Option<ContextSource>,
     pub map: Option<Vec<u8>>,
     pub ink: Option<Vec<u8>>,
+    pub still: Option<Vec<u8>>,
     pub side: Vec<u8>,
     pub z: Vec<u8>,
     pub y: Vec<Vec<u8>>,
@@ -39,7 +42,8 @@ pub(super) struct Coded {
 impl Coded {
     /// Bytes of all parts.
     pub fn bytes(&self) -> usize {
-        let optional = [&self.map, &self.ink].into_iter().flatten().map(Vec::len);
+        let optional = [&self.map, &self.ink, &self.still];
+        let optional = optional.into_iter().flatten().map(Vec::len);
         let y = self.y.iter().map(Vec::len);
         self.side.len() + self.z.len() + optional.chain(y).sum::<usize>()
     }
@@ -51,23 +55,33 @@ pub(super) struct Outcome {
     pub picture: Arc<Picture>,
     /// Of inter frames.
     pub field: Option<Arc<MotionField>>,
-    /// Of key frames.
+    /// Of key frames, and where regions want it.
     pub map: Option<Vec<u8>>,
     pub ink: Option<Vec<u8>>,
+}
+
+/// Places that are as predicted, and how the frame says so.
+pub(super) struct Still {
+    pub map: Arc<StillMap>,
+    bytes: Vec<u8>,
 }
 
 impl Outcome {
     pub fn bytes(&self) -> usize {
         let w = &self.written;
         let y: usize = w.y.iter().map(Vec::len).sum();
-        let parts = [&self.map, &self.ink].into_iter().flatten();
+        let still = w.still.as_ref().map(|still| &still.bytes);
+        let parts = [self.map.as_ref(), self.ink.as_ref(), still];
+        let parts = parts.into_iter().flatten();
         w.side.len() + w.z.len() + y + parts.map(Vec::len).sum::<usize>()
     }
 
     /// With the contexts that an inter frame began with.
     pub fn into_coded(self, level: u8, contexts: Option<ContextSource>) -> Coded {
+        let (still, bytes) = self.written.still.map(|s| (s.map, s.bytes)).unzip();
         Coded {
             contexts,
+            still: bytes,
             map: self.map,
             ink: self.ink,
             side: self.written.side,
@@ -79,6 +93,7 @@ impl Outcome {
                 level,
                 contexts: self.written.contexts.map(Arc::new),
                 field: self.field,
+                still,
             }),
         }
     }
@@ -89,6 +104,7 @@ pub(super) struct Written {
     side: Vec<u8>,
     z: Vec<u8>,
     pub y: Vec<Vec<u8>>,
+    still: Option<Still>,
     contexts: Option<Contexts>,
     symbols: Option<Arc<FrameSymbols>>,
     /// Bits of the latent by place, where they were asked for.
@@ -100,10 +116,18 @@ pub(super) struct Start<'a> {
     pub symbols: SymbolContexts,
     /// Field, co-located field, state; for inter frames.
     pub motion: Option<(&'a MotionField, Option<&'a MotionField>, MotionContexts)>,
+    /// The first reference's map, and the state of its models; for inter frames.
+    pub still: (Option<&'a StillMap>, StillContexts),
 }
 
 impl Start<'_> {
-    fn write(mut self, z: &[i8], scale_idx: &[u8], symbols: &[i16]) -> Result<Written> {
+    fn write(
+        mut self,
+        z: &[i8],
+        scale_idx: &[u8],
+        symbols: &[i16],
+        still: Option<StillMap>,
+    ) -> Result<Written> {
         let mut side = Vec::new();
         let mut motion = None;
         if let Some((field, colocated, mut contexts)) = self.motion {
@@ -112,15 +136,22 @@ impl Start<'_> {
             side = coder.finish();
             motion = Some(contexts);
         }
+        let (before, mut still_contexts) = self.still;
+        let still = still.map(|map| Still {
+            bytes: map.to_bytes(&mut still_contexts, before),
+            map: Arc::new(map),
+        });
         let z = self.symbols.encode_z(z)?;
         let y = self.symbols.encode_y(scale_idx, symbols)?;
         Ok(Written {
             side,
             z,
             y,
+            still,
             contexts: motion.map(|motion| Contexts {
                 symbols: self.symbols,
                 motion,
+                still: still_contexts,
             }),
             symbols: None,
             place_bits: None,
@@ -143,6 +174,9 @@ pub(super) struct Pass<'a> {
 pub(super) struct Frame<'a> {
     /// Packed, `[96, 2·h16, 2·w16]`.
     pub x: &'a [i16],
+    /// The prediction of an inter frame, likewise.
+    pub p: Option<&'a [i16]>,
+    pub quantizer: u8,
     pub steps: Quantisation<'a>,
     pub start: Start<'a>,
 }
@@ -175,6 +209,8 @@ impl Pass<'_> {
         let mut clock = Clock::start();
         let (n, threads) = (frames.len(), self.threads);
         let x: Vec<&[i16]> = frames.iter().map(|frame| frame.x).collect();
+        let predictions: Vec<(Option<&[i16]>, u8)> =
+            frames.iter().map(|f| (f.p, f.quantizer)).collect();
         let (steps, starts): (Vec<_>, Vec<_>) = frames
             .into_iter()
             .map(|frame| (frame.steps, frame.start))
@@ -259,36 +295,87 @@ impl Pass<'_> {
             });
             clock.lap(&mut times.quantise);
         }
+        let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
+        let places = self.grid.h16() * self.grid.w16();
+        let look = tuning.still > 0.0
+            && (predictions.iter().zip(&quantised))
+                .any(|((p, _), (symbols, _))| p.is_some() && still::is_quiet(symbols, places));
         let place_bits = parallel::map(threads, n, |i| {
             let symbols = &quantised[i].0;
-            measure.then(|| bits_by_place(symbols, scales[i], width, &starts[i].symbols.costs()))
+            let wanted = measure || (look && predictions[i].0.is_some());
+            wanted.then(|| bits_by_place(symbols, scales[i], width, &starts[i].symbols.costs()))
         });
-        let r: Vec<&[i16]> = quantised.iter().map(|q| &q.1[..]).collect();
-        // Entropy coding and synthesis do not need each other.
-        let (written, entropy, pictures, synth) = std::thread::scope(|scope| {
-            let (z, scales, quantised) = (&z, &scales, &quantised);
-            let writer = scope.spawn(move || {
-                let start = Instant::now();
-                let written: Result<Vec<Written>> = starts
-                    .into_iter()
-                    .enumerate()
-                    .map(|(i, s)| s.write(z[i], scales[i], &quantised[i].0))
-                    .collect();
-                (written, start.elapsed())
-            });
+        let write = |starts: Vec<Start<'_>>, scales: &[&[u8]], maps: Vec<Option<StillMap>>| {
             let start = Instant::now();
-            let pictures = batch.synthesise(&prior, &r, self.cancel);
-            let synth = start.elapsed();
-            let (written, entropy) = writer
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (written, entropy, pictures, synth)
-        });
+            let inputs = starts.into_iter().zip(maps).enumerate();
+            let written: Result<Vec<Written>> = inputs
+                .map(|(i, (s, map))| s.write(z[i], scales[i], &quantised[i].0, map))
+                .collect();
+            (written, start.elapsed())
+        };
+        let synthesise = || {
+            let start = Instant::now();
+            (batch.synthesise(&prior, &r, self.cancel), start.elapsed())
+        };
+        let none = || (0..n).map(|_| None).collect::<Vec<Option<StillMap>>>();
+        let ((written, entropy), (pictures, synth), kept) = if look {
+            // What is still is known from the pictures, and what is coded from that.
+            let (pictures, synth) = synthesise();
+            let pictures = pictures?;
+            let maps = parallel::map(threads, n, |i| {
+                let (Some(prediction), quantizer) = predictions[i] else {
+                    return None;
+                };
+                let judged = still::Judged {
+                    source: x[i],
+                    prediction,
+                    result: pictures.get(i),
+                    symbols: &quantised[i].0,
+                    place_bits: place_bits[i].as_deref()?,
+                    quantizer,
+                    width,
+                };
+                let (before, contexts) = &starts[i].still;
+                still::choose(&judged, tuning.still, |map| {
+                    map.to_bytes(&mut contexts.clone(), *before).len()
+                })
+            });
+            let masked: Vec<Cow<'_, [u8]>> = (maps.iter().zip(&scales))
+                .map(|(map, &scales)| match map {
+                    None => Cow::Borrowed(scales),
+                    Some(map) => {
+                        let mut masked = scales.to_vec();
+                        map.mask_scales(&mut masked);
+                        Cow::Owned(masked)
+                    }
+                })
+                .collect();
+            let masked: Vec<&[u8]> = masked.iter().map(|scales| &**scales).collect();
+            let kept = maps.iter().enumerate().map(|(i, map)| {
+                let (map, prediction) = (map.as_ref()?, predictions[i].0?);
+                let mut picture = pictures.get(i).to_vec();
+                map.keep_prediction(prediction, &mut picture);
+                Some(picture)
+            });
+            let kept: Vec<Option<Vec<i16>>> = kept.collect();
+            (write(starts, &masked, maps), (Ok(pictures), synth), kept)
+        } else {
+            // Entropy coding and synthesis do not need each other.
+            let (written, made) = std::thread::scope(|scope| {
+                let writer = scope.spawn(|| write(starts, &scales, none()));
+                let made = synthesise();
+                let written = writer
+                    .join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                (written, made)
+            });
+            (written, made, (0..n).map(|_| None).collect())
+        };
         times.entropy += entropy;
         times.synth += synth;
         let (mut written, pictures) = (written?, pictures?);
         for (w, bits) in written.iter_mut().zip(place_bits) {
-            w.place_bits = bits;
+            w.place_bits = bits.filter(|_| measure);
         }
         if self.keep_symbols {
             let grid = self.grid;
@@ -302,7 +389,9 @@ impl Pass<'_> {
             }
         }
         let mut clock = Clock::start();
-        let pictures = parallel::map(threads, n, |i| self.unpack(pictures.get(i)));
+        let pictures = parallel::map(threads, n, |i| {
+            self.unpack(kept[i].as_deref().unwrap_or(pictures.get(i)))
+        });
         let pictures = pictures.into_iter().collect::<Result<Vec<_>>>()?;
         clock.lap(&mut times.pack);
         let outcome = |(written, picture)| Outcome {

@@ -23,6 +23,7 @@ pub(crate) fn stream(groups: u8, frames: u32) -> Vec<Vec<u8>> {
                 header,
                 map: b"",
                 ink: b"",
+                still: b"",
                 side: b"",
                 z: &z,
                 y: vec![&b"this is what the picture holds"[..]],

@@ -399,7 +399,7 @@ impl Gathered {
         self.units.push(frame.id);
         let parts = analysis.map_or([*bytes, 0, 0, 0, 0, 0], |a| {
             let p = a.bytes;
-            let parts = [p.map, p.ink, p.side, p.z, p.y].map(|v| v as u64);
+            let parts = [p.map + p.still, p.ink, p.side, p.z, p.y].map(|v| v as u64);
             let [map, ink, side, z, y] = parts;
             let rest = bytes.saturating_sub(parts.iter().sum());
             [rest, map, ink, side, z, y]
