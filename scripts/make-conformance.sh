@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Make tests/conformance anew: needed where the shipped bundle or the bitstream changes, and only
-# there.
+# Make the streams of tests/conformance that are not there, and the sums of all. Where the shipped
+# bundle changes, which makes them unreadable, remove them first.
 #
 #   scripts/make-conformance.sh
 #
