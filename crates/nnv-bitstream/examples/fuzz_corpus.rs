@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let data = fs::read(&path)?;
         corpus.put("scanner", 0, &[&[60], &data])?;
         corpus.put("index", 0, &[&data])?;
-        let (mut rest, mut header, mut n) = (&data[..], None::<SequenceHeader>, [0; 6]);
+        let (mut rest, mut header, mut n) = (&data[..], None::<SequenceHeader>, [0; 7]);
         let mut next = |i: usize| {
             n[i] += 1;
             n[i] - 1
@@ -93,6 +93,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             corpus.put("ink", next(2), &[frame.ink])?;
             corpus.put("motion", next(3), &[&[1, 2], frame.side])?;
             corpus.put("quantizer_map", next(4), &[&[7, 5], frame.map])?;
+            corpus.put("still_map", next(6), &[&[14, 10], frame.still])?;
         }
     }
     for path in files("tests/fixtures/h264", "h264")? {

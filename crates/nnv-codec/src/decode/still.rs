@@ -176,6 +176,17 @@ mod tests {
     }
 
     #[test]
+    fn maps_of_specks_take_no_time() {
+        let grid = Grid::new(1024, 1024).unwrap();
+        let still = (0..1 << 20).map(|at| at % 5 > 0 || at / 1024 % 5 > 0);
+        let map = StillMap::new(1024, still.collect());
+        let start = std::time::Instant::now();
+        let found = parts(&map, grid, REACH).unwrap();
+        assert_eq!(found.len(), 1);
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
+    }
+
+    #[test]
     fn only_what_is_coded_is_put_back() {
         let grid = Grid::new(3, 4).unwrap();
         let map = map(grid, &[(1, 1), (3, 2)]);
