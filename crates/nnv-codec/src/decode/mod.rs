@@ -5,7 +5,7 @@ mod analysis;
 mod flat;
 mod models;
 mod run;
-mod still;
+pub(crate) mod still;
 
 pub use analysis::{Analysis, PartBytes, Wanted};
 pub use models::{Host, StreamModels, built_in};

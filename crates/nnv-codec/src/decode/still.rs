@@ -17,7 +17,7 @@ const MOST: usize = 16;
 
 /// A region that holds what is coded, and what networks have to see for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(crate) struct Parts {
     /// No two regions meet.
     pub region: Part,
     /// With all that its pictures depend on.
@@ -28,7 +28,7 @@ pub(super) struct Parts {
 
 /// The parts of a picture that the networks have to see, so that every place that is not still comes
 /// out as from the whole picture; each such place is in one part alone. None where all is still.
-pub(super) fn parts(map: &StillMap, grid: Grid, reach: Reach) -> Result<Vec<Parts>> {
+pub(crate) fn parts(map: &StillMap, grid: Grid, reach: Reach) -> Result<Vec<Parts>> {
     let whole = Part::whole(grid);
     let mut regions = regions(map, grid, reach.synthesis)?;
     if regions.len() > MOST {
@@ -59,6 +59,14 @@ pub(super) fn parts(map: &StillMap, grid: Grid, reach: Reach) -> Result<Vec<Part
         }
     });
     Ok(parts.collect())
+}
+
+/// Share of a frame's networks that a decoder runs for parts.
+pub(crate) fn share(parts: &[Parts], grid: Grid) -> f64 {
+    let cost = |p: &Parts| {
+        SYNTHESIS * p.synthesis.area() as f64 + (1.0 - SYNTHESIS) * p.prior.area() as f64
+    };
+    parts.iter().map(cost).sum::<f64>() / Part::whole(grid).area() as f64
 }
 
 /// Two regions that cost less together than apart, or that hold places of each other.

@@ -22,8 +22,12 @@ use super::frame::FrameSymbols;
 use super::rounding::{Rounding, bits_by_place, hide_signs, quantise, refined};
 use super::still;
 use crate::config::{EncoderConfig, SpeedPreset};
+use crate::decode::still::{parts, share};
 use crate::error::Result;
 use crate::stages::{Clock, StageTimes};
+
+/// Share of a frame's networks from which on decoders gain nothing to speak of from running less.
+const QUICK: f64 = 0.6;
 
 /// A frame after coding, before it is written.
 #[derive(Debug, Default)]
@@ -302,8 +306,7 @@ impl Pass<'_> {
                 .any(|((p, _), (symbols, _))| p.is_some() && still::is_quiet(symbols, places));
         let place_bits = parallel::map(threads, n, |i| {
             let symbols = &quantised[i].0;
-            let wanted = measure || (look && predictions[i].0.is_some());
-            wanted.then(|| bits_by_place(symbols, scales[i], width, &starts[i].symbols.costs()))
+            measure.then(|| bits_by_place(symbols, scales[i], width, &starts[i].symbols.costs()))
         });
         let write = |starts: Vec<Start<'_>>, scales: &[&[u8]], maps: Vec<Option<StillMap>>| {
             let start = Instant::now();
@@ -331,14 +334,16 @@ impl Pass<'_> {
                     prediction,
                     result: pictures.get(i),
                     symbols: &quantised[i].0,
-                    place_bits: place_bits[i].as_deref()?,
                     quantizer,
                     width,
                 };
                 let (before, contexts) = &starts[i].still;
-                still::choose(&judged, tuning.still, |map| {
-                    map.to_bytes(&mut contexts.clone(), *before).len()
-                })
+                let bytes = |map: &StillMap| map.to_bytes(&mut contexts.clone(), *before).len();
+                let quick = |map: &StillMap| {
+                    parts(map, self.grid, self.model.reach())
+                        .is_ok_and(|parts| share(&parts, self.grid) < QUICK)
+                };
+                still::choose(&judged, tuning.still, bytes, quick)
             });
             let masked: Vec<Cow<'_, [u8]>> = (maps.iter().zip(&scales))
                 .map(|(map, &scales)| match map {
@@ -375,7 +380,7 @@ impl Pass<'_> {
         times.synth += synth;
         let (mut written, pictures) = (written?, pictures?);
         for (w, bits) in written.iter_mut().zip(place_bits) {
-            w.place_bits = bits.filter(|_| measure);
+            w.place_bits = bits;
         }
         if self.keep_symbols {
             let grid = self.grid;

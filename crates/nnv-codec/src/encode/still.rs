@@ -16,17 +16,22 @@ pub(super) struct Judged<'a> {
     pub source: &'a [i16],
     pub prediction: &'a [i16],
     pub result: &'a [i16],
-    /// Symbols `[384, places]`, and what they cost by place.
+    /// Symbols `[384, places]`.
     pub symbols: &'a [i16],
-    pub place_bits: &'a [f32],
     pub quantizer: u8,
     /// Places in a row.
     pub width: usize,
 }
 
+impl Judged<'_> {
+    fn places(&self) -> usize {
+        self.symbols.len() / LATENT_CHANNELS
+    }
+}
+
 /// Squared errors by place of the prediction and of the result.
 fn errors(frame: &Judged<'_>) -> Vec<[f32; 2]> {
-    let (width, places) = (frame.width, frame.place_bits.len());
+    let (width, places) = (frame.width, frame.places());
     let mut errors = vec![[0.0; 2]; places];
     let (row, plane) = (2 * width, 4 * places);
     for c in 0..TENSOR_CHANNELS {
@@ -87,13 +92,16 @@ pub(super) fn choose(
     frame: &Judged<'_>,
     slack: f32,
     bytes: impl Fn(&StillMap) -> usize,
+    quick: impl Fn(&StillMap) -> bool,
 ) -> Option<StillMap> {
-    let (width, places) = (frame.width, frame.place_bits.len());
+    let (width, places) = (frame.width, frame.places());
     let worth = WORTH * ((f32::from(frame.quantizer) - 40.0) / 6.0).exp2();
     let silent = silent(frame.symbols, places);
-    // In bits that what goes wrong is worth.
-    let lost: Vec<f32> = (errors(frame).iter().zip(frame.place_bits))
-        .map(|([prediction, result], bits)| (prediction - result) / worth - bits)
+    // In bits that what goes wrong is worth. (Zeros that are not coded save next to nothing: runs of
+    // them are cheap.)
+    let lost: Vec<f32> = errors(frame)
+        .iter()
+        .map(|[prediction, result]| (prediction - result) / worth)
         .collect();
     let mut still: Vec<bool> = silent
         .iter()
@@ -129,6 +137,7 @@ pub(super) fn choose(
         .filter(|(s, _)| **s)
         .map(|(_, l)| l)
         .sum();
+    let lost = lost + 8.0 * bytes(&map) as f32;
     let most = slack * map.count() as f32;
-    (lost + 8.0 * bytes(&map) as f32 <= most).then_some(map)
+    (lost <= 0.0 || (lost <= most && quick(&map))).then_some(map)
 }
