@@ -404,8 +404,8 @@ fn fixed_camera(w: u32, h: u32, n: usize) -> Vec<Arc<Picture>> {
     let frame = |t: usize| {
         let (mut p, mut noise) = ((*scene).clone(), rng(t as u64 + 1));
         for (i, plane) in p.planes_mut().iter_mut().enumerate() {
-            let size = if i == 0 { 14.0 } else { 7.0 };
-            let centre = (size + 3.0 + t as f32 * size / 7.0, size + 20.0);
+            let size = if i == 0 { 8.0 } else { 4.0 };
+            let centre = (size * (1.5 + t as f32 / 6.0), size * 3.0);
             for y in 0..plane.height() {
                 for (x, v) in plane.row_mut(y).iter_mut().enumerate() {
                     let (dx, dy) = (x as f32 - centre.0, y as f32 - centre.1);
@@ -453,7 +453,7 @@ fn where_nothing_moves_no_network_runs() {
         });
         let (with, without) = (encode(with, &frames), encode(without, &frames));
         assert_eq!(still_frames(&without), 0);
-        assert!(still_frames(&with) >= 7, "{}", still_frames(&with));
+        assert!(still_frames(&with) >= 3, "{}", still_frames(&with));
         let bytes = |units: &[EncodedFrame]| datas(units).map(<[u8]>::len).sum::<usize>();
         let (less, more) = (bytes(&with), bytes(&without));
         assert!(less as f64 <= 1.02 * more as f64, "{less} {more} bytes");
@@ -478,8 +478,12 @@ fn where_nothing_moves_no_network_runs() {
 
 #[test]
 fn flags_of_a_later_version_are_refused() {
-    let frames = fixed_camera(320, 256, 4);
-    let units = encode(config(320, 256, 0), &frames);
+    let frames = fixed_camera(320, 256, 10);
+    let coarse = EncoderConfig {
+        quantizer: 32,
+        ..config(320, 256, 0)
+    };
+    let units = encode(coarse, &frames);
     let at = units
         .iter()
         .position(|u| still_frames(std::slice::from_ref(u)) == 1);
