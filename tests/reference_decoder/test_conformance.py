@@ -31,11 +31,6 @@ LINES = {
 
 
 @pytest.fixture(scope="session")
-def bundles():
-    return Bundles(ROOT / "models")
-
-
-@pytest.fixture(scope="session")
 def coverage():
     """What the streams of `test_conformance` exercise, and which were decoded."""
     result = Coverage()

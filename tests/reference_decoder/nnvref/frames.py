@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""Section 6: from the parts of a frame to its picture; sections 5.8 and 8."""
+"""Section 6: from the parts of a frame to its picture; sections 5.9 and 8."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,17 @@ from .latent import BandState, decode_y
 from .motion import Field, FieldReader, MotionState
 from .prediction import predict
 from .quantizer_map import decode_map
+from .still import StillState, decode_still, lay_prediction
 
 
 @dataclass
 class Contexts:
-    """What an inter frame leaves to those that inherit from it (section 5.8)."""
+    """What an inter frame leaves to those that inherit from it (section 5.9)."""
 
     motion: MotionState
     hyper: HyperState
     bands: list
+    still: StillState
     z: np.ndarray | None = None
     magnitudes: np.ndarray | None = None
 
@@ -33,6 +35,7 @@ class Decoded:
 
     planes: list  # padded, samples 0 to 1023
     field: Field | None = None
+    still: np.ndarray | None = None  # 1 at still places
     contexts: Contexts | None = None
 
 
@@ -74,21 +77,28 @@ def decode_frame(header, sequence, bundle, references, trace=None):
     places = decode_map(coder("map"), h16, w16) if header.has_map else None
     ink = decode_ink(coder("ink"), 16 * h16, 16 * w16) if header.has_ink else None
 
-    # Section 5.8: the state to begin with.
+    # Section 5.9: the state to begin with.
     source = references[header.contexts - 1].contexts if header.contexts else None
     if source:
         contexts = Contexts(
-            source.motion.copy(), source.hyper.copy(), [b.copy() for b in source.bands]
+            source.motion.copy(),
+            source.hyper.copy(),
+            [b.copy() for b in source.bands],
+            source.still.copy(),
         )
         reference_z, co = source.z, source.magnitudes
     else:
         z_prob, y_prob = tables.z_prob.tolist(), tables.y_prob.tolist()
         bands = [BandState(y_prob) for _ in parts["y"]]
-        contexts = Contexts(MotionState(), HyperState(z_prob), bands)
+        contexts = Contexts(MotionState(), HyperState(z_prob), bands, StillState())
         reference_z = co = None
 
-    # 1. Prediction.
     result = Decoded([])
+    if header.has_still:
+        before = references[0].still
+        result.still = decode_still(coder("still"), contexts.still, h16, w16, before)
+
+    # 1. Prediction.
     inputs = {}
     if inter:
         # A frame with one reference has it twice.
@@ -121,6 +131,8 @@ def decode_frame(header, sequence, bundle, references, trace=None):
         e = np.clip(q + 4 * places, 0, 63)
         taken = np.clip(row - qoff[e] >> 1, 0, 63)
         scale_idx = np.maximum(scale_idx - taken, 0)
+    if result.still is not None:
+        scale_idx[:, result.still == 1] = 0
 
     # 4. The latent.
     y = decode_y(parts["y"], contexts.bands, tables, scale_idx, co, trace)
@@ -133,6 +145,8 @@ def decode_frame(header, sequence, bundle, references, trace=None):
     rows, columns = np.indices((h16, w16))
     inputs["mask"] = (rows + columns + 1 & 1)[None, None]
     pic = bundle.run(f"{network}_synth", inputs)["pic"][0].astype(np.int32)
+    if result.still is not None:
+        pic = lay_prediction(result.still, pic, inputs["p"][0])
     result.planes = [np.clip(plane, 0, 1023) for plane in unpack(pic + 512)]
 
     # 6. Ink.

@@ -7,6 +7,7 @@ from .bits import ByteReader, Damage, Unsupported
 
 KEY, INTER, REPEAT = 0, 1, 2
 TYPE_NAMES = {KEY: "key", INTER: "inter", REPEAT: "repeat"}
+FURTHER = 3  # in the stream alone: an inter frame with further flags
 NAME_LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -130,6 +131,7 @@ class FrameHeader:
     quantizer: int
     has_map: bool
     has_ink: bool
+    has_still: bool
     number: int
     refs: list  # numbers of ref0, ref1
     released: list
@@ -146,13 +148,21 @@ def parse_frame(unit, trace=None):
     r = ByteReader(unit.payload, unit.payload_offset, trace, "frame")
     flags = r.u8("flags")
     kind, keep = flags & 3, bool(flags & 4)
-    need(kind in TYPE_NAMES, "frame: type 3")
     second = r.u8("level and contexts")
     level, released_count, contexts = second & 7, second >> 3 & 7, second >> 6
     group = r.u8("group")
     third = r.u8("quantizer")
     quantizer, has_ink, has_check = third & 63, bool(third & 64), bool(third & 128)
     has_map = bool(flags & 128)
+    has_still = False
+    if kind == FURTHER:
+        kind, further = INTER, r.u8("further flags")
+        unknown = further & ~1
+        if unknown:
+            raise Unsupported(f"a frame has the further flags {unknown:#04x}: of a later version")
+        # Without any it would be another form of type 1.
+        need(further, "frame: type 3 without further flags")
+        has_still = bool(further & 1)
     number, refs, released = 0, [], []
     if kind == KEY:
         need(level == 0 and keep and not flags & 64, "frame: no header of a key frame")
@@ -195,6 +205,7 @@ def parse_frame(unit, trace=None):
         quantizer,
         has_map,
         has_ink,
+        has_still,
         number,
         refs,
         released,
@@ -209,7 +220,8 @@ def parse_frame(unit, trace=None):
 
 def split_parts(header, sequence, trace=None):
     """The parts by name; `y` is a list."""
-    names = [n for n, there in (("map", header.has_map), ("ink", header.has_ink)) if there]
+    flagged = ("map", header.has_map), ("ink", header.has_ink), ("still", header.has_still)
+    names = [name for name, there in flagged if there]
     names += ["z"] if header.type == KEY else ["side", "z"]
     streams = sequence.key_streams if header.type == KEY else sequence.inter_streams
     names += [f"y{i}" for i in range(streams)]

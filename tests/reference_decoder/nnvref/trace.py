@@ -3,8 +3,8 @@
 
 Places in brackets: `z`: channel, row, column. `y`: channel, row of the band, column and, of
 symbols, scale index; of group flags: group, row, first column; of run flags: channel, row,
-first column. `map`, `ink`: row, column. `side`: context (of vectors: spread), column and row of
-block or cell; of indices only these.
+first column. `map`, `ink`: row, column. `still`: past, neighbours, row, column. `side`: context
+(of vectors: spread), column and row of block or cell; of indices only these.
 """
 
 from .decoder import describe
