@@ -397,8 +397,8 @@ fn type_is_coded_as_ink() {
     }
 }
 
-/// A scene that stands still but for a disc that wanders through it, with a little noise that is new
-/// each time.
+/// A scene that stands still but for a disc that wanders through it, with a little noise that is
+/// new each time.
 fn fixed_camera(w: u32, h: u32, n: usize) -> Vec<Arc<Picture>> {
     let scene = picture(w, h, 1, 0.0);
     let frame = |t: usize| {

@@ -144,8 +144,8 @@ impl Part {
         x < grid.w16 && y < grid.h16
     }
 
-    /// Cuts a tensor of planes to this part. The planes are of the size of `from` with `scale` × `scale`
-    /// elements for each block.
+    /// Cuts a tensor of planes to this part. The planes are of the size of `from` with `scale` ×
+    /// `scale` elements for each block.
     ///
     /// # Panics
     /// Where this does not lie within `from`, or the tensor is shorter than its planes.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MPL-2.0
 //! Turns a graph of quantised operators into steps on integers.
 //!
-//! Such a graph speaks of real numbers, and says where they are rounded to 8 bits (`QuantizeLinear`)
-//! and read back (`DequantizeLinear`). All scales of ours are powers of two, so that a real number
-//! is an integer times a power of two, and everything between two roundings is exact in integers.
-//! Graphs with anything else are refused.
+//! Such a graph speaks of real numbers, and says where they are rounded to 8 bits
+//! (`QuantizeLinear`) and read back (`DequantizeLinear`). All scales of ours are powers of two, so
+//! that a real number is an integer times a power of two, and everything between two roundings is
+//! exact in integers. Graphs with anything else are refused.
 
 use std::collections::{HashMap, HashSet};
 

@@ -352,13 +352,13 @@ impl Model {
 
     /// A part of one inter frame, alone; `item` is of the whole, of the size of `grid`.
     ///
-    /// What [`Batch::prior`] and [`Batch::synthesise`] give of a part is what they give of the whole
-    /// from [`reach`](Self::reach) blocks on inwards, and at the borders that it shares with the
-    /// picture.
+    /// What [`Batch::prior`] and [`Batch::synthesise`] give of a part is what they give of the
+    /// whole from [`reach`](Self::reach) blocks on inwards, and at the borders that it shares with
+    /// the picture.
     ///
     /// # Errors
-    /// [`NnError::Input`] for pictures of another size than the grid's, a part that is not within it
-    /// and a quantizer above 63.
+    /// [`NnError::Input`] for pictures of another size than the grid's, a part that is not within
+    /// it and a quantizer above 63.
     pub fn inter_part(&self, grid: Grid, part: Part, item: &InterItem<'_>) -> Result<Batch<'_>> {
         if !part.is_within(grid) {
             return Err(NnError::Input(format!(
@@ -832,8 +832,8 @@ impl Prior {
     /// That of a part of one frame's, `from`, as one of a smaller part.
     ///
     /// # Errors
-    /// [`NnError::Input`] where this is of several frames, of another part than `from`, or `part` is
-    /// not within that.
+    /// [`NnError::Input`] where this is of several frames, of another part than `from`, or `part`
+    /// is not within that.
     pub fn part(&self, from: Part, part: Part) -> Result<Self> {
         let [n, c, h, w] = self.shape;
         let inside = part.x >= from.x && part.y >= from.y && {

@@ -95,8 +95,8 @@ fn latent(
     Ok((symbols, state, bits))
 }
 
-/// Latents of frames that go through the networks together, and their pictures where all of them are
-/// sound.
+/// Latents of frames that go through the networks together, and their pictures where all of them
+/// are sound.
 pub(super) fn run_batch(
     sequence: &Sequence,
     frames: &[Pending],
@@ -156,8 +156,8 @@ pub(super) fn run_batch(
     Ok((decoded, pictures.map(Synthesised::Batch)))
 }
 
-/// The latent of a frame with a still map, and its picture where that is sound: networks see what is
-/// coded, and what it depends on.
+/// The latent of a frame with a still map, and its picture where that is sound: networks see what
+/// is coded, and what it depends on.
 pub(super) fn run_still(
     sequence: &Sequence,
     header: &FrameHeader,

@@ -26,8 +26,9 @@ pub(crate) struct Parts {
     pub prior: Part,
 }
 
-/// The parts of a picture that the networks have to see, so that every place that is not still comes
-/// out as from the whole picture; each such place is in one part alone. None where all is still.
+/// The parts of a picture that the networks have to see, so that every place that is not still
+/// comes out as from the whole picture; each such place is in one part alone. None where all is
+/// still.
 pub(crate) fn parts(map: &StillMap, grid: Grid, reach: Reach) -> Result<Vec<Parts>> {
     let whole = Part::whole(grid);
     let mut regions = regions(map, grid, reach.synthesis)?;

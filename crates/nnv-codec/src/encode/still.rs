@@ -97,8 +97,8 @@ pub(super) fn choose(
     let (width, places) = (frame.width, frame.places());
     let worth = WORTH * ((f32::from(frame.quantizer) - 40.0) / 6.0).exp2();
     let silent = silent(frame.symbols, places);
-    // In bits that what goes wrong is worth. (Zeros that are not coded save next to nothing: runs of
-    // them are cheap.)
+    // In bits that what goes wrong is worth. (Zeros that are not coded save next to nothing: runs
+    // of them are cheap.)
     let lost: Vec<f32> = errors(frame)
         .iter()
         .map(|[prediction, result]| (prediction - result) / worth)
