@@ -1051,10 +1051,10 @@ impl Encoder {
         totals.recoveries += u64::from(plan.recovery);
         totals.bytes += data.len() as u64;
         totals.quantizers += u64::from(quantizer);
+        self.references.release(&plan.released);
         if let Some(reference) = coded.reference.filter(|_| plan.keep) {
             self.references.keep(plan.poc, reference);
         }
-        self.references.release(&plan.released);
         self.output.push_back(EncodedFrame {
             id: input.id,
             data,
