@@ -365,7 +365,7 @@ fn times(model: &Model) -> Result<Vec<u8>> {
     type Group = (Option<i64>, [Option<i64>; 2], Option<u64>);
     const GROUPS: &[Group] = &[
         (Some(-70 * MS), [None, Some(-3 * MS)], None),
-        (None, [Some(100 * MS), None], None),
+        (None, [Some(45 * MS), None], None),
         (
             Some(400 * MS),
             [Some(450 * MS), Some(470 * MS)],
