@@ -71,8 +71,7 @@ fn whoever_posts_a_message_can_be_asked_at_once() {
         let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
         let out = bin.by_name("out").unwrap().static_pad("sink").unwrap();
         out.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
-            let late = gst::event::Qos::builder(gst::QOSType::Underflow, 2.0)
-                .diff(gst::ClockTime::from_seconds(3))
+            let late = gst::event::Qos::builder(gst::QOSType::Underflow, 2.0, 3_000_000_000)
                 .timestamp(gst::ClockTime::from_seconds(1))
                 .build();
             pad.push_event(late);

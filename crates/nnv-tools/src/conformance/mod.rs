@@ -50,6 +50,7 @@ const STREAMS: &[(&str, Make)] = &[
     ("times", times),
     ("units", units),
     ("bands", bands),
+    ("flat", flat),
 ];
 
 /// Runs the subcommand.
@@ -452,5 +453,21 @@ fn bands(model: &Model) -> Result<Vec<u8>> {
     let mut frame = w.inter(2, 30, 1, Some(0));
     frame.contexts = ContextSource::Ref0;
     w.put(frame, Material::of(Latent::Nothing))?;
+    Ok(w.finish())
+}
+
+/// Key frames with a hyper-latent of zeros, so large that decoders look for damage before they run
+/// the networks: with a latent, and without.
+fn flat(model: &Model) -> Result<Vec<u8>> {
+    let mut w = Writer::new(model, 11, (2192, 32));
+    w.sequence.key_streams = 3;
+    for y in [Latent::Likely, Latent::Nothing] {
+        let key = w.key(20);
+        let material = Material {
+            z: Latent::Nothing,
+            ..Material::of(y)
+        };
+        w.put(key, material)?;
+    }
     Ok(w.finish())
 }
