@@ -3,10 +3,12 @@
 //! must take.
 
 use nnv_format::entropy::{HIDING_CHANNELS, HIDING_SUM};
+use nnv_format::grid::Grid;
 use nnv_format::ink::{Cells, InkLayer};
 use nnv_format::motion::candidates::{Neighbourhood, Place};
 use nnv_format::motion::{Leaf, MotionField, Mv};
 use nnv_format::quantizer_map::QuantizerMap;
+use nnv_format::still::StillMap;
 use nnv_format::tables::LATENT_CHANNELS;
 
 use crate::failure::Result;
@@ -113,6 +115,24 @@ impl Draw {
             last
         };
         QuantizerMap::new(width, (0..places).map(value).collect())
+    }
+
+    /// A still map: stretches that are still, and much of what was so before.
+    pub fn still(&mut self, grid: Grid, before: Option<&StillMap>) -> StillMap {
+        let mut last = false;
+        let place = |at: usize| {
+            let before = before.is_some_and(|before| before.places()[at]);
+            last = match self.below(6) {
+                0 => !last,
+                1 | 2 => before,
+                _ => last,
+            };
+            last
+        };
+        StillMap::new(
+            grid.w16(),
+            (0..grid.h16() * grid.w16()).map(place).collect(),
+        )
     }
 
     /// A leaf of its own: most vectors small, some as long as they can be.

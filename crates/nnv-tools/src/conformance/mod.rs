@@ -51,6 +51,7 @@ const STREAMS: &[(&str, Make)] = &[
     ("units", units),
     ("bands", bands),
     ("flat", flat),
+    ("still", still),
 ];
 
 /// Runs the subcommand.
@@ -468,6 +469,27 @@ fn flat(model: &Model) -> Result<Vec<u8>> {
             ..Material::of(y)
         };
         w.put(key, material)?;
+    }
+    Ok(w.finish())
+}
+
+/// Still places in frames with and without quantizer maps and ink, after frames with and without.
+fn still(model: &Model) -> Result<Vec<u8>> {
+    let mut w = Writer::new(model, 12, (208, 112));
+    (w.sequence.gop.max_references, w.sequence.inter_streams) = (3, 2);
+    let material = Material::of(Latent::Likely);
+    let key = w.key(24);
+    w.put(key, material)?;
+    for poc in 1..10 {
+        let mut frame = w.inter(poc, 32, poc - 1, (poc > 2).then(|| poc - 2));
+        // The fourth has none, so that the fifth follows a frame without.
+        frame.still = poc != 4;
+        (frame.quantizer_map, frame.ink) = (poc % 3 == 2, poc % 4 == 3);
+        if poc > 2 {
+            frame.contexts = [ContextSource::Tables, ContextSource::Ref0][usize::from(poc % 3 > 0)];
+            frame.released.push(poc - 3);
+        }
+        w.put(frame, material)?;
     }
     Ok(w.finish())
 }

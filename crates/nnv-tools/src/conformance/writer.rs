@@ -15,6 +15,7 @@ use nnv_format::motion::{MotionContexts, MotionField, encode_field, predict, tem
 use nnv_format::picture::Picture;
 use nnv_format::quantizer_map::{HEADROOM, Quantisation};
 use nnv_format::references::{Coding, Contexts, Reference, References};
+use nnv_format::still::StillContexts;
 use nnv_format::tables::NetworkSet;
 use nnv_nn::{Cancel, InterItem, Model};
 
@@ -137,6 +138,7 @@ impl<'a> Writer<'a> {
                     header: header.clone(),
                     map: &[],
                     ink: &[],
+                    still: &[],
                     side: &[],
                     z: &[],
                     y: Vec::new(),
@@ -187,6 +189,7 @@ impl<'a> Writer<'a> {
 
         let mut symbols = coding.fresh(set)?;
         let (mut p, mut d, mut side) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut still, mut still_bytes) = (None, Vec::new());
         let mut motion = None;
         if set == NetworkSet::Inter {
             let get = |poc: u32| {
@@ -196,6 +199,7 @@ impl<'a> Writer<'a> {
             let ref0 = get(header.ref0.unwrap_or(0))?;
             let ref1 = header.ref1.map(get).transpose()?.unwrap_or(ref0);
             let mut contexts = MotionContexts::default();
+            let mut still_contexts = StillContexts::default();
             let from = match header.contexts {
                 ContextSource::Tables => None,
                 ContextSource::Ref0 => Some(ref0),
@@ -206,6 +210,7 @@ impl<'a> Writer<'a> {
                 .transpose()?
             {
                 (symbols, contexts) = (from.symbols.clone(), from.motion.clone());
+                still_contexts = from.still.clone();
             }
             let mut field = MotionField::new(&ref0.picture);
             field.set_distances(temporal_distances(header.poc, header.ref0, header.ref1));
@@ -218,7 +223,13 @@ impl<'a> Writer<'a> {
             if let Some((ink, _)) = &ink {
                 ink.ground(&mut p, &mut d);
             }
-            motion = Some((contexts, field));
+            if header.still {
+                let before = ref0.still.as_deref();
+                let map = self.draw.still(grid, before);
+                still_bytes = map.to_bytes(&mut still_contexts, before);
+                still = Some(map);
+            }
+            motion = Some((contexts, still_contexts, field));
         }
 
         let z = self.draw.z(symbols.z_shape().len(), material.z);
@@ -241,13 +252,20 @@ impl<'a> Writer<'a> {
         let tables = self.model.tables(set);
         let steps = Quantisation::new(tables, header.quantizer, map.as_ref());
         let with_map = steps.scales(prior.scale_idx(0));
-        let scales = with_map.as_deref().unwrap_or(prior.scale_idx(0));
-        let y = self.draw.y(scales, tables.symbols().order(), material.y);
-        let y_bytes = symbols.encode_y(scales, &y)?;
+        let mut scales = with_map.unwrap_or_else(|| prior.scale_idx(0).to_vec());
+        if let Some(still) = &still {
+            still.mask_scales(&mut scales);
+        }
+        let y = self.draw.y(&scales, tables.symbols().order(), material.y);
+        let y_bytes = symbols.encode_y(&scales, &y)?;
         let r = dequantise(&y, &steps);
         let synthesised = batch.synthesise(&prior, &[&r], &self.cancel)?;
         let mut picture = Picture::new(self.sequence.width, self.sequence.height)?;
-        picture.unpack(synthesised.get(0))?;
+        let mut packed = synthesised.get(0).to_vec();
+        if let Some(still) = &still {
+            still.keep_prediction(&p, &mut packed);
+        }
+        picture.unpack(&packed)?;
         if let Some((ink, _)) = &ink {
             ink.apply(&mut picture);
         }
@@ -258,19 +276,28 @@ impl<'a> Writer<'a> {
             header: header.clone(),
             map: &map_bytes,
             ink: ink.as_ref().map_or(&[], |(_, bytes)| bytes),
+            still: &still_bytes,
             side: &side,
             z: &z_bytes,
             y: y_bytes.iter().map(|b| &b[..]).collect(),
         };
         let payload = payload.to_payload(self.sequence.y_streams(header.frame_type))?;
         let (contexts, field) = motion
-            .map(|(motion, field)| (Arc::new(Contexts { symbols, motion }), Arc::new(field)))
+            .map(|(motion, still, field)| {
+                let contexts = Contexts {
+                    symbols,
+                    motion,
+                    still,
+                };
+                (Arc::new(contexts), Arc::new(field))
+            })
             .unzip();
         let reference = Reference {
             picture: Arc::new(picture),
             level: header.level,
             contexts,
             field,
+            still: still.map(Arc::new),
         };
         Ok((payload, reference))
     }
