@@ -40,6 +40,7 @@ ELEMENTS = [
     ("4", "frame", "references (inter)", ["one", "two, before and behind", "two, both before"]),
     ("4", "frame", "quantizer map", ["key", "inter"]),
     ("4", "frame", "ink layer", ["key", "inter"]),
+    ("4", "frame", "still map (inter)", BITS),
     ("4", "frame", "level", list(range(8))),
     ("4", "frame", "released", list(range(8))),
     ("4", "frame", "contexts", [0, 1, 2]),
@@ -62,6 +63,7 @@ ELEMENTS = [
     ("5.7", "ink", "paper's number", ["0", "1", "others"]),
     ("5.7", "ink", "ink's number", ["0", "1", "others"]),
     ("5.7", "ink", "coverage", ["0", "between", "full"]),
+    ("5.8", "still", "still, by past", ["0: 0", "0: 1", "1: 0", "1: 1", "2: 0", "2: 1"]),
     ("motion", "side", "region, by context", [f"{c}: {b}" for c in range(3) for b in BITS]),
     ("motion", "side", "merge, by context", [f"{c}: {b}" for c in range(9) for b in BITS]),
     ("motion", "side", "split, by context", [f"{c}: {b}" for c in range(9) for b in BITS]),
@@ -141,6 +143,9 @@ class Coverage:
         elif name in ("paper number", "ink number"):
             self._saw("ink", f"{name[:-7]}'s number", few(value))
 
+    def _still(self, name, index, value):
+        self._saw("still", f"{name}, by past", f"{index[0]}: {value}")
+
     def _side(self, name, index, value):
         if name in ("mv x", "mv y"):
             self._saw("side", name, size(value))
@@ -199,6 +204,7 @@ class Coverage:
             saw(f"quantizer ({kind})", h.quantizer)
         if h.type == INTER:
             saw("keep (inter)", int(h.keep))
+            saw("still map (inter)", int(h.has_still))
             order = "two, before and behind" if max(h.refs) > h.number else "two, both before"
             saw("references (inter)", "one" if len(h.refs) == 1 else order)
 

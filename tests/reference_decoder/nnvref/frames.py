@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MPL-2.0
-"""Section 6: from the parts of a frame to its picture; sections 5.8 and 8."""
+"""Section 6: from the parts of a frame to its picture; sections 5.9 and 8."""
 
 from dataclasses import dataclass
 
@@ -14,15 +14,17 @@ from .latent import BandState, decode_y
 from .motion import Field, FieldReader, MotionState
 from .prediction import predict
 from .quantizer_map import decode_map
+from .still import StillState, decode_still
 
 
 @dataclass
 class Contexts:
-    """What an inter frame leaves to those that inherit from it (section 5.8)."""
+    """What an inter frame leaves to those that inherit from it (section 5.9)."""
 
     motion: MotionState
     hyper: HyperState
     bands: list
+    still: StillState
     z: np.ndarray | None = None
     magnitudes: np.ndarray | None = None
 
@@ -33,6 +35,7 @@ class Decoded:
 
     planes: list  # padded, samples 0 to 1023
     field: Field | None = None
+    still: np.ndarray | None = None
     contexts: Contexts | None = None
 
 
@@ -74,17 +77,18 @@ def decode_frame(header, sequence, bundle, references, trace=None):
     places = decode_map(coder("map"), h16, w16) if header.has_map else None
     ink = decode_ink(coder("ink"), 16 * h16, 16 * w16) if header.has_ink else None
 
-    # Section 5.8: the state to begin with.
+    # Section 5.9: the state to begin with.
     source = references[header.contexts - 1].contexts if header.contexts else None
     if source:
+        bands = [b.copy() for b in source.bands]
         contexts = Contexts(
-            source.motion.copy(), source.hyper.copy(), [b.copy() for b in source.bands]
+            source.motion.copy(), source.hyper.copy(), bands, source.still.copy()
         )
         reference_z, co = source.z, source.magnitudes
     else:
         z_prob, y_prob = tables.z_prob.tolist(), tables.y_prob.tolist()
         bands = [BandState(y_prob) for _ in parts["y"]]
-        contexts = Contexts(MotionState(), HyperState(z_prob), bands)
+        contexts = Contexts(MotionState(), HyperState(z_prob), bands, StillState())
         reference_z = co = None
 
     # 1. Prediction.
@@ -102,6 +106,9 @@ def decode_frame(header, sequence, bundle, references, trace=None):
         p, d = predict(result.field, [r.planes for r in both])
         if ink:
             lay_paper(ink, p, d)
+        if header.has_still:
+            before = both[0].still
+            result.still = decode_still(coder("still"), contexts.still, h16, w16, before)
         inputs = {"p": pack(p)[None] - 512, "d": pack(d)[None]}
 
     # 2. The hyper-latent.
@@ -122,6 +129,9 @@ def decode_frame(header, sequence, bundle, references, trace=None):
         taken = np.clip(row - qoff[e] >> 1, 0, 63)
         scale_idx = np.maximum(scale_idx - taken, 0)
 
+    if result.still is not None:
+        scale_idx = np.where(result.still, 0, scale_idx)
+
     # 4. The latent.
     y = decode_y(parts["y"], contexts.bands, tables, scale_idx, co, trace)
     contexts.magnitudes = np.minimum(np.abs(y), 15)
@@ -133,6 +143,9 @@ def decode_frame(header, sequence, bundle, references, trace=None):
     rows, columns = np.indices((h16, w16))
     inputs["mask"] = (rows + columns + 1 & 1)[None, None]
     pic = bundle.run(f"{network}_synth", inputs)["pic"][0].astype(np.int32)
+    if result.still is not None:
+        covered = result.still.repeat(2, axis=0).repeat(2, axis=1)
+        pic = np.where(covered, inputs["p"][0], pic)
     result.planes = [np.clip(plane, 0, 1023) for plane in unpack(pic + 512)]
 
     # 6. Ink.

@@ -130,6 +130,7 @@ class FrameHeader:
     quantizer: int
     has_map: bool
     has_ink: bool
+    has_still: bool
     number: int
     refs: list  # numbers of ref0, ref1
     released: list
@@ -146,13 +147,18 @@ def parse_frame(unit, trace=None):
     r = ByteReader(unit.payload, unit.payload_offset, trace, "frame")
     flags = r.u8("flags")
     kind, keep = flags & 3, bool(flags & 4)
-    need(kind in TYPE_NAMES, "frame: type 3")
+    has_further = kind == 3
+    if has_further:
+        kind = INTER
     second = r.u8("level and contexts")
     level, released_count, contexts = second & 7, second >> 3 & 7, second >> 6
     group = r.u8("group")
     third = r.u8("quantizer")
     quantizer, has_ink, has_check = third & 63, bool(third & 64), bool(third & 128)
     has_map = bool(flags & 128)
+    further = r.u8("further flags") if has_further else 0
+    if further & ~1:
+        raise Unsupported(f"frame: further flags {further}; the stream is of a later version")
     number, refs, released = 0, [], []
     if kind == KEY:
         need(level == 0 and keep and not flags & 64, "frame: no header of a key frame")
@@ -195,6 +201,7 @@ def parse_frame(unit, trace=None):
         quantizer,
         has_map,
         has_ink,
+        bool(further & 1),
         number,
         refs,
         released,
@@ -209,7 +216,8 @@ def parse_frame(unit, trace=None):
 
 def split_parts(header, sequence, trace=None):
     """The parts by name; `y` is a list."""
-    names = [n for n, there in (("map", header.has_map), ("ink", header.has_ink)) if there]
+    flags = ("map", header.has_map), ("ink", header.has_ink), ("still", header.has_still)
+    names = [n for n, there in flags if there]
     names += ["z"] if header.type == KEY else ["side", "z"]
     streams = sequence.key_streams if header.type == KEY else sequence.inter_streams
     names += [f"y{i}" for i in range(streams)]
