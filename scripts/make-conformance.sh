@@ -13,5 +13,6 @@ if [ -z "${NNV_ORT_LIBRARY:-}" ] && [ -f scripts/env.sh ]; then
   . scripts/env.sh 2>/dev/null
 fi
 export GST_PLUGIN_PATH=""
+cargo run -p nnv-tools -- conformance tests/conformance
 cargo test --test elements -- --ignored --exact conformance::make_conformance_streams
 git --no-pager diff --stat -- tests/conformance || true

@@ -55,9 +55,9 @@ scripts/check-unsafe.sh || failed+=("unsafe code")
 
 part "supply chain: licences, bans, sources, bill of materials"
 if cargo deny --version >/dev/null 2>&1; then
-  cargo deny --locked check bans licenses sources || failed+=("cargo deny")
+  cargo deny --locked --workspace check bans licenses sources || failed+=("cargo deny")
   # The database of advisories has to be fetched; where that is not possible, the rest was checked.
-  cargo deny --locked check advisories || loud "advisories: not reached or not clean, see above"
+  cargo deny --locked --workspace check advisories || loud "advisories: not reached or not clean, see above"
 else
   loud "NOT RUN: cargo deny is not installed (cargo install --locked cargo-deny)"
 fi

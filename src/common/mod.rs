@@ -9,6 +9,7 @@ pub mod metadata;
 mod models;
 mod properties;
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 
 use gst::subclass::ElementMetadata;
@@ -48,6 +49,55 @@ pub fn replace(buffer: &mut gst::BufferRef, data: Vec<u8>) {
 /// good as it was.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a mutex held, taken out to work with it, and put back when this is dropped.
+///
+/// Work may post messages and ask peers, and who handles them at once may ask the element, in the
+/// same thread: a lock that is held meanwhile would never be had. All work with what is taken must
+/// be of the streaming thread; others find nothing there.
+pub struct Taken<'a, T> {
+    from: &'a Mutex<Option<T>>,
+    /// Always something, but while this is dropped.
+    value: Option<T>,
+}
+
+impl<'a, T> Taken<'a, T> {
+    /// Takes what is there.
+    pub fn out_of(from: &'a Mutex<Option<T>>) -> Option<Self> {
+        let value = lock(from).take()?;
+        Some(Self {
+            from,
+            value: Some(value),
+        })
+    }
+}
+
+/// What was taken is there for as long as `self` is.
+const GONE: &str = "only a drop takes it away";
+
+impl<T> Deref for Taken<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.value.as_ref().expect(GONE)
+    }
+}
+
+impl<T> DerefMut for Taken<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.value.as_mut().expect(GONE)
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        let mut place = lock(self.from);
+        // What was put there meanwhile is newer.
+        if place.is_none() {
+            *place = self.value.take();
+        }
+    }
 }
 
 static RUNTIME_CAT: LazyLock<gst::DebugCategory> = LazyLock::new(|| {

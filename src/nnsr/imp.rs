@@ -16,7 +16,7 @@ use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 
 use super::caps;
-use crate::common::{self, CommonSettings, lock};
+use crate::common::{self, CommonSettings, Taken, lock};
 use crate::quantizer::{self, Quantizers};
 use nnv_bitstream::limits::MAX_SIDE;
 use nnv_nn::{Cancel, MAX_SCALE, ModelSource, NnError, Runtime, SrBundle, SrNetwork, embedded_sr};
@@ -948,12 +948,9 @@ impl NnSr {
     /// Scales the frames that wait.
     fn process(&self) -> Result<(), gst::FlowError> {
         let started = Instant::now();
-        let mut guard = lock(&self.state);
-        let Some(state) = guard.as_mut() else {
-            return Err(gst::FlowError::NotNegotiated);
-        };
-        let result = self.scale(state);
-        drop(guard);
+        let mut taken = Taken::out_of(&self.state).ok_or(gst::FlowError::NotNegotiated)?;
+        let result = self.scale(&mut taken);
+        drop(taken);
         lock(&self.stats).busy += started.elapsed();
         result
     }

@@ -250,10 +250,10 @@ impl VideoDecoderImpl for NnvDec {
             return Ok(());
         }
         let result = state.decoder.set_sequence_header(&header);
-        let model = state.decoder.model().cloned();
-        self.take_model(state, model);
+        let model = state.take_model(state.decoder.model().cloned());
         let latency = state.new_latency();
         drop(guard);
+        model.into_iter().for_each(|model| self.show_model(&model));
         self.tell_latency(latency);
         result.map_err(|e| {
             // Without this, the application would only hear "not negotiated".
@@ -299,14 +299,14 @@ impl VideoDecoderImpl for NnvDec {
                 "access unit {id} cannot be read: {e}"
             ))),
         };
-        let model = state.decoder.model().cloned();
-        self.take_model(state, model);
+        let model = state.take_model(state.decoder.model().cloned());
         let ready: Vec<_> = std::iter::from_fn(|| state.decoder.receive()).collect();
         let loss = state.decoder.take_loss();
         self.count(state, started);
         let latency = state.new_latency();
         drop(guard);
 
+        model.into_iter().for_each(|model| self.show_model(&model));
         self.tell_latency(latency);
         self.report(loss);
         let shown = self.push(ready);
@@ -379,6 +379,15 @@ impl VideoDecoderImpl for NnvDec {
 }
 
 impl State {
+    /// Takes note of the decoder's model. Gives it back where it was just loaded and is to be shown.
+    fn take_model(&mut self, model: Option<Arc<Model>>) -> Option<Arc<Model>> {
+        let known =
+            (self.model.as_ref().zip(model.as_ref())).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
+        let new = model.filter(|_| !known)?;
+        self.model = Some(new.clone());
+        Some(new)
+    }
+
     /// What reordering the stream's frames takes, where that has changed: a frame may come so much
     /// later than it is shown.
     fn new_latency(&mut self) -> Option<gst::ClockTime> {
@@ -442,25 +451,10 @@ impl NnvDec {
             busy: Duration::ZERO,
         };
         *self.show() = Shown::default();
-        self.take_model(&mut state, model);
+        let model = state.take_model(model);
         *lock(&self.state) = Some(state);
+        model.into_iter().for_each(|model| self.show_model(&model));
         Ok(())
-    }
-
-    /// Shows the provider of a model that was just loaded.
-    fn take_model(&self, state: &mut State, model: Option<Arc<Model>>) {
-        let same = match (&state.model, &model) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (_, None) => true,
-            (None, Some(_)) => false,
-        };
-        if same {
-            return;
-        }
-        if let Some(model) = &model {
-            self.show_model(model);
-        }
-        state.model = model;
     }
 
     fn count(&self, state: &mut State, started: Instant) {

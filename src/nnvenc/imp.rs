@@ -17,7 +17,7 @@ use super::regions;
 use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
 use super::two_pass::{self, FirstPass};
-use crate::common::{self, CodecElement, Shown, lock};
+use crate::common::{self, CodecElement, Shown, Taken, lock};
 use nnv_bitstream::FrameType;
 use nnv_codec::config;
 use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
@@ -67,7 +67,7 @@ pub struct NnvEnc {
     timeline: Mutex<Timeline>,
     totals: Mutex<Totals>,
     shown: Mutex<Shown>,
-    /// Aborts the encoder from other threads; outside of `state`, which is locked while encoding.
+    /// Aborts the encoder from other threads; outside of `state`, which is taken while encoding.
     cancel: Mutex<Option<Cancel>>,
     /// A rate property was set since the encoder last heard of it.
     rate_changed: AtomicBool,
@@ -76,7 +76,7 @@ pub struct NnvEnc {
     /// Times are shifted, for frames that are reordered.
     shifted: AtomicBool,
     /// Running time in s of the first frame that a sink would still show in time; apart from
-    /// `state`, which is locked while encoding.
+    /// `state`, which is taken while encoding.
     earliest: Mutex<Option<f64>>,
     /// The application has set `qos` itself.
     qos_set: AtomicBool,
@@ -262,8 +262,8 @@ impl VideoEncoderImpl for NnvEnc {
         let running = buffer.pts().map(|pts| self.running_time(pts));
         let qos = self.obj().is_qos_enabled();
 
-        let mut guard = lock(&self.state);
-        let state = guard.as_mut().ok_or(gst::FlowError::NotNegotiated)?;
+        let mut taken = Taken::out_of(&self.state).ok_or(gst::FlowError::NotNegotiated)?;
+        let state = &mut *taken;
         if !qos {
             // Whoever wants every frame, however late, wants it at the effort that was asked for.
             state.load.set_auto(false);
@@ -280,7 +280,7 @@ impl VideoEncoderImpl for NnvEnc {
             let units = self.check(result)?;
             lock(&self.totals).dropped += 1;
             self.count(state, &units, started)?;
-            drop(guard);
+            drop(taken);
             self.leave_out(id, first)?;
             return self.push(units);
         }
@@ -326,7 +326,7 @@ impl VideoEncoderImpl for NnvEnc {
         });
         let units = self.check(result)?;
         self.count(state, &units, started)?;
-        drop(guard);
+        drop(taken);
         self.push(units)
     }
 
@@ -770,16 +770,16 @@ impl NnvEnc {
         then: fn(&mut Encoder),
     ) -> Result<gst::FlowSuccess, gst::FlowError> {
         let started = Instant::now();
-        let mut guard = lock(&self.state);
-        let Some(state) = guard.as_mut() else {
+        let Some(mut taken) = Taken::out_of(&self.state) else {
             return Ok(gst::FlowSuccess::Ok);
         };
+        let state = &mut *taken;
         gst::debug!(CAT, imp = self, "Draining");
         let result = code(&mut state.encoder).and_then(|()| Self::ready(&mut state.encoder));
         let units = self.check(result)?;
         self.count(state, &units, started)?;
         then(&mut state.encoder);
-        drop(guard);
+        drop(taken);
         self.push(units)
     }
 

@@ -516,6 +516,9 @@ impl NnvParse {
 
     /// Times and flags of an access unit.
     fn stamp(&self, buffer: &mut gst::BufferRef, frame: &FrameHeader, offset: u64) {
+        if frame.is_key() {
+            self.learn_seekable();
+        }
         let state = &mut *lock(&self.state);
         if frame.is_key() {
             buffer.unset_flags(gst::BufferFlags::DELTA_UNIT);
@@ -566,7 +569,7 @@ impl NnvParse {
             let exact = state.exact || known && frame.pts.is_some();
             if exact
                 && let Some(pts) = times.pts
-                && *state.seekable.get_or_insert_with(|| self.can_go_back())
+                && state.seekable == Some(true)
             {
                 let key = KeyFrame {
                     offset,
@@ -661,6 +664,18 @@ impl NnvParse {
             ("Passed over {bytes} bytes at byte {offset} that hold no sound access unit: the \
                  stream is damaged there or was cut")
         );
+    }
+
+    /// Learns whether key frames are worth noting. No lock is held: upstream may ask back.
+    fn learn_seekable(&self) {
+        let known = {
+            let state = lock(&self.state);
+            state.upstream_time || state.seekable.is_some()
+        };
+        if !known {
+            let seekable = self.can_go_back();
+            lock(&self.state).seekable = Some(seekable);
+        }
     }
 
     /// Whether upstream can be sent back to a key frame.

@@ -14,6 +14,7 @@ mod encoder;
 mod formats;
 mod load;
 mod memory;
+mod messages;
 mod metadata;
 mod mp4;
 mod mp4_http;

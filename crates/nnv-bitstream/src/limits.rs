@@ -51,9 +51,9 @@ pub const FIRST_CRITICAL_UNIT: u8 = 128;
 /// What a frame needs beside its samples at most: its header, the lengths of its parts.
 pub const FRAME_OVERHEAD: usize = 4096;
 
-/// What an encrypted frame may have more than a plain one: the units that it takes along, and what
-/// authenticates it.
-pub const MAX_ENCRYPTION: usize = 1 << 16;
+/// What an encrypted frame may have more than a plain one: the units that it takes along (the
+/// longest metadata of both kinds among them), and what authenticates it.
+pub const MAX_ENCRYPTION: usize = 1 << 17;
 
 /// Longest payload of a frame of pictures of this size: three bytes for each luma sample, the sides
 /// rounded up to multiples of 16, and [`FRAME_OVERHEAD`]. That is twice what a picture takes

@@ -26,7 +26,7 @@ const SALT: usize = 16;
 /// Key ids of SFrame that cost no byte.
 const SLOTS: u8 = 8;
 /// Most bytes of units beside a frame: they, its counter and its tag have to fit.
-const MAX_UNITS: usize = MAX_ENCRYPTION - 536;
+pub(crate) const MAX_UNITS: usize = MAX_ENCRYPTION - 536;
 /// So many earlier senders and rotations are remembered, so that nobody plays them again.
 const RETIRED: usize = 1 << 14;
 /// What keys are derived for.

@@ -33,7 +33,10 @@ pub enum CryptError {
     #[error("a frame before the first key frame: encryption begins with a key frame")]
     NoKeyFrame,
     /// The units beside the frame are too long for an encrypted frame.
-    #[error("the units beside the frame have {0} bytes, at most 65000 can be encrypted with it")]
+    #[error(
+        "the units beside the frame have {0} bytes, at most {max} can be encrypted with it",
+        max = encrypt::MAX_UNITS
+    )]
     TooLong(usize),
     /// There is no key of that number.
     #[error(

@@ -33,7 +33,7 @@ pub struct Options {
     /// Write the measures of each frame
     #[arg(long, value_name = "FILE")]
     csv: Option<PathBuf>,
-    /// Draw PSNR and SSIM over time
+    /// Draw PSNR and what --metrics names over time
     #[arg(long, value_name = "SVG")]
     plot: Option<PathBuf>,
     /// What to measure beside PSNR; ssimulacra2 is slow
@@ -286,11 +286,6 @@ pub fn run(options: &Options) -> Result<()> {
     if options.frames == Some(0) {
         return Err(Failure::Usage("--frames 0 compares nothing".into()));
     }
-    if options.plot.is_some() && !options.metrics.contains(&Measure::Ssim) {
-        return Err(Failure::Usage(
-            "--plot draws SSIM: add ssim to --metrics".into(),
-        ));
-    }
     let decoding = Decoding {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
@@ -361,7 +356,17 @@ pub fn run(options: &Options) -> Result<()> {
             writeln!(csv)?;
         }
         if options.plot.is_some() {
-            curves.add(q.psnr.y, q.ssim.map_or(1.0, |s| s.y));
+            curves.add("PSNR Y, dB", 2, q.psnr.y);
+            for (name, digits, value) in [
+                ("SSIM Y", 4, q.ssim.map(|s| s.y)),
+                ("MS-SSIM Y", 4, q.ms_ssim.map(|m| m.ms_ssim)),
+                ("XPSNR Y, dB", 2, q.xpsnr.map(|x| x[0])),
+                ("SSIMULACRA2", 2, q.ssimulacra2),
+            ] {
+                if let Some(value) = value {
+                    curves.add(name, digits, value);
+                }
+            }
         }
         concealed += u64::from(b.concealed);
         if meter

@@ -8,6 +8,7 @@ mod atlas;
 mod bench;
 mod colours;
 mod compare;
+mod conformance;
 mod cut;
 mod doctor;
 mod failure;
@@ -60,6 +61,8 @@ enum Command {
     Model(model::Options),
     Keygen(keys::KeygenOptions),
     Verify(keys::VerifyOptions),
+    #[command(hide = true)]
+    Conformance(conformance::Options),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -88,6 +91,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Model(options) => model::run(options),
         Command::Keygen(options) => keys::keygen(options),
         Command::Verify(options) => keys::verify(options),
+        Command::Conformance(options) => conformance::run(options),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "nnv", &mut stdout());
             Ok(())

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! PSNR and SSIM over time, as SVG.
+//! Measures over time, as SVG.
 
 use std::fmt::Write;
 
@@ -13,32 +13,50 @@ const GAP: f64 = 50.0;
 /// Most points of a curve: more than the picture has columns serves nobody.
 const MAX_POINTS: usize = 1800;
 
-/// What is drawn.
-#[derive(Debug, Default)]
-pub struct Curves {
-    psnr: Vec<f64>,
-    ssim: Vec<f64>,
+/// A measure over time.
+#[derive(Debug)]
+struct Curve {
+    name: &'static str,
+    /// Digits behind the point.
+    digits: usize,
+    values: Vec<f64>,
 }
 
+/// What is drawn: a panel for each measure.
+#[derive(Debug, Default)]
+pub struct Curves(Vec<Curve>);
+
 impl Curves {
-    /// Adds a frame: PSNR in dB and SSIM, of luma both.
-    pub fn add(&mut self, psnr: f64, ssim: f64) {
-        self.psnr.push(psnr.min(DB_CAP));
-        self.ssim.push(ssim);
+    /// Adds a frame's value of a measure, which begins with its first one. Decibels of equal
+    /// pictures are drawn at [`DB_CAP`].
+    pub fn add(&mut self, name: &'static str, digits: usize, value: f64) {
+        let value = value.min(DB_CAP);
+        match self.0.iter_mut().find(|curve| curve.name == name) {
+            Some(curve) => curve.values.push(value),
+            None => self.0.push(Curve {
+                name,
+                digits,
+                values: vec![value],
+            }),
+        }
     }
 
     /// The drawing. The axis is in seconds where the rate is known, in frames else.
     pub fn svg(&self, title: &str, rate: Option<(u32, u32)>) -> String {
         let title = title.replace('&', "&amp;").replace('<', "&lt;");
-        let total = TOP + 2.0 * (HEIGHT + GAP);
+        let total = TOP + self.0.len() as f64 * (HEIGHT + GAP);
         let right = WIDTH - 20.0;
         let mut s = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {total}\" \
              font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" \
              fill=\"#fff\"/>\n<text x=\"{LEFT}\" y=\"22\" font-size=\"15\">{title}</text>\n"
         );
-        let panels = [("PSNR Y, dB", &self.psnr, 2), ("SSIM Y", &self.ssim, 4)];
-        for (i, (name, values, digits)) in panels.into_iter().enumerate() {
+        for (i, curve) in self.0.iter().enumerate() {
+            let Curve {
+                name,
+                digits,
+                values,
+            } = curve;
             let top = TOP + i as f64 * (HEIGHT + GAP);
             let low = values.iter().copied().fold(f64::INFINITY, f64::min);
             let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);

@@ -432,7 +432,17 @@ fn compare_measures_what_was_done_to_a_clip() {
         "{lines}"
     );
     assert!(std::fs::read(&png).unwrap().starts_with(b"\x89PNG"));
-    assert!(std::fs::read_to_string(&svg).unwrap().contains("polyline"));
+    // One panel for PSNR and for each measure that was asked for.
+    let panels = |metrics: &[&str]| {
+        let plot = ["compare", "--frames", "2", "--plot", &svg, &other, &stream];
+        nnv(0, &[&plot[..], metrics].concat());
+        let drawn = std::fs::read_to_string(&svg).unwrap();
+        assert_eq!(drawn.contains("SSIM Y"), metrics.is_empty(), "{metrics:?}");
+        drawn.matches("<polyline").count()
+    };
+    assert_eq!(panels(&[]), 5);
+    assert_eq!(panels(&["--metrics", "psnr"]), 1);
+    assert_eq!(panels(&["--metrics", "xpsnr,ssimulacra2"]), 3);
     assert!(
         nnv(0, &["compare", &other, &stream])
             .out

@@ -110,7 +110,7 @@ class Coverage:
 
     def _unit(self, name, _index, value):
         if name == "type":
-            self._saw("unit", "type", value if value < 6 else "unknown")
+            self._saw("unit", "type", value if 1 <= value <= 5 else "unknown")
         elif name == "length":
             self._saw("unit", "bytes of length", max(1, (value.bit_length() + 6) // 7))
 

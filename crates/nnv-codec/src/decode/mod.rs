@@ -194,7 +194,7 @@ struct Pending {
 struct Shown {
     id: u64,
     kind: FrameType,
-    /// `None` for repeats, and for frames that were left out.
+    /// `None` for repeats of what is not kept, and for frames that were left out.
     picture: Option<Arc<Picture>>,
     skipped: bool,
     /// Number of the frame, or of the one that a repeat shows again.
@@ -549,8 +549,12 @@ impl Decoder {
             }
             FrameType::Repeat => {
                 self.decode_pending()?;
+                // Any frame that is kept may be shown again. What was left out or lost is not
+                // there: whether the picture shown last stands for it is known when it is due.
+                let again = header.ref0.and_then(|of| self.references.get(of));
+                let picture = again.map(|reference| reference.picture.clone());
                 self.references.release(&header.released);
-                self.queue(header.poc, Shown::new(id, &header, None));
+                self.queue(header.poc, Shown::new(id, &header, picture));
                 Ok(())
             }
         }
@@ -1007,6 +1011,8 @@ impl Decoder {
                     } else {
                         self.stats.verified += u64::from(header.checksum.is_some());
                         if header.keep {
+                            // What goes makes place first: else the oldest would.
+                            self.references.release(&header.released);
                             self.references.keep(header.poc, reference);
                         }
                     }

@@ -84,18 +84,6 @@ const HEADER_BYTES: usize = 40;
 /// Totals for the `stats` property.
 #[derive(Debug, Clone, Default)]
 pub struct EncoderStats {
-    /// Access units made.
-    pub frames: u64,
-    /// Key frames among them.
-    pub keys: u64,
-    /// Repeats among them.
-    pub repeats: u64,
-    /// Inter frames among them that answer a loss.
-    pub recoveries: u64,
-    /// Bytes made.
-    pub bytes: u64,
-    /// Sum of quantizers of coded frames.
-    pub quantizers: u64,
     /// How long the frames last that came in, in s.
     pub seconds: f64,
     /// Time per stage.
@@ -1044,17 +1032,10 @@ impl Encoder {
             latent_bytes,
             ink_bytes: coded.ink.as_ref().map_or(0, Vec::len),
         };
-        let totals = &mut self.stats;
-        totals.frames += 1;
-        totals.keys += u64::from(key);
-        totals.repeats += u64::from(plan.kind == FrameType::Repeat);
-        totals.recoveries += u64::from(plan.recovery);
-        totals.bytes += data.len() as u64;
-        totals.quantizers += u64::from(quantizer);
+        self.references.release(&plan.released);
         if let Some(reference) = coded.reference.filter(|_| plan.keep) {
             self.references.keep(plan.poc, reference);
         }
-        self.references.release(&plan.released);
         self.output.push_back(EncodedFrame {
             id: input.id,
             data,

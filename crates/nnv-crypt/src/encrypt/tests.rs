@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 
-use nnv_bitstream::{AccessUnit, FramePayload, SequenceHeader};
+use nnv_bitstream::limits::{MAX_FRAME_METADATA, MAX_STREAM_METADATA};
+use nnv_bitstream::{AccessUnit, AccessUnitScan, AccessUnitScanner, FramePayload, SequenceHeader};
 
 use super::*;
 
@@ -101,6 +102,49 @@ fn what_was_encrypted_comes_back_byte_for_byte() {
             }
         );
         assert!(added <= units.len() * 24 + 5 * 40, "{added} bytes");
+    }
+}
+
+#[test]
+fn the_longest_metadata_fits_beside_any_frame() {
+    let units = stream(1, 2);
+    for (i, unit) in units.iter().enumerate() {
+        let (mut with, mut rest) = (Vec::new(), &unit[..]);
+        if i == 0 {
+            let sequence = match nnv_bitstream::UnitScanner::new().scan(unit, true) {
+                nnv_bitstream::Scan::Unit(unit) => unit.len,
+                other => panic!("{other:?}"),
+            };
+            with.extend(&unit[..sequence]);
+            rest = &unit[sequence..];
+            let stream = vec![200; MAX_STREAM_METADATA];
+            write_unit(&mut with, UnitType::StreamMetadata, &stream).unwrap();
+        }
+        let frame = vec![201; MAX_FRAME_METADATA];
+        write_unit(&mut with, UnitType::FrameMetadata, &frame).unwrap();
+        with.extend(rest);
+        let mut encryptor = Encryptor::new(7, secret(1), 0).unwrap();
+        let mut sealed = Vec::new();
+        for unit in units[..i].iter().chain([&with]) {
+            sealed.push(encryptor.encrypt(unit).unwrap());
+        }
+        // A parser takes it, and whoever has the key gets all of it back.
+        let (data, mut scanner) = (sealed.concat(), AccessUnitScanner::default());
+        let mut at = 0;
+        for sealed in &sealed {
+            let AccessUnitScan::Unit(unit) = scanner.scan(at as u64, &data[at..], true) else {
+                panic!("byte {at}");
+            };
+            assert!(unit.encrypted);
+            assert_eq!(unit.len, sealed.len());
+            at += unit.len;
+        }
+        let mut decryptor = Decryptor::new(0);
+        let mut opened = Vec::new();
+        for sealed in &sealed {
+            opened.push(decryptor.decrypt(sealed, known).unwrap());
+        }
+        assert!(opened[i] == with);
     }
 }
 
