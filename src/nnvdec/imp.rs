@@ -379,7 +379,8 @@ impl VideoDecoderImpl for NnvDec {
 }
 
 impl State {
-    /// Takes note of the decoder's model. Gives it back where it was just loaded and is to be shown.
+    /// Takes note of the decoder's model. Gives it back where it was just loaded and is to be
+    /// shown.
     fn take_model(&mut self, model: Option<Arc<Model>>) -> Option<Arc<Model>> {
         let known =
             (self.model.as_ref().zip(model.as_ref())).is_some_and(|(a, b)| Arc::ptr_eq(a, b));
