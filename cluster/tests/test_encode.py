@@ -86,6 +86,19 @@ def test_any_number_of_workers_gives_one_result(source, tmp_path):
     assert not (tmp_path / "1.mp4.chunks").exists()
 
 
+@pytest.mark.parametrize("bframes", [1, 2, 3, 5, 7])
+def test_chunks_show_what_one_process_shows_with_b_frames(source, tmp_path, bframes):
+    from nnv_cluster.codecs import Settings
+
+    properties = (("bframes", str(bframes)), ("speed-preset", "fast"))
+    out, alone = tmp_path / "chunks.nnv", tmp_path / "alone.nnv"
+    local(source, out, *FAST, "--set", f"bframes={bframes}", "--workers", 2)
+    one_process(source, alone, Settings(properties=properties), 36)
+    pictures = [h for h, _ in shown(alone)]
+    assert len(pictures) == 190
+    assert [h for h, _ in shown(out)] == pictures
+
+
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
 def test_x264_is_joined_frame_by_frame(source, tmp_path, ending):
     more = ["--codec", "x264", "--set", "speed-preset=veryfast", "--set", "bframes=2"]

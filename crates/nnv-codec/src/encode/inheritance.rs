@@ -31,7 +31,7 @@ pub(super) struct Inheritance {
 }
 
 impl Inheritance {
-    /// Takes note of a coded frame.
+    /// Takes note of a coded frame, of so many bytes without headers and metadata.
     pub(super) fn coded(&mut self, kind: FrameType, quantizer: u8, bytes: usize) {
         let size = ((8 * bytes.max(1)) as f64).log2() + SLOPE * f64::from(quantizer);
         match kind {

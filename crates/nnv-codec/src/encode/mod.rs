@@ -993,6 +993,9 @@ impl Encoder {
         }
         // A dozen bytes of each frame, a quarter of the quiet ones.
         header.omit_times(self.header.frame_rate, self.key_pts);
+        // Headers tell of times and group numbers, which the same pictures have elsewhere in a longer
+        // stream: what is decided by sizes must not see them.
+        let picture_bytes = coded.bytes();
         let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
         let latent_bytes = y.iter().map(|y| y.len()).sum();
         let streams = self.header.y_streams(header.frame_type);
@@ -1016,14 +1019,11 @@ impl Encoder {
             self.key_check = identity.check();
         }
         let mut data = self.units_before(plan.kind, input);
-        let metadata = data.len() - if key { self.sequence_unit.len() } else { 0 };
         write_unit(&mut data, UnitType::Frame, &payload)?;
         let bits = 8 * data.len() as u64;
         self.rate
             .update(plan.class(), plan.offset, quantizer, bits, time);
-        // What pictures cost, not what rides along with them.
-        let own = data.len() - metadata;
-        self.inheritance.coded(plan.kind, quantizer, own);
+        self.inheritance.coded(plan.kind, quantizer, picture_bytes);
         let stats = FrameStats {
             reconstruction: coded.reference.as_ref().map(|r| r.picture.clone()),
             symbols: coded.symbols,
