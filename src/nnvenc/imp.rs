@@ -19,8 +19,9 @@ use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
 use super::two_pass::{self, FirstPass};
 use crate::common::{self, CodecElement, Shown, Taken, lock};
 use nnv_bitstream::FrameType;
+use nnv_bitstream::limits::MAX_QUANTIZER;
 use nnv_codec::config;
-use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame};
+use nnv_codec::encode::{EncodedFrame, Encoder, InputFrame, OutOfReach};
 use nnv_codec::error::CodecError;
 use nnv_format::picture::{Picture, RawFormat};
 use nnv_nn::{Cancel, Model};
@@ -326,7 +327,11 @@ impl VideoEncoderImpl for NnvEnc {
         });
         let units = self.check(result)?;
         self.count(state, &units, started)?;
+        let out_of_reach = state.encoder.out_of_reach();
         drop(taken);
+        if let Some(found) = out_of_reach {
+            self.warn_of_rate(found);
+        }
         self.push(units)
     }
 
@@ -462,6 +467,32 @@ impl NnvEnc {
                 )
             );
         }
+    }
+
+    /// Says that a rate cannot be had, and what helps.
+    fn warn_of_rate(&self, found: OutOfReach) {
+        let most = self.settings().max_quantizer;
+        let kbits = |bits: u64| bits.div_ceil(1000);
+        let what = if found.held {
+            "some stand still so that the buffer does not run empty"
+        } else {
+            "the stream is larger than asked for"
+        };
+        let remedy = if most < u32::from(MAX_QUANTIZER) {
+            "Raise max-quantizer, take"
+        } else {
+            "Take"
+        };
+        gst::element_imp_warning!(
+            self,
+            gst::StreamError::Encode,
+            (
+                "bitrate={} cannot be reached: at quantizer {most} these pictures take {} kbit/s, \
+                 {what}. {remedy} smaller pictures, a lower frame rate or a higher bitrate",
+                kbits(found.asked),
+                kbits(found.takes)
+            )
+        );
     }
 
     /// Takes note of a format. An encoder for it is made with its first frame: elements like

@@ -676,6 +676,46 @@ fn a_step_of_the_rate_is_met_within_half_a_second() {
 }
 
 #[test]
+fn a_rate_that_cannot_be_reached_is_told_once() {
+    within(|| {
+        let warnings = |properties: &str| {
+            let pipeline = launch(&format!(
+                "videotestsrc num-buffers=75 pattern=snow ! video/x-raw,format=I420,width=128,\
+                 height=96,framerate=25/1 ! nnvenc speed-preset=ultrafast {properties} ! fakesink"
+            ));
+            let run = play(&pipeline);
+            assert_eq!(run.errors, [""; 0]);
+            run.warnings
+        };
+        for (properties, words) in [
+            (
+                "bitrate=2",
+                ["bitrate=2 cannot", "at quantizer 63", "larger"],
+            ),
+            (
+                "rate-control=cbr bitrate=2",
+                ["bitrate=2 cannot", "at quantizer 63", "stand still"],
+            ),
+            (
+                "bitrate=20 max-quantizer=20",
+                [
+                    "bitrate=20 cannot",
+                    "at quantizer 20",
+                    "Raise max-quantizer",
+                ],
+            ),
+        ] {
+            let told = warnings(properties);
+            assert_eq!(told.len(), 1, "{properties}: {told:?}");
+            for word in words {
+                assert!(told[0].contains(word), "{properties}: {told:?}");
+            }
+        }
+        assert_eq!(warnings("bitrate=4000"), [""; 0]);
+    });
+}
+
+#[test]
 fn a_bitrate_alone_is_obeyed() {
     within(|| {
         type Case = (&'static [(&'static str, &'static str)], &'static str, bool);

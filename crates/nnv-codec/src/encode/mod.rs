@@ -70,6 +70,7 @@ use motion::{SearchEffort, SearchParams, search};
 use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
 use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
 use quality_control::QualityController;
+pub use rate_control::OutOfReach;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
 use scene_cut::SceneCut;
@@ -325,6 +326,11 @@ impl Encoder {
         self.code_ready()
     }
 
+    /// Says once for each rate that even the greatest quantizer does not reach it.
+    pub fn out_of_reach(&mut self) -> Option<OutOfReach> {
+        self.rate.out_of_reach()
+    }
+
     /// What key frames that are coded from now on say about the stream.
     pub fn set_stream_metadata(&mut self, metadata: StreamMetadata) {
         self.stream_metadata = metadata;
@@ -412,6 +418,9 @@ impl Encoder {
                 self.hint_key(&frame.picture);
             }
             facts.hold = self.rate.must_hold(class, self.planner.pending(), time);
+            if facts.hold {
+                self.rate.held();
+            }
         }
         if facts.hold {
             facts.novelty = 0.0;
@@ -993,8 +1002,8 @@ impl Encoder {
         }
         // A dozen bytes of each frame, a quarter of the quiet ones.
         header.omit_times(self.header.frame_rate, self.key_pts);
-        // Headers tell of times and group numbers, which the same pictures have elsewhere in a longer
-        // stream: what is decided by sizes must not see them.
+        // Headers tell of times and numbers of groups, which differ where the same pictures lie
+        // elsewhere in a film: what is decided by sizes must not see them.
         let picture_bytes = coded.bytes();
         let y: Vec<&[u8]> = coded.y.iter().map(|s| &s[..]).collect();
         let latent_bytes = y.iter().map(|y| y.len()).sum();

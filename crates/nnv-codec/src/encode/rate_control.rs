@@ -78,6 +78,57 @@ const KEY_TAKE: f64 = 0.85;
 const BEHIND_KEY: f64 = 0.45;
 /// Codings of one frame beyond the first, at most.
 pub const RETRIES: u32 = 3;
+/// Seconds after a step down in which what is saved is not spent later: frames that inherit a
+/// better picture cost less than they will.
+const SETTLING: f64 = 1.0;
+/// A rate counts as out of reach after so many seconds at the greatest quantizer, and that much
+/// above what was asked for.
+const OUT_OF_REACH: (f64, f64) = (1.0, 1.1);
+
+/// A rate that even the greatest quantizer does not reach.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OutOfReach {
+    /// What was asked for, in bit/s.
+    pub asked: u64,
+    /// What the pictures take at the greatest quantizer, in bit/s, were all of them coded.
+    pub takes: u64,
+    /// Some stood still, so that a decoder's buffer did not run empty.
+    pub held: bool,
+}
+
+/// Frames one after the other that could not take less: at the greatest quantizer, or with pictures
+/// that stand still among them.
+#[derive(Debug, Clone, Copy)]
+struct Pinned {
+    /// How long they last, all of them and those that are no repeats, in s.
+    seconds: f64,
+    coded: f64,
+    /// What they take, or would at the greatest quantizer.
+    bits: f64,
+    /// Key frames among them: seconds and bits.
+    keys: (f64, f64),
+    /// Seconds since a picture stood still for the buffer's sake.
+    since_held: f64,
+    /// This rate was told of.
+    told: bool,
+}
+
+impl Pinned {
+    fn new() -> Self {
+        Self {
+            seconds: 0.0,
+            coded: 0.0,
+            bits: 0.0,
+            keys: (0.0, 0.0),
+            since_held: f64::INFINITY,
+            told: false,
+        }
+    }
+
+    fn holds(&self) -> bool {
+        self.since_held <= OUT_OF_REACH.0
+    }
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Model {
@@ -294,6 +345,9 @@ pub struct RateController {
     /// Predicted bits of frames asked for and not yet reported.
     expected: f64,
     waiting: u32,
+    /// Seconds left in which a rate counts as new.
+    settling: f64,
+    pinned: Pinned,
     second_pass: Option<SecondPass>,
     /// What the second pass predicts of the frames that wait.
     asked: VecDeque<f64>,
@@ -321,6 +375,8 @@ impl RateController {
             second: Second::default(),
             expected: 0.0,
             waiting: 0,
+            settling: 0.0,
+            pinned: Pinned::new(),
             second_pass: None,
             asked: VecDeque::new(),
         };
@@ -391,6 +447,7 @@ impl RateController {
         }
         let before = self.rate();
         self.mode = mode;
+        self.pinned = Pinned::new();
         let old = self.bucket.take();
         self.bucket = self.new_bucket();
         if let (Some(new), Some(old)) = (&mut self.bucket, old) {
@@ -402,6 +459,8 @@ impl RateController {
                 // What was spent under the old rate does not burden the new one.
                 self.debt = 0.0;
                 self.decisions = 0;
+                let down = before.zip(rate).is_some_and(|(before, rate)| rate < before);
+                self.settling = if down { SETTLING } else { 0.0 };
                 match (before, rate) {
                     (Some(before), Some(rate)) => {
                         self.second.scale(rate / before);
@@ -710,13 +769,72 @@ impl RateController {
         }
         if let Some(rate) = self.rate() {
             self.debt += bits - rate * time.elapsed;
-            let saved = self.bucket.map_or(DEBT.0, |b| (b.size / b.rate).min(0.5));
+            let saved = match self.bucket {
+                _ if self.settling > 0.0 => 0.0,
+                Some(b) => (b.size / b.rate).min(0.5),
+                None => DEBT.0,
+            };
+            self.settling -= time.elapsed;
             self.debt = self.debt.clamp(-saved * rate, DEBT.1 * rate);
         }
+        self.pin(class, q, bits, time);
         self.second.add(time, bits);
         if let Some(b) = &mut self.bucket {
             b.fullness = b.after(time.elapsed) - bits;
         }
+    }
+
+    /// Counts frames that could not take less.
+    fn pin(&mut self, class: FrameClass, quantizer: f64, bits: f64, time: FrameTime) {
+        let finer = (f64::from(self.max) - quantizer).max(0.0);
+        let pinned = &mut self.pinned;
+        pinned.since_held += time.elapsed;
+        if class == FrameClass::Repeat {
+            pinned.bits += bits;
+        } else if finer == 0.0 || pinned.holds() {
+            let bits = bits * (-self.slope * finer).exp();
+            pinned.coded += time.interval;
+            pinned.bits += bits;
+            if class == FrameClass::Key && !self.keys.only() {
+                pinned.keys.0 += time.interval;
+                pinned.keys.1 += bits;
+            }
+        } else {
+            *pinned = Pinned {
+                told: pinned.told,
+                ..Pinned::new()
+            };
+            return;
+        }
+        pinned.seconds += time.elapsed;
+    }
+
+    /// A frame that [`must_hold`](Self::must_hold) was asked for is held.
+    pub fn held(&mut self) {
+        self.pinned.since_held = 0.0;
+    }
+
+    /// Says once for each rate that it is out of reach: that for a second or longer frames were at
+    /// the greatest quantizer and took more, or that some had to stand still.
+    pub fn out_of_reach(&mut self) -> Option<OutOfReach> {
+        let asked = self.rate()?;
+        let pinned = &mut self.pinned;
+        if pinned.told || pinned.seconds < OUT_OF_REACH.0 || pinned.coded <= pinned.keys.0 {
+            return None;
+        }
+        let held = pinned.holds();
+        let takes = if held {
+            // A key frame says too much where few frames come behind it.
+            (pinned.bits - pinned.keys.1) / (pinned.coded - pinned.keys.0)
+        } else {
+            pinned.bits / pinned.seconds
+        };
+        pinned.told = takes > OUT_OF_REACH.1 * asked;
+        pinned.told.then_some(OutOfReach {
+            asked: asked as u64,
+            takes: takes as u64,
+            held,
+        })
     }
 
     fn learn(&mut self, class: FrameClass, q: f64, bits: f64) {

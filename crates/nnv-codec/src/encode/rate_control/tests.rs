@@ -55,6 +55,8 @@ struct Run {
     bits: u64,
     quantizers: Vec<u8>,
     least_fullness: f64,
+    /// Frames by which a rate was told to be out of reach.
+    told: Vec<(u64, OutOfReach)>,
     /// Bits of each frame in coding order.
     sizes: Vec<u64>,
     fps: f64,
@@ -117,10 +119,14 @@ fn run(rc: &mut RateController, config: &EncoderConfig, source: &mut Source, fra
             let class = planner.next_class(&facts);
             let hold = rc.must_hold(class, planner.pending(), time);
             out.held += u64::from(hold);
+            if hold {
+                rc.held();
+            }
             planner.push(FrameFacts { hold, ..facts });
         } else {
             planner.flush();
         }
+        out.told.extend(rc.out_of_reach().map(|found| (i, found)));
         while let Some(group) = planner.next_group() {
             let qs: Vec<u8> = group
                 .iter()
@@ -379,6 +385,28 @@ fn pictures_stand_still_before_the_buffer_runs_empty() {
             "bframes {bframes}: {}",
             r.least_fullness
         );
+    }
+}
+
+#[test]
+fn a_rate_out_of_reach_is_told_once() {
+    // At the greatest quantizer it takes 2 Mbit/s and a key frame.
+    let source = source(0.06, 1_000_000.0 / 30.0 * 10.0 * (0.06f64 * 63.0).exp());
+    for (mode, held) in [(vbr(1_000_000), false), (cbr(1_000_000, 500), true)] {
+        let c = config(mode, 0, 0);
+        let mut rc = RateController::new(&c);
+        let told = run(&mut rc, &c, &mut source.clone(), 300).told;
+        let [(when, found)] = told[..] else {
+            panic!("{mode:?}: {told:?}");
+        };
+        assert_eq!((found.asked, found.held), (1_000_000, held));
+        assert!((1_600_000..3_000_000).contains(&found.takes), "{found:?}");
+        assert!((29..90).contains(&when), "{mode:?}: {when}");
+    }
+    for mode in [vbr(4_000_000), cbr(4_000_000, 1000)] {
+        let c = config(mode, 0, 0);
+        let r = run(&mut RateController::new(&c), &c, &mut source.clone(), 300);
+        assert_eq!(r.told, [], "{mode:?}");
     }
 }
 
