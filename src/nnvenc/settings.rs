@@ -223,13 +223,17 @@ impl Default for Settings {
 
 impl Settings {
     /// The mode in force: `bitrate` alone asks for that rate, where `rate-control` says nothing.
+    ///
+    /// A first pass at a rate would see some frames at the least quantizer and others at the
+    /// greatest, from where nothing can be told.
     pub fn mode(&self) -> RateControl {
-        self.rate_control
-            .unwrap_or(if self.bitrate_set && self.pass != Pass::First {
-                RateControl::Vbr
-            } else {
-                RateControl::Cq
-            })
+        match self.rate_control {
+            Some(RateControl::Quality) => RateControl::Quality,
+            _ if self.pass == Pass::First => RateControl::Cq,
+            Some(mode) => mode,
+            None if self.bitrate_set => RateControl::Vbr,
+            None => RateControl::Cq,
+        }
     }
 
     /// Whether two properties ask for different modes.
