@@ -28,10 +28,14 @@ fn main() {
         println!("cargo::rerun-if-changed={}", commits.display());
     }
     let mut table = String::from("static EMBEDDED: &[EmbeddedBundle] = &[\n");
-    for (kind, parent) in [("Codec", models.clone()), ("Sr", models.join("sr"))] {
-        for dir in sorted_entries(&parent) {
+    let kinds: &[_] = match env::var_os("CARGO_FEATURE_EMBEDDED") {
+        Some(_) => &[("Codec", models.clone()), ("Sr", models.join("sr"))],
+        None => &[],
+    };
+    for (kind, parent) in kinds {
+        for dir in sorted_entries(parent) {
             if dir.join("bundle.toml").is_file() {
-                let forecast = kind == "Codec" && dir.ends_with("network");
+                let forecast = *kind == "Codec" && dir.ends_with("network");
                 embed(&mut table, if forecast { "Network" } else { kind }, &dir);
             }
         }

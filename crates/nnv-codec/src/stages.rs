@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! What each stage of coding takes.
 
-use std::time::{Duration, Instant};
+use web_time::{Duration, Instant};
 
 /// Time spent per stage since a coder was made or reset.
 #[derive(Debug, Clone, Default)]

@@ -4,9 +4,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+/// Whether threads can be spawned: WebAssembly has none unless it was built for shared memory, and
+/// an attempt would panic.
+pub const SPAWNS: bool = !cfg!(all(target_family = "wasm", not(target_feature = "atomics")));
+
 /// `threads`, with 0 replaced by what the machine has (at most 16).
 pub fn resolve(threads: u32) -> usize {
     match threads {
+        _ if !SPAWNS => 1,
         0 => std::thread::available_parallelism().map_or(1, |n| n.get().min(16)),
         n => (n as usize).min(256),
     }
@@ -16,7 +21,7 @@ pub fn resolve(threads: u32) -> usize {
 ///
 /// A panic of `f` goes on in the caller.
 pub fn map<R: Send>(threads: usize, n: usize, f: impl Fn(usize) -> R + Sync) -> Vec<R> {
-    if threads <= 1 || n <= 1 {
+    if !SPAWNS || threads <= 1 || n <= 1 {
         return (0..n).map(f).collect();
     }
     let next = AtomicUsize::new(0);

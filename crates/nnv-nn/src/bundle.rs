@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -35,7 +36,9 @@ const NORMATIVE_FILES: [&str; 5] = [
     "inter_synth.onnx",
     "tables.bin",
 ];
-const OTHER_FILES: [&str; 4] = ["key_enc.onnx", "key_mean.onnx", "inter_enc.onnx", "kat.bin"];
+/// Inputs of the known answers.
+const ANSWERS: &str = "kat.bin";
+const OTHER_FILES: [&str; 4] = ["key_enc.onnx", "key_mean.onnx", "inter_enc.onnx", ANSWERS];
 
 /// What a bundle's networks are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +99,42 @@ pub enum ModelSource {
     Embedded(String),
     /// A folder that holds `bundle.toml`.
     Folder(PathBuf),
+    /// Files that the caller has fetched from somewhere.
+    Memory(MemoryBundle),
+}
+
+/// The files of a bundle in memory. What only encoders need may be left out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MemoryBundle {
+    label: String,
+    files: Arc<BTreeMap<String, Vec<u8>>>,
+}
+
+impl MemoryBundle {
+    /// Files by name, `bundle.toml` among them. `label` is for messages: where they come from.
+    pub fn new(label: String, files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Self {
+        let files = Arc::new(files.into_iter().collect());
+        Self { label, files }
+    }
+
+    /// Names of the files that a decoder needs.
+    pub fn wanted() -> impl Iterator<Item = &'static str> {
+        let names = NORMATIVE_FILES.iter().copied();
+        ["bundle.toml", ANSWERS].into_iter().chain(names)
+    }
+
+    pub(super) fn files(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.files
+    }
+}
+
+impl std::fmt::Debug for MemoryBundle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MemoryBundle")
+            .field("label", &self.label)
+            .field("files", &self.files.keys())
+            .finish()
+    }
 }
 
 impl ModelSource {
@@ -104,6 +143,7 @@ impl ModelSource {
         match self {
             Self::Embedded(name) => name.into(),
             Self::Folder(path) => path.to_string_lossy(),
+            Self::Memory(bundle) => (&*bundle.label).into(),
         }
     }
 }
@@ -248,6 +288,7 @@ pub(super) struct Bundle {
 pub(super) enum Files {
     Embedded(&'static [(&'static str, &'static [u8])]),
     Folder(PathBuf),
+    Memory(MemoryBundle),
 }
 
 impl Files {
@@ -255,6 +296,7 @@ impl Files {
     pub(super) fn find(source: &ModelSource, kind: Kind) -> Result<Self> {
         match source {
             ModelSource::Folder(folder) => Ok(Self::Folder(folder.clone())),
+            ModelSource::Memory(bundle) => Ok(Self::Memory(bundle.clone())),
             ModelSource::Embedded(name) => {
                 let of_any_kind = || EMBEDDED.iter().find(|b| b.folder == name);
                 let bundle = embedded_of(kind).find(|b| b.folder == name);
@@ -337,6 +379,7 @@ impl Files {
         match self {
             Self::Embedded(_) => format!("{name} (built in)"),
             Self::Folder(folder) => folder.join(name).display().to_string(),
+            Self::Memory(bundle) => format!("{name} from {}", bundle.label),
         }
     }
 
@@ -344,7 +387,15 @@ impl Files {
         match self {
             Self::Embedded(files) => match files.iter().find(|(n, _)| *n == name) {
                 Some(&(_, bytes)) => Ok(Cow::Borrowed(bytes)),
-                None => Err(format!("the file {name} is missing")),
+                None => Err(missing(name)),
+            },
+            Self::Memory(bundle) => match bundle.files.get(name) {
+                Some(bytes) if bytes.len() as u64 > limit => Err(format!(
+                    "the file {} is larger than {limit} bytes",
+                    self.place(name)
+                )),
+                Some(bytes) => Ok(Cow::Owned(bytes.clone())),
+                None => Err(missing(name)),
             },
             Self::Folder(folder) => {
                 let path = folder.join(name);
@@ -368,12 +419,24 @@ impl Files {
     fn probe(&self, name: &str) -> Result<(), String> {
         match self {
             Self::Embedded(files) if files.iter().any(|(n, _)| *n == name) => Ok(()),
-            Self::Embedded(_) => Err(format!("the file {name} is missing")),
+            Self::Embedded(_) => Err(missing(name)),
+            // Encoders are rare where bundles come from memory: see `MemoryBundle`.
+            Self::Memory(bundle)
+                if bundle.files.contains_key(name)
+                    || !MemoryBundle::wanted().any(|n| n == name) =>
+            {
+                Ok(())
+            }
+            Self::Memory(_) => Err(missing(name)),
             Self::Folder(folder) => open_inside(folder, name)
                 .map(drop)
                 .map_err(|e| unreadable(&folder.join(name), &e)),
         }
     }
+}
+
+fn missing(name: &str) -> String {
+    format!("the file {name} is missing")
 }
 
 fn unreadable(path: &Path, e: &std::io::Error) -> String {
@@ -455,7 +518,7 @@ impl Bundle {
             qvec_channels: manifest.qvec_channels,
         };
         let (key, inter) = (reader.kind("key")?, reader.kind("inter")?);
-        let answers = verified("kat.bin")?;
+        let answers = verified(ANSWERS)?;
         let known_answers = manifest
             .known_answer
             .into_iter()
@@ -733,6 +796,54 @@ mod tests {
                     .to_string();
                 let place = folder.0.display().to_string();
                 assert!(error.contains(&place) && error.contains(name), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn bundles_in_memory_need_what_decoders_need() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/realtime");
+        let whole: BTreeMap<String, Vec<u8>> = MemoryBundle::wanted()
+            .map(|name| (name.to_owned(), std::fs::read(folder.join(name)).unwrap()))
+            .collect();
+        let open = |files: &BTreeMap<String, Vec<u8>>| {
+            let bundle = MemoryBundle::new("https://example.org/realtime/".into(), files.clone());
+            let bundle = Bundle::open(&ModelSource::Memory(bundle))?;
+            for name in NORMATIVE_FILES {
+                bundle.read(name).map_err(|what| NnError::Bundle {
+                    bundle: bundle.name.clone(),
+                    what,
+                })?;
+            }
+            Ok::<_, NnError>(bundle)
+        };
+        let bundle = open(&whole).unwrap();
+        let same = Bundle::open(&ModelSource::Folder(folder)).unwrap();
+        assert_eq!((bundle.hash, bundle.identity), (same.hash, same.identity));
+        let encoder = bundle.read("key_enc.onnx").unwrap_err();
+        assert_eq!(encoder, "the file key_enc.onnx is missing");
+        for name in MemoryBundle::wanted() {
+            let mut files = whole.clone();
+            let bytes = files.remove(name).unwrap();
+            let error = open(&files).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} is missing")), "{error}");
+            for damage in [
+                |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
+                |bytes| {
+                    let middle = bytes.len() / 2;
+                    bytes[middle] ^= 0x80;
+                },
+                |bytes| *bytes = b"<!doctype html><title>Not found</title>".into(),
+                |bytes| bytes.clear(),
+            ] {
+                let mut damaged = bytes.clone();
+                damage(&mut damaged);
+                files.insert(name.into(), damaged);
+                let error = open(&files).unwrap_err().to_string();
+                assert!(error.contains(name), "{name}: {error}");
+                if name != "bundle.toml" {
+                    assert!(error.contains("from https://example.org"), "{error}");
+                }
             }
         }
     }

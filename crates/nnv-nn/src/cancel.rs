@@ -4,6 +4,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
+use nnv_cpu::parallel::SPAWNS;
+
 /// How a back end stops a run.
 type Abort = Box<dyn Fn() + Send>;
 
@@ -72,6 +74,10 @@ impl Cancel {
     /// happened.
     pub(crate) fn after<T>(limit: Duration, run: impl FnOnce(&Cancel) -> T) -> Option<T> {
         let cancel = Cancel::new();
+        if !SPAWNS {
+            // Nobody is there to cancel it; a page can end the whole worker.
+            return Some(run(&cancel));
+        }
         let (done, waiting) = mpsc::channel::<()>();
         let handle = cancel.clone();
         let result = std::thread::scope(|scope| {

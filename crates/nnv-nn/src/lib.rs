@@ -44,12 +44,13 @@ pub mod onnx;
 pub mod onnxruntime;
 mod reach;
 mod registry;
+#[cfg(feature = "onnxruntime")]
 mod rounding;
 mod sr;
 
 use std::path::PathBuf;
 
-pub use bundle::{EmbeddedInfo, ModelSource, embedded, hex, is_bundle_folder};
+pub use bundle::{EmbeddedInfo, MemoryBundle, ModelSource, embedded, hex, is_bundle_folder};
 pub use cancel::{Cancel, Running};
 pub use error::{NnError, Result};
 pub use listing::{BundleFile, BundleListing};

@@ -46,6 +46,10 @@ impl BundleListing {
         let files = match source {
             ModelSource::Embedded(name) => embedded_files(name)?,
             ModelSource::Folder(folder) => files_of(folder).map_err(fail)?,
+            ModelSource::Memory(bundle) => {
+                let files = bundle.files().clone().into_iter();
+                files.map(|(name, bytes)| (name, bytes.into())).collect()
+            }
         };
         let manifest = files
             .iter()

@@ -3,11 +3,13 @@
 
 mod analysis;
 mod flat;
+#[cfg(feature = "onnxruntime")]
 mod models;
 mod run;
 pub(crate) mod still;
 
 pub use analysis::{Analysis, PartBytes, Wanted};
+#[cfg(feature = "onnxruntime")]
 pub use models::{Host, StreamModels, built_in};
 
 use crate::config::DecoderConfig;

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
+use web_time::Instant;
 
 use nnv_bitstream::ContextSource;
 use nnv_cpu::parallel;

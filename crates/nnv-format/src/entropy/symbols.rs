@@ -3,9 +3,10 @@
 //! says.
 
 use std::cell::Cell;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nnv_bitstream::limits::MAX_Y_STREAMS;
+use nnv_cpu::parallel;
 
 use super::band::{BandState, GROUP, Layout, NEAR_CLASSES, code_band, scale_class};
 use super::error::EntropyError;
@@ -377,24 +378,11 @@ impl SymbolContexts {
         bands: &mut [BandState],
         f: impl Fn(usize, &mut BandState) -> T + Sync,
     ) -> Vec<T> {
-        let Some((first, rest)) = bands.split_first_mut() else {
-            return Vec::new();
-        };
-        std::thread::scope(|scope| {
-            let f = &f;
-            let handles: Vec<_> = rest
-                .iter_mut()
-                .enumerate()
-                .map(|(i, b)| scope.spawn(move || f(i + 1, b)))
-                .collect();
-            let mut out = vec![f(0, first)];
-            // A panic of a worker goes on here.
-            out.extend(
-                handles
-                    .into_iter()
-                    .map(|h| h.join().unwrap_or_else(|e| std::panic::resume_unwind(e))),
-            );
-            out
+        let bands: Vec<_> = bands.iter_mut().map(Mutex::new).collect();
+        parallel::map(bands.len(), bands.len(), |i| {
+            // Each band is taken once.
+            let mut band = bands[i].lock().unwrap_or_else(PoisonError::into_inner);
+            f(i, &mut band)
         })
     }
 
