@@ -37,6 +37,9 @@ fi
 for crate in nnv-bitstream nnv-crypt nnv-format nnv-cpu nnv-h264; do
   forbid "$crate" '^(ort|ort-sys|nnv-nn|nnv-codec|nnv-sr) ' 'networks and coders'
 done
+for crate in nnv-kernels nnv-web; do
+  forbid "$crate" '^(ort|ort-sys) ' 'ONNX Runtime'
+done
 forbid nnv-quality '^nnv-[^q]' 'other crates of this project'
 forbid nnv-bitstream '^nnv-(format|cpu|h264) ' 'other crates of this project'
 if grep -rqE '\bort::' --include='*.rs' src crates/*/src --exclude-dir=onnxruntime; then

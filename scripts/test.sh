@@ -104,6 +104,18 @@ else
   loud "NOT RUN: the page of nnv inspect in a browser needs Chromium and npm (apt-get install chromium npm)"
 fi
 
+part "the package for web pages, in a browser"
+if command -v npm >/dev/null && [ -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
+  scripts/web-build.sh
+  case $? in
+    0) node web/tests/run.mjs || failed+=("web/tests") ;;
+    3) loud "NOT RUN: the package for web pages cannot be built here, see above" ;;
+    *) failed+=("web-build.sh") ;;
+  esac
+else
+  loud "NOT RUN: the package for web pages needs Chromium and npm (apt-get install chromium npm)"
+fi
+
 part "Rust: build and run every test"
 log=$root/.deps/cargo-test.log
 cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$log"
