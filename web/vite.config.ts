@@ -12,7 +12,8 @@ if (existsSync(at('src/player/index.ts'))) entries['player'] = at('src/player/in
 
 export default defineConfig({
   base: './',
-  // What scripts/web-build.sh puts into dist (wasm, bundles) stays.
+  // What scripts/web-build.sh puts into dist (wasm, bundles) stays. No folders for chunks: addresses of
+  // other files are relative to the module that names them.
   build: {
     outDir: 'dist',
     emptyOutDir: false,
@@ -21,7 +22,7 @@ export default defineConfig({
     assetsInlineLimit: 0,
     lib: { entry: entries, formats: ['es'] },
     rollupOptions: {
-      output: { entryFileNames: '[name].js', chunkFileNames: 'chunks/[name]-[hash].js' },
+      output: { entryFileNames: '[name].js', chunkFileNames: '[name]-[hash].js' },
     },
   },
 });

@@ -217,9 +217,9 @@ export class NnvDecoder implements Decoder {
 
   #start(): void {
     if (this.#worker) return;
-    const worker = new Worker(new URL(/* @vite-ignore */ './worker.js', import.meta.url), {
-      type: 'module', name: 'nnv decoder',
-    });
+    // A file of its own beside this one, not one that the bundler makes.
+    const script = new URL(/* @vite-ignore */ './worker.js', import.meta.url);
+    const worker = new Worker(script, { type: 'module', name: 'nnv decoder' });
     worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
     worker.onerror = (event) => {
       event.preventDefault();

@@ -50,7 +50,9 @@ export function compile(): Promise<WebAssembly.Module> {
       return await WebAssembly.compile(bytes);
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error);
-      throw new PageError('NotSupportedError', `the decoder (${url.href}) is no module: ${why}`);
+      throw new PageError('NotSupportedError', `the decoder (${url.href}) cannot be compiled; the `
+        + 'page\'s Content-Security-Policy must allow \'wasm-unsafe-eval\' in script-src, and the file '
+        + `must be whole: ${why}`);
     }
   })().catch((error: unknown) => {
     compiled = undefined;
@@ -77,7 +79,8 @@ export function ready(): Promise<void> {
 
 /** An error out of WebAssembly or of fetching, as name and message of a `DOMException`. */
 export function told(error: unknown): { name: string; message: string; fatal: boolean } {
-  if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) {
+  const trapped = typeof WebAssembly === 'object' && error instanceof WebAssembly.RuntimeError;
+  if (trapped || error instanceof RangeError) {
     let panic = '';
     try {
       panic = glue.lastPanic();

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# A Rust that compiles to WebAssembly, from Debian's packages, for machines where rustup cannot fetch
+# the target wasm32-unknown-unknown. Unpacked into .deps/rust-web beside the system, never installed:
+# the packages conflict with rustc. About 150 MB to download. scripts/web-build.sh finds it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+to=$PWD/.deps/rust-web
+if [ -x "$to/cargo" ]; then echo "web-toolchain: there already: $to"; exit 0; fi
+command -v apt-get >/dev/null || { echo "web-toolchain: this needs Debian's apt-get and dpkg" >&2; exit 1; }
+packages=(
+  rustc-web cargo-web rust-web-src libstd-rust-web-dev libstd-rust-web-1.96 rust-web-llvm lld-22 libllvm22
+  libgit2-1.5 libhttp-parser2.9 libmbedcrypto7 libmbedtls14 libmbedx509-1 libz3-4
+)
+part=$to.part
+rm -rf "$part"
+mkdir -p "$part/root" "$part/packages"
+(cd "$part/packages" && apt-get download "${packages[@]}") || {
+  echo "web-toolchain: apt-get could not download them: run apt-get update, or use rustup" >&2
+  exit 1
+}
+for package in "$part"/packages/*.deb; do dpkg -x "$package" "$part/root"; done
+rm -rf "$part/packages"
+libraries=$(find "$part/root/usr/lib" -name '*.so*' -printf '%h\n' | sort -u | sed "s#^$part#$to#" | paste -sd:)
+rustc=$(find "$part/root/usr" -path '*bin/rustc' | head -n1)
+cargo=$(find "$part/root/usr" -path '*bin/cargo' | head -n1)
+[ -n "$rustc" ] && [ -n "$cargo" ] || { echo "web-toolchain: the packages hold no rustc and cargo" >&2; exit 1; }
+cat >"$part/cargo" <<END
+#!/usr/bin/env bash
+# Its standard library is compiled with the program: Debian ships it for other WebAssembly targets.
+export LD_LIBRARY_PATH=$libraries RUSTC=${rustc/#$part/$to} RUSTC_BOOTSTRAP=1
+command=\$1; shift
+exec ${cargo/#$part/$to} "\$command" -Z build-std=std,panic_abort "\$@"
+END
+chmod +x "$part/cargo"
+rm -rf "$to"
+mv "$part" "$to"
+echo "web-toolchain: ready: $to"
