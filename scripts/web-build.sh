@@ -58,6 +58,7 @@ if [ ! -f web/node_modules/.package-lock.json ] || [ web/package-lock.json -nt w
   touch web/node_modules/.package-lock.json
 fi
 say "the package"
+rm -f web/dist/*.js
 npm run --silent --prefix web build >&2
 cp web/src/wasm/nnv_web_bg.wasm web/dist/
 for bundle in models/*/; do
