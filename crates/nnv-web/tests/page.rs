@@ -68,7 +68,9 @@ fn decode(decoder: &mut PageDecoder<Kernels>, chunks: &[Chunk]) -> Vec<(u64, Vec
 
 fn md5(frames: &[(u64, Vec<u8>, Shown)]) -> String {
     let mut sum = Md5::new();
-    frames.iter().for_each(|(_, samples, _)| sum.update(samples));
+    frames
+        .iter()
+        .for_each(|(_, samples, _)| sum.update(samples));
     nnv_nn::hex(&sum.finalize())
 }
 
