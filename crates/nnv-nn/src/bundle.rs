@@ -829,12 +829,12 @@ mod tests {
             assert!(error.contains(&format!("{name} is missing")), "{error}");
             for damage in [
                 |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
-                |bytes| {
+                |bytes: &mut Vec<u8>| {
                     let middle = bytes.len() / 2;
                     bytes[middle] ^= 0x80;
                 },
-                |bytes| *bytes = b"<!doctype html><title>Not found</title>".into(),
-                |bytes| bytes.clear(),
+                |bytes: &mut Vec<u8>| *bytes = b"<!doctype html><title>Not found</title>".into(),
+                |bytes: &mut Vec<u8>| bytes.clear(),
             ] {
                 let mut damaged = bytes.clone();
                 damage(&mut damaged);

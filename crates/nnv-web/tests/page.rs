@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use md5::{Digest, Md5};
 use nnv_kernels::Kernels;
 use nnv_nn::MemoryBundle;
+use nnv_web::sequence::{is_grey, shown_size};
 use nnv_web::{Chunk, Event, NeededBundle, PageDecoder, PageError, PageOptions, Shown, Splitter};
 
 fn root() -> PathBuf {
@@ -74,6 +75,32 @@ fn md5(frames: &[(u64, Vec<u8>, Shown)]) -> String {
     nnv_nn::hex(&sum.finalize())
 }
 
+/// The first MD5 of tests/conformance/README.md: of sizes, checksums and times.
+fn listed(frames: &[(u64, Vec<u8>, Shown)], chunks: &[Chunk]) -> String {
+    let mut sum = Md5::new();
+    for (id, samples, shown) in frames {
+        let info = &shown.info;
+        let (width, height) = shown_size(info);
+        let format = match (is_grey(info), info.bit_depth) {
+            (false, 8) => "I420",
+            (false, _) => "I420_10LE",
+            (true, 8) => "GRAY8",
+            (true, _) => "GRAY16_LE",
+        };
+        let crc = match info.bit_depth {
+            8 => {
+                let words = samples.iter().map(|&v| 4 * u16::from(v));
+                let bytes: Vec<u8> = words.flat_map(u16::to_le_bytes).collect();
+                crc32c::crc32c(&bytes)
+            }
+            _ => crc32c::crc32c(samples),
+        };
+        let time = Some(chunks[*id as usize].pts);
+        sum.update(format!("{format} {width}x{height} {crc:08x} {time:?}\n"));
+    }
+    nnv_nn::hex(&sum.finalize())
+}
+
 fn stream(path: &str) -> Vec<u8> {
     std::fs::read(root().join(path)).unwrap()
 }
@@ -82,7 +109,7 @@ fn stream(path: &str) -> Vec<u8> {
 fn conformance_streams_have_their_pixels() {
     let mut decoder = PageDecoder::new(Kernels, PageOptions::default());
     for line in list("tests/conformance/MD5SUMS") {
-        let [name, count, _, plain] = &line[..] else {
+        let [name, count, list, plain] = &line[..] else {
             panic!("{line:?}")
         };
         let bytes = stream(&format!("tests/conformance/{name}.nnv"));
@@ -94,6 +121,7 @@ fn conformance_streams_have_their_pixels() {
         });
         let frames = decode(&mut decoder, &chunks);
         assert_eq!(frames.len().to_string(), *count, "{name}");
+        assert_eq!(listed(&frames, &chunks), *list, "{name}");
         let times = frames.iter().map(|(id, ..)| chunks[*id as usize].pts);
         assert!(times.is_sorted(), "{name}");
         if plain != "-" {
