@@ -186,7 +186,6 @@ pub fn sequence_in(bytes: &[u8]) -> Option<SequenceFacts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nnv_bitstream::Rational;
 
     fn header() -> SequenceHeader {
         SequenceHeader::new("realtime", [7; 8], 720, 576, 8)
