@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Builds the package nnv-web and its demo page, and tests the player and the page in headless
+# Chromium with the decoder as it is shipped.
+#
+#   scripts/web-player-test.sh [options of node --test]
+#
+# Needs what scripts/web-build.sh needs, the plugin (cargo build --release), GStreamer with its good,
+# bad and ugly plugins and gstreamer1.0-libav for the clips, and Chromium (CHROMIUM, default
+# /usr/bin/chromium).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+# shellcheck source=scripts/env.sh
+. scripts/env.sh
+scripts/web-build.sh
+cd web
+npx vite build -c demo/vite.config.ts --logLevel warn
+exec node --test "$@" tests/player/
