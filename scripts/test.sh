@@ -108,7 +108,8 @@ part "the package for web pages, in a browser"
 if command -v npm >/dev/null && [ -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
   scripts/web-build.sh
   case $? in
-    0) node web/tests/run.mjs || failed+=("web/tests") ;;
+    0) node web/tests/run.mjs || failed+=("web/tests")
+       scripts/web-player-test.sh || failed+=("web-player-test.sh") ;;
     3) loud "NOT RUN: the package for web pages cannot be built here, see above" ;;
     *) failed+=("web-build.sh") ;;
   esac
