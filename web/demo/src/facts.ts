@@ -76,7 +76,7 @@ export class Facts {
   #showStats(stats: DecoderStats): void {
     const { frames, times, networks, bundle, threads } = stats;
     this.#set('Networks', `${networks.way}: ${networks.why}`);
-    if (bundle) this.#set('Bundle', `${bundle.name} ${bundle.hash}`);
+    if (bundle) this.#set('Bundle', `${bundle.name} ${bundle.hash.slice(0, 16)}`);
     this.#set('Threads', threads === 1 ? '1' : String(threads));
     if (frames > 0) {
       const each = (ms: number) => `${(ms / frames).toFixed(1)} ms`;
