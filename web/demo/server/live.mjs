@@ -13,7 +13,7 @@ const DRAWN =
   `fdsrc fd=${PICTURES} blocksize=${FRAME_BYTES} do-timestamp=true ! ` +
   `rawvideoparse width=${WIDTH} height=${HEIGHT} format=i420 framerate=${RATE}/1`;
 
-const ENCODER = 'nnvenc zerolatency=true speed-preset=ultrafast key-int-max=50 quantizer=30';
+const ENCODER = 'nnvenc zerolatency=true speed-preset=ultrafast key-int-max=25 quantizer=30';
 
 /**
  * Sends the stream of a pipeline into `socket` until it closes.

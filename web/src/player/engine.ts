@@ -12,7 +12,7 @@ import { Clock, Sound } from './sound.js';
 /** Packets that wait in the decoder: enough that its Worker never waits for the page. */
 const PACKETS = 4;
 /** Packets that wait for a live picture before it skips to the next key frame. */
-const LIVE_PACKETS = 10;
+const LIVE_PACKETS = 5;
 /** Pictures that wait to be shown: key frames take longer to decode than the others. */
 const PICTURES = 32;
 /** Bytes of the pictures that wait, and how many there are however large they are. */
