@@ -3,7 +3,7 @@
 import { NnvSplitter, readIndex } from '../splitter.js';
 import type { EncodedChunk, KeyFrameEntry, StreamIndex } from '../types.js';
 import { blobSource, type ByteSource, retryDelay, type Sniffed } from './bytes.js';
-import { MediaErrorCode, PlayerError } from './errors.js';
+import { MediaErrorCode, partial, PlayerError } from './errors.js';
 import type { Media, Packet } from './media.js';
 
 /** A file from a server without ranges is loaded whole before it plays, up to this many bytes. */
@@ -35,7 +35,9 @@ async function whole(source: ByteSource, size: number | null, signal: AbortSigna
   if (size !== null && size > MOST_WHOLE) throw tooLong(source.url);
   const reader = response.body?.getReader();
   while (reader) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch((error: unknown) => {
+      throw partial(source.url, error);
+    });
     if (done) break;
     parts.push(value);
     length += value.length;
@@ -163,7 +165,9 @@ class Bare implements Media {
         if (this.#abort.signal.aborted) return;
         attempts += 1;
         const delay = retryDelay(attempts, error);
-        if (delay === null) throw this.#cut(error);
+        if (delay === null) {
+          throw error instanceof PlayerError ? error : partial(this.#source.url, error);
+        }
         await new Promise((resolve) => setTimeout(resolve, delay * 1000));
       }
     }
@@ -175,19 +179,17 @@ class Bare implements Media {
     if (offset >= end) return new Uint8Array();
     if (offset < this.#block.start || end > this.#block.start + this.#block.bytes.length) {
       const init = this.#range(offset, Math.min(Math.max(end, offset + BLOCK), this.#size));
-      const response = await this.#source.fetch(this.#source.url, init);
-      this.#block = { start: offset, bytes: new Uint8Array(await response.arrayBuffer()) };
+      try {
+        const response = await this.#source.fetch(this.#source.url, init);
+        this.#block = { start: offset, bytes: new Uint8Array(await response.arrayBuffer()) };
+      } catch (error) {
+        throw error instanceof PlayerError ? error : partial(this.#source.url, error);
+      }
     }
     return this.#block.bytes.subarray(offset - this.#block.start, end - this.#block.start);
   }
 
   #range(start: number, end: number): RequestInit {
     return { headers: { Range: `bytes=${start}-${end - 1}` }, signal: this.#abort.signal };
-  }
-
-  #cut(error: unknown): PlayerError {
-    if (error instanceof PlayerError) return error;
-    const message = `${this.#source.url} came only in part: the connection broke. Load it again.`;
-    return new PlayerError(MediaErrorCode.NETWORK, message, { cause: error });
   }
 }

@@ -3,7 +3,7 @@
  * Bytes of a file by ranges, from a server or from a file on disk, behind one `fetch`; and what the
  * first bytes say about the file.
  */
-import { MediaErrorCode, PlayerError } from './errors.js';
+import { MediaErrorCode, partial, PlayerError } from './errors.js';
 
 /** Seconds before the second, third … try of a request that broke off. Then it is an error. */
 const RETRY_DELAYS = [0.25, 1, 2];
@@ -98,7 +98,9 @@ export async function sniff(source: ByteSource, signal: AbortSignal): Promise<Sn
       { cause: error },
     );
   }
-  const start = await firstBytes(response, SNIFFED);
+  const start = await firstBytes(response, SNIFFED).catch((error: unknown) => {
+    throw partial(source.url, error);
+  });
   const total = /\/(\d+)$/.exec(response.headers.get('Content-Range') ?? '')?.[1];
   const length = response.status === 200 ? response.headers.get('Content-Length') : null;
   const size = total ?? length;

@@ -28,6 +28,15 @@ export class PlayerError extends Error {
   }
 }
 
+/** A file that came only in part. */
+export function partial(url: string, cause?: unknown): PlayerError {
+  return new PlayerError(
+    MediaErrorCode.NETWORK,
+    `${url} came only in part: it was cut, or the connection broke. Load it again.`,
+    { cause },
+  );
+}
+
 /** `error` as a `PlayerError`; what is none already gets `code` and keeps its words. */
 export function asPlayerError(error: unknown, code: MediaErrorCode): PlayerError {
   if (error instanceof PlayerError) return error;

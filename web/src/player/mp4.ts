@@ -15,7 +15,7 @@ import {
   UrlSource,
 } from 'mediabunny';
 import { type ByteSource, retryDelay, type Sniffed } from './bytes.js';
-import { MediaErrorCode, PlayerError } from './errors.js';
+import { MediaErrorCode, partial, PlayerError } from './errors.js';
 import type { Caption, CaptionTrack, Media, Packet, SoundPiece, SoundTrack } from './media.js';
 import { showTexts } from './texts-as-sound.js';
 
@@ -79,14 +79,6 @@ function noNnv(url: string, tracks: InputTrack[], ids: unknown[]): PlayerError {
     found
       ? `${url} holds video of another kind (${found}). Play it with <video>.`
       : `${url} holds no video.`,
-  );
-}
-
-function partial(url: string, cause?: unknown): PlayerError {
-  return new PlayerError(
-    MediaErrorCode.NETWORK,
-    `${url} came only in part: it was cut, or the connection broke. Load it again.`,
-    { cause },
   );
 }
 
