@@ -105,11 +105,12 @@ else
 fi
 
 part "the package for web pages, in a browser"
+web=none
 if command -v npm >/dev/null && [ -x "${CHROMIUM:-/usr/bin/chromium}" ]; then
   scripts/web-build.sh
   case $? in
-    0) node web/tests/run.mjs || failed+=("web/tests")
-       scripts/web-player-test.sh || failed+=("web-player-test.sh") ;;
+    0) web=built
+       node web/tests/run.mjs || failed+=("web/tests") ;;
     3) loud "NOT RUN: the package for web pages cannot be built here, see above" ;;
     *) failed+=("web-build.sh") ;;
   esac
@@ -125,6 +126,12 @@ if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("cargo test"); fi
 part "Rust: exactness of the other codec bundle"
 NNV_TEST_BUNDLE=$root/models/visual cargo test --locked --no-fail-fast -p nnv-nn --test exactness 2>&1 | tee -a "$log"
 if [ "${PIPESTATUS[0]}" -ne 0 ]; then failed+=("exactness of models/visual"); fi
+
+# Behind the Rust tests, whose plugin makes its films.
+if [ "$web" = built ]; then
+  part "the player and the demo page, in a browser"
+  scripts/web-player-test.sh || failed+=("web-player-test.sh")
+fi
 
 part "fuzz targets, ten seconds each"
 scripts/fuzz.sh || failed+=("fuzz targets")
