@@ -334,3 +334,34 @@ fn a_few_bytes_that_claim_a_huge_picture_take_no_time() {
         }
     });
 }
+
+/// The list that the decoder for web pages is held to, too: `web/tests/streams`.
+#[test]
+fn damaged_streams_are_concealed_as_the_list_says() {
+    within(|| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("web/tests/streams");
+        let list = std::fs::read_to_string(folder.join("MD5SUMS")).unwrap();
+        let lines = list.lines().filter(|line| !line.starts_with('#'));
+        let mut count = 0;
+        for line in lines {
+            let [name, frames, md5] = line.split(' ').collect::<Vec<_>>()[..] else {
+                panic!("{line}");
+            };
+            let stream = folder.join(format!("{name}.nnv"));
+            let samples = TempFile::new(name);
+            let outcome = play(&launch(&format!(
+                "filesrc location={} ! nnvparse ! nnvdec ! tee name=t t. ! queue ! \
+                 filesink location={} t. ! queue ! fakesink name=out sync=false",
+                stream.display(),
+                samples.path()
+            )));
+            assert_eq!(outcome.shown.len().to_string(), frames, "{name}");
+            assert!(!outcome.warnings.is_empty(), "{name} is damaged");
+            let mut sum = gst::glib::Checksum::new(gst::glib::ChecksumType::Md5).unwrap();
+            sum.update(&std::fs::read(samples.path()).unwrap());
+            assert_eq!(sum.string().as_deref(), Some(md5), "{name}");
+            count += 1;
+        }
+        assert!(count >= 3, "{count} streams");
+    });
+}

@@ -561,6 +561,11 @@ def model_card(name, whole, nets, graphs, files, training):
             f"| {n} | {'yes' if n in NORMATIVE else 'no'} | {len(files[n + '.onnx'])} "
             f"| {macs:.0f} | {acc / 2**24:.3f} |"
         )
+    lines += [
+        "",
+        f"`nnv model {name} --atlas FILE.html` draws what each of the 384 latent channels carries: "
+        "its picture, its share of the bits at three quantizers, whether it is dead.",
+    ]
     for table, facts in training.items():
         lines += ["", f"## Training: {table}", "", *(f"- {k}: {v}" for k, v in facts.items())]
     return "\n".join(lines) + "\n"
