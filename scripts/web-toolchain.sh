@@ -21,17 +21,22 @@ mkdir -p "$part/root" "$part/packages"
 for package in "$part"/packages/*.deb; do dpkg -x "$package" "$part/root"; done
 rm -rf "$part/packages"
 libraries=$(find "$part/root/usr/lib" -name '*.so*' -printf '%h\n' | sort -u | sed "s#^$part#$to#" | paste -sd:)
-rustc=$(find "$part/root/usr" -path '*bin/rustc' | head -n1)
-cargo=$(find "$part/root/usr" -path '*bin/cargo' | head -n1)
-[ -n "$rustc" ] && [ -n "$cargo" ] || { echo "web-toolchain: the packages hold no rustc and cargo" >&2; exit 1; }
+rustc=$to/root/usr/bin/rustc
+cargo=$to/root/usr/bin/cargo
+[ -x "$part/root/usr/bin/rustc" ] && [ -x "$part/root/usr/bin/cargo" ] || {
+  echo "web-toolchain: the packages hold no rustc and cargo" >&2
+  exit 1
+}
 cat >"$part/cargo" <<END
 #!/usr/bin/env bash
 # Its standard library is compiled with the program: Debian ships it for other WebAssembly targets.
-export LD_LIBRARY_PATH=$libraries RUSTC=${rustc/#$part/$to} RUSTC_BOOTSTRAP=1
-command=\$1; shift
-exec ${cargo/#$part/$to} "\$command" -Z build-std=std,panic_abort "\$@"
+export LD_LIBRARY_PATH=$libraries RUSTC=$rustc RUSTC_BOOTSTRAP=1
+[ "\${1:-}" = build ] || exec $cargo "\$@"
+shift
+exec $cargo build -Z build-std=std,panic_abort "\$@"
 END
 chmod +x "$part/cargo"
 rm -rf "$to"
 mv "$part" "$to"
+"$to/cargo" --version >/dev/null || { echo "web-toolchain: its cargo does not run" >&2; exit 1; }
 echo "web-toolchain: ready: $to"
