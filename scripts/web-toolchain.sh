@@ -13,17 +13,17 @@ packages=(
 )
 part=$to.part
 rm -rf "$part"
-mkdir -p "$part/root" "$part/packages"
+mkdir -p "$part/tree" "$part/packages"
 (cd "$part/packages" && apt-get download "${packages[@]}") || {
   echo "web-toolchain: apt-get could not download them: run apt-get update, or use rustup" >&2
   exit 1
 }
-for package in "$part"/packages/*.deb; do dpkg -x "$package" "$part/root"; done
+for package in "$part"/packages/*.deb; do dpkg -x "$package" "$part/tree"; done
 rm -rf "$part/packages"
-libraries=$(find "$part/root/usr/lib" -name '*.so*' -printf '%h\n' | sort -u | sed "s#^$part#$to#" | paste -sd:)
-rustc=$to/root/usr/bin/rustc
-cargo=$to/root/usr/bin/cargo
-[ -x "$part/root/usr/bin/rustc" ] && [ -x "$part/root/usr/bin/cargo" ] || {
+libraries=$(find "$part/tree/usr/lib" -name '*.so*' -printf '%h\n' | sort -u | sed "s#^$part#$to#" | paste -sd:)
+rustc=$to/tree/usr/bin/rustc
+cargo=$to/tree/usr/bin/cargo
+[ -x "$part/tree/usr/bin/rustc" ] && [ -x "$part/tree/usr/bin/cargo" ] || {
   echo "web-toolchain: the packages hold no rustc and cargo" >&2
   exit 1
 }
