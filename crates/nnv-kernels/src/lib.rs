@@ -24,7 +24,7 @@ mod run;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use nnv_nn::backend::{Backend, Network, Output, Port, RunError, Tensor};
+use nnv_nn::backend::{Backend, Network, Output, Port, RunError, Tensor, in_order};
 use nnv_nn::{Cancel, Provider, RuntimeOptions};
 
 use plan::Plan;
@@ -90,12 +90,7 @@ impl Network for KernelNetwork {
         outputs: &[&str],
         cancel: &Cancel,
     ) -> Result<Vec<Box<dyn Output>>, RunError> {
-        let find = |port: &Port| inputs.iter().find(|(name, _)| *name == port.name);
-        let fed = self.inputs.iter().map(|port| {
-            let fed = find(port).map(|(_, tensor)| *tensor);
-            fed.ok_or_else(|| RunError::Failed(format!("nothing to feed its input {}", port.name)))
-        });
-        let fed = fed.collect::<Result<Vec<_>, _>>()?;
+        let fed = in_order(&self.inputs, inputs)?;
         let wanted = outputs.iter().map(|name| {
             let found = self.outputs.iter().position(|port| port.name == *name);
             found.ok_or_else(|| RunError::Failed(format!("it returned no output {name}")))

@@ -810,41 +810,31 @@ impl<'g> Compiler<'g> {
         if low > high || low.fract() != 0.0 || high.fract() != 0.0 {
             return Err("its bounds are no range of whole numbers".into());
         }
+        let input = match self.meaning(node, 0)? {
+            Meaning::Real(of) if of.scale != 1.0 => Meaning::Real(Operand {
+                slot: self.float(of),
+                scale: 1.0,
+            }),
+            other => other,
+        };
         let cut = |facts: Facts, low: f32, high: f32| Facts {
             low: facts.low.clamp(low, high),
             high: facts.high.clamp(low, high),
             ..facts
         };
-        let meaning = match self.meaning(node, 0)? {
-            Meaning::Integers { slot, zero } => {
-                let (low, high) = (low - zero as f32, high - zero as f32);
-                let facts = cut(self.facts(slot), low, high);
-                let slot = self.step(
-                    Operation::Clip {
-                        of: slot,
-                        low,
-                        high,
-                    },
-                    facts,
-                );
-                Meaning::Integers { slot, zero }
-            }
-            Meaning::Real(of) => {
-                let slot = match of.scale == 1.0 {
-                    true => of.slot,
-                    false => self.float(of),
-                };
-                let facts = cut(self.facts(slot), low, high);
-                let slot = self.step(
-                    Operation::Clip {
-                        of: slot,
-                        low,
-                        high,
-                    },
-                    facts,
-                );
-                Meaning::Real(Operand { slot, scale: 1.0 })
-            }
+        let mut cut_off = |of: Slot, low: f32, high: f32| {
+            let facts = cut(self.facts(of), low, high);
+            self.step(Operation::Clip { of, low, high }, facts)
+        };
+        let meaning = match input {
+            Meaning::Integers { slot, zero } => Meaning::Integers {
+                slot: cut_off(slot, low - zero as f32, high - zero as f32),
+                zero,
+            },
+            Meaning::Real(of) => Meaning::Real(Operand {
+                slot: cut_off(of.slot, low, high),
+                scale: 1.0,
+            }),
             _ => return Err("its input is no number".into()),
         };
         self.means(node, meaning)

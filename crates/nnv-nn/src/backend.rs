@@ -157,6 +157,23 @@ pub enum RunError {
     Failed(String),
 }
 
+/// The tensors of named inputs, in the order of a network's ports.
+///
+/// # Errors
+/// [`RunError::Failed`] names the first port that nothing is there for.
+pub fn in_order<'v>(
+    ports: &[Port],
+    inputs: &[(&str, Tensor<'v>)],
+) -> Result<Vec<Tensor<'v>>, RunError> {
+    let tensor = |port: &Port| {
+        let found = inputs.iter().find(|(name, _)| *name == port.name);
+        found
+            .map(|(_, tensor)| *tensor)
+            .ok_or_else(|| RunError::Failed(format!("nothing to feed its input {}", port.name)))
+    };
+    ports.iter().map(tensor).collect()
+}
+
 /// A network that is ready to run. Calls may come from any thread, several at once.
 pub trait Network: Debug + Send + Sync {
     /// What it takes.

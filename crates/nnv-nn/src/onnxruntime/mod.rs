@@ -12,7 +12,7 @@ use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session, SessionInputValue, SessionInputs};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 
-use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Tensor};
+use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Tensor, in_order};
 use super::cancel::Cancel;
 use super::error::Result;
 use super::rounding::rounding_sums;
@@ -111,18 +111,12 @@ impl Network for OrtNetwork {
         outputs: &[&str],
         cancel: &Cancel,
     ) -> Result<Vec<Box<dyn Output>>, RunError> {
-        let mut values = Vec::with_capacity(self.inputs.len());
-        for port in &self.inputs {
-            let (name, tensor) = inputs
-                .iter()
-                .find(|(name, _)| *name == port.name)
-                .ok_or_else(|| {
-                    RunError::Failed(format!("nothing to feed its input {}", port.name))
-                })?;
-            let value = value(tensor)
-                .map_err(|e| RunError::Failed(format!("input {name}: {}", explain(&e))))?;
-            values.push(value);
-        }
+        let fed = in_order(&self.inputs, inputs)?;
+        let values = self.inputs.iter().zip(&fed).map(|(port, tensor)| {
+            value(tensor)
+                .map_err(|e| RunError::Failed(format!("input {}: {}", port.name, explain(&e))))
+        });
+        let values = values.collect::<Result<Vec<_>, _>>()?;
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         // Entered only now: another run of a shared session may have held the lock for a while.
         let options = RunOptions::new()
