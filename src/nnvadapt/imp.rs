@@ -335,6 +335,10 @@ impl ChildProxyImpl for NnvAdapt {
     }
 }
 
+/// The encoder's buffer in ms. With a second of it, one large frame after another held back all
+/// between them on a path of 50 to 200 kbit/s: two frames a second, each later than a second.
+const BUFFER_MS: u32 = 250;
+
 /// The machine's clock, which `rtpsession` takes the times of its packets from.
 fn now() -> Time {
     let time = gst::SystemClock::obtain().time();
@@ -352,6 +356,9 @@ impl NnvAdapt {
             .property("bitrate", Settings::default().start)
             .property("bframes", 0_u32)
             .property_from_str("rate-control", "cbr")
+            // After frames that were left out, a frame takes what they did not: no more than this
+            // of it, or it is what the next ones wait for, and they are left out in turn.
+            .property("vbv-buf-capacity", BUFFER_MS)
             .property("zerolatency", true)
             .build()?;
         obj.add_many([&scale, &filter, &encoder])?;

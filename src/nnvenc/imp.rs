@@ -569,7 +569,7 @@ impl NnvEnc {
         gst::debug!(CAT, imp = self, "Encoding with {config:?}");
         let speed = config.speed;
         let group = match config.key_int_max {
-            1 => config.effective_batch() as u32,
+            1 => config.effective_batch(model.active_provider()) as u32,
             _ => u32::from(bframes) + 1,
         };
         let encoder = Encoder::new(model.clone(), config)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::encode::two_pass::PassStats;
 use nnv_bitstream::StreamInfo;
 use nnv_bitstream::limits::{MAX_BFRAMES, MAX_QUANTIZER, MAX_SAMPLES};
+use nnv_nn as nn;
 
 /// Most frames to look ahead.
 pub const MAX_LOOKAHEAD: u8 = 4;
@@ -486,14 +487,28 @@ impl EncoderConfig {
         }
     }
 
-    /// `batch_size` as the latency allows.
-    pub fn effective_batch(&self) -> usize {
+    /// `batch_size` as the latency allows, and what runs the networks.
+    pub fn effective_batch(&self, provider: nn::Provider) -> usize {
         if self.is_zero_latency() {
             1
         } else {
-            self.batch_size as usize
+            batch_on(provider, self.batch_size, self.info.width, self.info.height)
         }
     }
+}
+
+/// Most luma samples in a batch on a processor. Beyond it a batch saves no time, and takes as much
+/// memory again for each frame.
+const CPU_BATCH_PIXELS: u64 = 1 << 18;
+
+/// How many of `most` frames of this size (luma samples) go into one run of a network; at least 1.
+pub(crate) fn batch_on(provider: nn::Provider, most: u32, width: u32, height: u32) -> usize {
+    let most = (most as usize).clamp(1, nn::MAX_BATCH);
+    if provider != nn::Provider::Cpu {
+        return most;
+    }
+    let pixels = (u64::from(width) * u64::from(height)).max(1);
+    most.min((CPU_BATCH_PIXELS / pixels) as usize).max(1)
 }
 
 /// Settings of a decoder.
@@ -658,12 +673,29 @@ mod tests {
     }
 
     #[test]
+    fn a_processor_takes_batches_of_small_pictures_alone() {
+        use nn::Provider::{Cpu, Cuda};
+        for (provider, most, size, batch) in [
+            (Cpu, 4, (320, 180), 4),
+            (Cpu, 2, (320, 180), 2),
+            (Cpu, 4, (352, 288), 2),
+            (Cpu, 4, (640, 360), 1),
+            (Cpu, 4, (16384, 4096), 1),
+            (Cuda, 4, (1920, 1080), 4),
+            (Cuda, 0, (1920, 1080), 1),
+        ] {
+            assert_eq!(batch_on(provider, most, size.0, size.1), batch, "{size:?}");
+        }
+    }
+
+    #[test]
     fn zero_latency_goes_with_every_tune() {
         let mut c = EncoderConfig::new(StreamInfo::new(64, 64, 8));
         c.bframes = 7;
         for (tune, flag) in [(Tune::Visual, true), (Tune::ZeroLatency, false)] {
             (c.tune, c.zero_latency) = (tune, flag);
-            assert_eq!((c.effective_bframes(), c.effective_batch()), (0, 1));
+            let batch = c.effective_batch(nn::Provider::Cuda);
+            assert_eq!((c.effective_bframes(), batch), (0, 1));
         }
         assert_eq!(Tuning::of(Tune::Visual), {
             c.tune = Tune::Visual;

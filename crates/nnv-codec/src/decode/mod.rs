@@ -12,7 +12,7 @@ pub use analysis::{Analysis, PartBytes, Wanted};
 #[cfg(feature = "onnxruntime")]
 pub use models::{Host, StreamModels, built_in};
 
-use crate::config::DecoderConfig;
+use crate::config::{DecoderConfig, batch_on};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use nnv_bitstream::StreamInfo;
@@ -131,9 +131,6 @@ pub struct DecoderStats {
     /// Time per stage.
     pub times: StageTimes,
 }
-
-/// Most luma samples in a batch on the CPU.
-const CPU_BATCH_PIXELS: usize = 4 << 20;
 
 /// Memory that the work on a frame takes for each of its luma samples, in bytes; its picture and
 /// its references come on top.
@@ -619,16 +616,11 @@ impl Decoder {
     }
 
     fn batch(&self) -> usize {
-        let most = (self.config.batch_size as usize).clamp(1, nn::MAX_BATCH);
-        match &self.sequence {
-            // A processor gains little from a batch, which takes 75 bytes of memory per sample and
-            // frame.
-            Some(s) if s.model.active_provider() == nn::Provider::Cpu => {
-                let pixels = s.header.width as usize * s.header.height as usize;
-                most.min(CPU_BATCH_PIXELS / pixels).max(1)
-            }
-            _ => most,
-        }
+        let most = self.config.batch_size;
+        self.sequence.as_ref().map_or(1, |s| {
+            let provider = s.model.active_provider();
+            batch_on(provider, most, s.header.width, s.header.height)
+        })
     }
 
     /// How many key frames to wait for.

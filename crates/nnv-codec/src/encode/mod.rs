@@ -185,7 +185,7 @@ impl Encoder {
             .map_err(|e| ConfigError::Info(e.to_string()))?;
         let mut sequence_unit = Vec::new();
         write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
-        let batch = config.effective_batch();
+        let batch = config.effective_batch(model.active_provider());
         let mut planner = GopPlanner::new(
             bframes,
             config.effective_lookahead(),
