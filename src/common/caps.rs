@@ -2,9 +2,10 @@
 //! Caps and what the codec makes of them.
 
 use gst::prelude::*;
+use nnv_bitstream::level::PROFILE;
 use nnv_bitstream::limits::MAX_SIDE;
 use nnv_bitstream::{
-    ChromaFormat, Colorimetry, ContentLight, MasteringDisplay, StreamInfo, VideoRange,
+    ChromaFormat, Colorimetry, ContentLight, Level, MasteringDisplay, StreamInfo, VideoRange,
 };
 use nnv_format::picture::RawFormat;
 
@@ -145,8 +146,32 @@ pub fn fraction((n, d): (u32, u32)) -> Option<gst::Fraction> {
     ))
 }
 
+/// The level that a stream's caps state: its own, or the next one that `pad`'s peer asks for, as
+/// all that a level allows is allowed by those above it.
+///
+/// # Errors
+/// A sentence where the peer asks for lower ones alone.
+pub fn accepted_level(pad: &gst::Pad, own: Level) -> Result<Level, String> {
+    // Not `allowed_caps`: the caps in force, which a new level replaces, would limit them. Whatever
+    // else is refused is not for this to tell.
+    let allowed = pad.peer_query_caps(Some(&pad.pad_template_caps()));
+    let takes = |level: &Level| {
+        let caps = gst::Caps::builder(MEDIA_TYPE).field("level", level.to_string());
+        allowed.can_intersect(&caps.build())
+    };
+    let taken: Vec<_> = Level::all().filter(takes).collect();
+    match (taken.iter().find(|level| **level >= own), taken.last()) {
+        (Some(level), _) => Ok(*level),
+        (None, Some(most)) => Err(format!(
+            "the stream is of level {own}, what follows takes level {most} at most: make the \
+             pictures or the frame rate smaller, or take the level out of the caps"
+        )),
+        (None, None) => Ok(own),
+    }
+}
+
 /// Caps of a stream: everything that its sequence header says and caps have a field for.
-pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
+pub fn stream_caps(info: &StreamInfo, level: Level, header: &[u8]) -> gst::Caps {
     let (width, height) = shown_size(info);
     let mut builder = gst::Caps::builder(MEDIA_TYPE)
         .field("stream-format", "byte-stream")
@@ -173,14 +198,8 @@ pub fn stream_caps(info: &StreamInfo, header: &[u8]) -> gst::Caps {
         )
         .field("bit-depth-luma", u32::from(info.bit_depth))
         .field("bit-depth-chroma", u32::from(info.bit_depth))
-        .field(
-            "profile",
-            if info.bit_depth > 8 {
-                "main-10"
-            } else {
-                "main"
-            },
-        )
+        .field("profile", PROFILE)
+        .field("level", level.to_string())
         .field("streamheader", stream_header(header));
     if let Some(colorimetry) = colorimetry(&info.colorimetry) {
         builder = builder.field("colorimetry", colorimetry.to_string());

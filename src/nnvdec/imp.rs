@@ -11,6 +11,7 @@ use gst_video::prelude::*;
 use gst_video::subclass::prelude::*;
 
 use super::analysis::{self, Analysis};
+use super::level::MaxLevel;
 use crate::common::{self, CodecElement, CommonSettings, Shown, lock};
 use nnv_bitstream::limits::{MAX_SAMPLES, MAX_SIDE};
 use nnv_bitstream::{Crop, StreamInfo};
@@ -35,6 +36,7 @@ struct Settings {
     common: CommonSettings,
     conceal: bool,
     max_pixels: u64,
+    max_level: MaxLevel,
     analysis: Analysis,
 }
 
@@ -44,6 +46,7 @@ impl Default for Settings {
             common: CommonSettings::new(None),
             conceal: true,
             max_pixels: MAX_SAMPLES,
+            max_level: MaxLevel::default(),
             analysis: Analysis::empty(),
         }
     }
@@ -110,6 +113,14 @@ impl ObjectImpl for NnvDec {
                     .default_value(Settings::default().max_pixels)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecEnum::builder::<MaxLevel>("max-level")
+                    .nick("Highest level")
+                    .blurb(
+                        "Streams of a higher level (how large, how fast, with what networks) are \
+                         an error before anything is decoded; docs/bitstream.md has the table",
+                    )
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecFlags::builder::<Analysis>("analysis")
                     .nick("Analysis")
                     .blurb(
@@ -142,6 +153,7 @@ impl ObjectImpl for NnvDec {
             // Taken over with the next frame.
             "conceal" => guard.conceal = value.get().expect("type checked upstream"),
             "max-pixels" => guard.max_pixels = value.get().expect("type checked upstream"),
+            "max-level" => guard.max_level = value.get().expect("type checked upstream"),
             // Of the frames decoded from then on.
             "analysis" => guard.analysis = value.get().expect("type checked upstream"),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
@@ -156,6 +168,7 @@ impl ObjectImpl for NnvDec {
         match pspec.name() {
             "conceal" => s.conceal.to_value(),
             "max-pixels" => s.max_pixels.to_value(),
+            "max-level" => s.max_level.to_value(),
             "analysis" => s.analysis.to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnvdec"),
         }
@@ -439,6 +452,7 @@ impl NnvDec {
                 conceal: settings.conceal,
                 threads: settings.common.threads,
                 max_pixels: settings.max_pixels,
+                max_level: settings.max_level.into(),
                 ..DecoderConfig::default()
             },
         );

@@ -3,6 +3,7 @@
 
 mod analysis;
 mod imp;
+mod level;
 
 use gst::glib;
 use gst::prelude::*;

@@ -584,7 +584,9 @@ impl NnvEnc {
         let depth = reorder_depth(bframes);
         self.shift(depth > 0);
         obj.set_latency(latency, latency);
-        let mut caps = common::stream_caps(&stream, &encoder.sequence_header());
+        let level = common::accepted_level(obj.src_pad(), encoder.level())
+            .map_err(|what| CodecError::Config(config::ConfigError::Info(what)))?;
+        let mut caps = common::stream_caps(&stream, level, &encoder.sequence_header());
         let mut beyond = nnv_bitstream::StreamMetadata::default();
         common::metadata::add_caps(&mut beyond, &info, &stream);
         common::metadata::restore_caps(&beyond, caps.make_mut());

@@ -201,7 +201,8 @@ impl BaseParseImpl for NnvParse {
             && let Ok(parsed) = SequenceHeader::parse(unit.payload)
         {
             let unit = header[..unit.len].to_vec();
-            self.set_header(parsed, unit);
+            self.set_header(parsed, unit)
+                .map_err(|e| gst::loggable_error!(CAT, "The stream is not taken: {e}"))?;
         }
         Ok(())
     }
@@ -260,7 +261,7 @@ impl BaseParseImpl for NnvParse {
                 }
                 if let Some(header) = header {
                     let (parsed, unit) = *header;
-                    self.set_header(parsed, unit);
+                    self.set_header(parsed, unit)?;
                 } else if lock(&self.state).header.is_none() {
                     gst::info!(
                         CAT,
@@ -271,7 +272,7 @@ impl BaseParseImpl for NnvParse {
                     self.at_file_end(at_end && len == size)?;
                     return Ok((gst::FlowSuccess::Ok, len as u32));
                 } else if changed {
-                    self.tell_stream();
+                    self.tell_stream()?;
                 }
                 self.report_damage();
                 if !facts.is_key() && !self.wants_all_frames() {
@@ -463,7 +464,7 @@ impl NnvParse {
             .filter(|distance| *distance <= i32::MAX as u32)
     }
 
-    fn set_header(&self, header: SequenceHeader, unit: Vec<u8>) {
+    fn set_header(&self, header: SequenceHeader, unit: Vec<u8>) -> Result<(), gst::FlowError> {
         {
             let mut state = lock(&self.state);
             state.scanner.set_pictures(header.width, header.height);
@@ -471,23 +472,30 @@ impl NnvParse {
             state.header = Some((header, unit));
             state.unusable = None;
         }
-        self.tell_stream();
+        self.tell_stream()
     }
 
     /// Sends caps and tags downstream, as headers and metadata say.
-    fn tell_stream(&self) {
+    fn tell_stream(&self) -> Result<(), gst::FlowError> {
+        let obj = self.obj();
+        let level = lock(&self.state).header.as_ref().map(|(h, _)| h.level());
+        let Some(level) = level else { return Ok(()) };
+        // No lock is held: downstream may ask back.
+        let level = common::accepted_level(obj.src_pad(), level).map_err(|what| {
+            gst::element_imp_error!(self, gst::CoreError::Negotiation, ("{what}"));
+            gst::FlowError::NotNegotiated
+        })?;
         let (caps, mut tags) = {
             let state = lock(&self.state);
             let Some((header, unit)) = &state.header else {
-                return;
+                return Ok(());
             };
-            let mut caps = common::stream_caps(&StreamInfo::from_header(header), unit);
+            let mut caps = common::stream_caps(&StreamInfo::from_header(header), level, unit);
             metadata::restore_caps(&state.metadata, caps.make_mut());
             let tags = metadata::tags_of(&state.metadata, state.tags.as_deref());
             (caps, tags)
         };
         gst::debug!(CAT, imp = self, "New header: {caps}, tags {tags}");
-        let obj = self.obj();
         let codec = &"NNV neural video";
         let mode = gst::TagMergeMode::Append;
         let list = tags.make_mut();
@@ -498,6 +506,7 @@ impl NnvParse {
         }
         obj.merge_tags(Some(&tags), gst::TagMergeMode::Replace);
         obj.src_pad().push_event(gst::event::Caps::new(&caps));
+        Ok(())
     }
 
     /// Bits per second of a file whose index is known.

@@ -317,6 +317,7 @@ fn a_few_bytes_that_claim_a_huge_picture_take_no_time() {
             let header = SequenceHeader {
                 width: side,
                 height: side,
+                cost: None,
                 ..unit.clone()
             };
             let mut data = Vec::new();

@@ -12,6 +12,7 @@ mod damage;
 mod decoder;
 mod encoder;
 mod formats;
+mod levels;
 mod load;
 mod memory;
 mod messages;

@@ -35,6 +35,7 @@ fn a_huge_claim_alone() {
         let header = SequenceHeader {
             width: 8192,
             height: 8192,
+            cost: None,
             ..sequence
         };
         let mut data = Vec::new();

@@ -70,7 +70,10 @@ fn every_property_is_there_and_explained() {
     ];
     for (element, own) in [
         ("nnvenc", &encoder[..]),
-        ("nnvdec", &["analysis", "conceal", "max-pixels"]),
+        (
+            "nnvdec",
+            &["analysis", "conceal", "max-level", "max-pixels"],
+        ),
         (
             "nnsr",
             &[

@@ -210,7 +210,7 @@ def test_sequence_headers_beyond_their_limits_are_refused(bundles):
         0: b"M",
         4: b"\x00",
         6: b".",
-        base: b"\x08",  # flags
+        base: b"\x10",  # flags
         base + 1: b"\x00",  # width 0
         base + 3: b"\x01",  # odd crop
         base + 5: b"\x60",  # all of the width

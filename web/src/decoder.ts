@@ -46,6 +46,10 @@ function checked(config: NnvDecoderConfig): WorkerConfig {
   if (!(maxPixels > 0) || maxPixels > 2 ** 28) {
     throw new TypeError(`maxPixels is ${maxPixels}, it must be a number from 1 to 2^28`);
   }
+  const maxLevel = config.maxLevel ?? Infinity;
+  if (!(Number.isInteger(maxLevel) && maxLevel >= 1 && maxLevel <= 10) && maxLevel !== Infinity) {
+    throw new TypeError(`maxLevel is ${maxLevel}, it must be a whole number from 1 to 10`);
+  }
   if (![undefined, 'auto', 'kernels'].includes(config.networks)) {
     throw new TypeError(`networks is "${config.networks}", it must be "auto" or "kernels"`);
   }
@@ -62,6 +66,7 @@ function checked(config: NnvDecoderConfig): WorkerConfig {
     conceal: config.conceal ?? true,
     live: config.optimizeForLatency ?? false,
     maxPixels,
+    maxLevel,
   };
 }
 
@@ -97,7 +102,7 @@ export class NnvDecoder implements Decoder {
    * size is judged where it is given.
    */
   static async isConfigSupported(config: NnvDecoderConfig): Promise<NnvDecoderSupport> {
-    const { maxPixels, description } = checked(config);
+    const { maxPixels, maxLevel, description } = checked(config);
     const no = (reason: string) => ({ supported: false, config, reason });
     const lacking = missing();
     if (lacking !== undefined) return no(lacking);
@@ -107,6 +112,10 @@ export class NnvDecoder implements Decoder {
         await ready();
         const info = glue.describe(description) as SequenceInfo;
         [width, height] = [info.codedWidth, info.codedHeight];
+        if (info.level > maxLevel) {
+          return no(`the stream is of level ${info.level}, above maxLevel, ${maxLevel}: raise it `
+            + 'if this machine is fast enough');
+        }
       } catch (error) {
         return no(told(error).message);
       }

@@ -8,6 +8,7 @@ export interface WorkerConfig {
   readonly conceal: boolean;
   readonly live: boolean;
   readonly maxPixels: number;
+  readonly maxLevel: number;
 }
 
 export type ToWorker =

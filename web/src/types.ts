@@ -42,6 +42,11 @@ export interface NnvDecoderConfig {
   readonly optimizeForLatency?: boolean | undefined;
   /** Streams with larger pictures (luma samples) are refused; default 1920·1088. */
   readonly maxPixels?: number | undefined;
+  /**
+   * Streams of a higher level (1 to 10, docs/bitstream.md 13) are refused; default: none are.
+   * `isConfigSupported` compares it with what `description` says.
+   */
+  readonly maxLevel?: number | undefined;
 }
 
 /** What a frame is, beside its pixels. */
@@ -157,6 +162,11 @@ export interface SequenceInfo {
   readonly maxReorder: number;
   /** Frames from one key frame to the next at most; absent without a limit. */
   readonly keyInterval?: number | undefined;
+  readonly profile: 'main';
+  /** 1 to 10; infinite without bounds. */
+  readonly level: number;
+  /** Multiplications of the networks for a luma sample of the costliest frame; early streams do not say. */
+  readonly macsPerSample?: number | undefined;
   readonly bundle: { readonly name: string; readonly hash: string };
 }
 

@@ -85,7 +85,7 @@ async function configure(to: WorkerConfig): Promise<void> {
   loaded = firstFrame = undefined;
   total = output = 0;
   chunks = new Map();
-  decoder.configure(to.conceal, to.live, to.maxPixels);
+  decoder.configure(to.conceal, to.live, to.maxPixels, to.maxLevel);
   if (to.description) {
     const bundle = decoder.needsDescribed(to.description) as { name: string; hash: string };
     if (bundle) await load(bundle);

@@ -147,6 +147,9 @@ describe('streams', () => {
     assert.equal((await info('ten-bit')).bitDepth, 10);
     assert.equal((await info('grey')).grey, true);
     assert.equal((await info('visual')).bundle.name, 'visual');
+    assert.deepEqual([odd.profile, odd.level, odd.macsPerSample], ['main', 1, undefined]);
+    const stated = await info('drawn-levels');
+    assert.deepEqual([stated.level, stated.macsPerSample], [1, 9548]);
     assert.equal(await page.evaluate(() => globalThis.harness.infoOf([1, 2, 3])), undefined);
   }));
 
@@ -252,6 +255,15 @@ describe('bad input', () => {
     assert.equal(large.supported, false);
     assert.match(large.reason, /maxPixels/);
     assert.equal((await support({ codec: 'nnv1', codedWidth: 640, codedHeight: 360 })).supported, true);
+    const slow = await page.evaluate(async () => {
+      const { supported } = globalThis.harness;
+      const response = await fetch('/conformance/drawn-levels.nnv');
+      const description = new Uint8Array(await response.arrayBuffer()).slice(0, 400);
+      const limits = [undefined, 1, 0.5, 11];
+      const ask = (maxLevel) => supported({ codec: 'nnv1', description, maxLevel });
+      return Promise.all(limits.map((limit) => ask(limit).then((s) => s.supported, (e) => e.name)));
+    });
+    assert.deepEqual(slow, [true, true, 'TypeError', 'TypeError']);
   }));
 
   test('calls in the wrong state', LIMIT, () => on({}, async (page) => {

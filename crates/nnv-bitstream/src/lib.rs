@@ -9,6 +9,7 @@
 //!
 //! * [`metadata`]: captions, time codes, tags and the like;
 //! * [`limits`]: every limit of the format;
+//! * [`level`]: what decoding costs at most;
 //! * [`rtp`]: access units in packets of RTP;
 //! * [`stream_info`]: what a sequence header says about the pictures, as users see it;
 //! * [`index`]: times of access units, and where a file's key frames are;
@@ -21,6 +22,7 @@ mod checksums;
 pub mod frame;
 pub mod index;
 pub mod io;
+pub mod level;
 pub mod limits;
 pub mod metadata;
 pub mod mp4;
@@ -31,6 +33,7 @@ pub mod unit;
 
 pub use access_unit::{AccessUnit, AccessUnitScan, AccessUnitScanner, scan_access_unit};
 pub use frame::{ContextSource, FrameHeader, FramePayload, FrameType, KeyIdentity};
+pub use level::{DecodingCost, Level};
 pub use metadata::{FrameMetadata, StreamMetadata};
 pub use sequence::{
     BundleHash, ChromaFormat, Colorimetry, ContentLight, Crop, GopFacts, MasteringDisplay,

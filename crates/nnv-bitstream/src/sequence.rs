@@ -4,6 +4,7 @@
 use super::BitstreamError;
 use super::frame::FrameType;
 use super::io::{Reader, put_varint};
+use super::level::{DecodingCost, Level};
 use super::limits::{MAX_MINI_GOP, MAX_NAME, MAX_REFERENCES, MAX_SIDE, MAX_Y_STREAMS};
 
 /// First bytes of a sequence header.
@@ -19,7 +20,8 @@ const HEADER: &str = "sequence header";
 const FLAG_MASTERING: u8 = 1;
 const FLAG_CONTENT_LIGHT: u8 = 2;
 const FLAG_CHECKSUMS: u8 = 4;
-const FLAGS: u8 = FLAG_MASTERING | FLAG_CONTENT_LIGHT | FLAG_CHECKSUMS;
+const FLAG_COST: u8 = 8;
+const FLAGS: u8 = FLAG_MASTERING | FLAG_CONTENT_LIGHT | FLAG_CHECKSUMS | FLAG_COST;
 
 /// A fraction of positive integers below 2^31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,6 +180,8 @@ pub struct SequenceHeader {
     pub inter_streams: u8,
     /// Every frame carries a checksum.
     pub checksums: bool,
+    /// What decoding costs; early encoders do not say.
+    pub cost: Option<DecodingCost>,
 }
 
 impl SequenceHeader {
@@ -211,7 +215,22 @@ impl SequenceHeader {
             key_streams: 1,
             inter_streams: 1,
             checksums: false,
+            cost: None,
         }
+    }
+
+    /// The level that the stream states, or the lowest one that it can have.
+    pub fn level(&self) -> Level {
+        self.cost.map_or_else(|| Level::of(self), |cost| cost.level)
+    }
+
+    /// States what decoding costs: the lowest level for networks of so many multiplications for
+    /// each luma sample of the costliest frame.
+    pub fn state_cost(&mut self, macs: u32) {
+        let level = Level::UNBOUNDED;
+        self.cost = Some(DecodingCost { level, macs });
+        let level = Level::of(self);
+        self.cost = Some(DecodingCost { level, macs });
     }
 
     /// Entropy streams of `y` in frames of this type.
@@ -373,6 +392,15 @@ impl SequenceHeader {
             let sound = (1..=MAX_Y_STREAMS).contains(&streams);
             check(sound, "y streams", streams.into(), "1 to 8")?;
         }
+        if let Some(DecodingCost { level, macs }) = self.cost {
+            check(macs < 1 << 31, "cost", macs.into(), "numbers below 2^31")?;
+            check(
+                level >= Level::of(self),
+                "level",
+                level.code().into(),
+                "a level whose bounds hold all that the header says",
+            )?;
+        }
         Ok(())
     }
 
@@ -400,6 +428,7 @@ impl SequenceHeader {
             0
         };
         flags |= if self.checksums { FLAG_CHECKSUMS } else { 0 };
+        flags |= if self.cost.is_some() { FLAG_COST } else { 0 };
         o.push(flags);
         let c = self.crop;
         for v in [self.width, self.height, c.left, c.top, c.right, c.bottom] {
@@ -443,6 +472,10 @@ impl SequenceHeader {
         o.extend([g.max_reorder, g.mini_gop, g.max_references]);
         put_varint(&mut o, g.key_interval.into());
         o.push((self.key_streams - 1) << 3 | (self.inter_streams - 1));
+        if let Some(DecodingCost { level, macs }) = self.cost {
+            o.push(level.code());
+            put_varint(&mut o, macs.into());
+        }
         Ok(o)
     }
 
@@ -470,7 +503,7 @@ impl SequenceHeader {
         bundle_hash.copy_from_slice(r.bytes(size_of::<BundleHash>(), "bundle hash")?);
         let flags = r.u8("flags")?;
         if flags & !FLAGS != 0 {
-            return r.fail("flags", flags.into(), "0 to 7");
+            return r.fail("flags", flags.into(), "0 to 15");
         }
         let size = |r: &mut Reader, field, min| {
             r.ranged(field, min, MAX_SIDE.into(), "up to 16384")
@@ -550,6 +583,16 @@ impl SequenceHeader {
                 allowed: "0 to 63",
             });
         }
+        let cost = if flags & FLAG_COST != 0 {
+            let code = r.u8("level")?;
+            let Some(level) = Level::from_code(code) else {
+                return r.fail("level", code.into(), "1 to 10, 255 for unbounded");
+            };
+            let macs = int(&mut r, "cost")?;
+            Some(DecodingCost { level, macs })
+        } else {
+            None
+        };
         r.end()?;
         let header = SequenceHeader {
             bundle_name,
@@ -574,6 +617,7 @@ impl SequenceHeader {
             key_streams: (streams >> 3) + 1,
             inter_streams: (streams & 7) + 1,
             checksums: flags & FLAG_CHECKSUMS != 0,
+            cost,
         };
         header.validate()?;
         Ok(header)
@@ -620,6 +664,10 @@ mod tests {
             key_streams: 2,
             inter_streams: 4,
             checksums: true,
+            cost: Some(DecodingCost {
+                level: Level::UNBOUNDED,
+                macs: 9548,
+            }),
             ..SequenceHeader::new("realtime", [0xab; 8], 1920, 1080, 10)
         }
     }
@@ -642,18 +690,59 @@ mod tests {
 
     #[test]
     fn the_format_of_version_1_does_not_change() {
-        let p = full().to_payload().unwrap();
-        assert_eq!(
-            crc32c::crc32c(&p),
-            0xf6ac_e241,
-            "changed bytes are a change of the format: {:08x}",
-            crc32c::crc32c(&p)
-        );
+        let early = SequenceHeader {
+            cost: None,
+            ..full()
+        };
+        for (header, sum) in [(early, 0xf6ac_e241), (full(), 0x7e6d_1d32)] {
+            let found = crc32c::crc32c(&header.to_payload().unwrap());
+            assert_eq!(
+                found, sum,
+                "changed bytes are a change of the format: {found:08x}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_level_holds_what_the_header_says() {
+        let stated = |level, macs| SequenceHeader {
+            cost: Level::from_code(level).map(|level| DecodingCost { level, macs }),
+            ..full()
+        };
+        // 1920×1080 at 29.97.
+        let header = stated(5, 9548);
+        assert_eq!(header.level(), Level::of(&header));
+        let payload = header.to_payload().unwrap();
+        assert_eq!(payload[payload.len() - 3..], [5, 0xcc, 0x4a]);
+        for higher in [6, 10, 255] {
+            let header = stated(higher, 9548);
+            let parsed = SequenceHeader::parse(&header.to_payload().unwrap()).unwrap();
+            assert_eq!(parsed.level().code(), higher);
+        }
+        // Too low a level, or a cost that is beyond it, and levels that there are none of.
+        let mut bad = payload.clone();
+        for level in [1, 4, 0, 11, 254] {
+            bad[payload.len() - 3] = level;
+            let error = SequenceHeader::parse(&bad).unwrap_err();
+            let field = matches!(error, BitstreamError::Field { field: "level", .. });
+            assert!(field, "{error}");
+        }
+        bad.splice(payload.len() - 3.., [5, 0x80, 0x80, 0x04]);
+        assert!(SequenceHeader::parse(&bad).is_err());
+        bad.splice(payload.len() - 3.., [255, 0x80, 0x80, 0x80, 0x80, 0x08]);
+        let error = SequenceHeader::parse(&bad).unwrap_err();
+        assert!(matches!(error, BitstreamError::Field { field: "cost", .. }));
+        // Early headers: what their fields give.
+        let early = SequenceHeader {
+            cost: None,
+            ..full()
+        };
+        assert_eq!(early.level().code(), 5);
     }
 
     #[test]
     fn limits_hold_when_writing() {
-        let bad: [fn(&mut SequenceHeader); 21] = [
+        let bad: [fn(&mut SequenceHeader); 23] = [
             |h| h.bundle_name.clear(),
             |h| h.bundle_name = "Upper".into(),
             |h| h.bundle_name = "../evil".into(),
@@ -675,6 +764,8 @@ mod tests {
             |h| h.gop.max_references = 9,
             |h| h.key_streams = 0,
             |h| h.inter_streams = 9,
+            |h| h.cost.as_mut().unwrap().macs = 1 << 31,
+            |h| h.cost.as_mut().unwrap().level = Level::from_code(4).unwrap(),
         ];
         for (i, f) in bad.iter().enumerate() {
             let mut h = full();

@@ -525,8 +525,10 @@ pub struct DecoderConfig {
     /// Threads of the decoder's own work; 0 for as many as there are processors.
     pub threads: u32,
     /// Streams with larger pictures (luma samples) are refused, which bounds the memory: see
-    /// [`BYTES_PER_PIXEL`](crate::decode::BYTES_PER_PIXEL).
+    /// [`WORK_BYTES`](nnv_bitstream::level::WORK_BYTES).
     pub max_pixels: u64,
+    /// Streams of a higher level are refused.
+    pub max_level: nnv_bitstream::Level,
 }
 
 impl Default for DecoderConfig {
@@ -537,6 +539,7 @@ impl Default for DecoderConfig {
             live: true,
             threads: 0,
             max_pixels: MAX_SAMPLES,
+            max_level: nnv_bitstream::Level::UNBOUNDED,
         }
     }
 }

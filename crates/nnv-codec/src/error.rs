@@ -2,7 +2,7 @@
 //! Errors of encoder and decoder.
 
 use crate::config::ConfigError;
-use nnv_bitstream::BitstreamError;
+use nnv_bitstream::{BitstreamError, Level};
 use nnv_format::entropy::EntropyError;
 use nnv_format::grid::GridError;
 use nnv_format::motion::MotionError;
@@ -77,6 +77,17 @@ pub enum CodecError {
         height: u32,
         /// The decoder's limit.
         max_pixels: u64,
+    },
+    /// The stream's level is higher than the decoder shall decode.
+    #[error(
+        "the stream is of level {level}, this decoder takes level {max_level} at most: raise \
+         max-level if this machine is fast enough, or ask for a smaller picture or frame rate"
+    )]
+    Level {
+        /// In the sequence header, or given by its fields.
+        level: Level,
+        /// The decoder's limit.
+        max_level: Level,
     },
     /// Memory for the work on a batch of frames is not to be had.
     #[error(

@@ -981,6 +981,7 @@ fn wrong_models_and_headers_give_one_clear_error() {
     // A picture beyond the limit is refused before anything is allocated for it.
     let mut header = unit.sequence.clone().unwrap();
     (header.width, header.height) = (16384, 16384);
+    header.cost = None;
     let mut forged = Vec::new();
     let payload = header.to_payload().unwrap();
     write_unit(&mut forged, UnitType::Sequence, &payload).unwrap();

@@ -7,7 +7,7 @@ use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Sc
 use super::bundle::{AnswerInput, DType, KnownAnswer};
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
-use super::reach::reach;
+use super::structure::{Structure, structure};
 use super::{Provider, RuntimeOptions, onnx};
 
 /// Longest time for a first run: on small inputs it takes milliseconds, on the slowest machine
@@ -46,8 +46,7 @@ pub(super) struct Graph {
     network: Box<dyn Network>,
     /// Longest time for a first run.
     first_run: Duration,
-    /// See [`Graph::reach`].
-    reach: usize,
+    structure: Structure,
 }
 
 impl Graph {
@@ -70,7 +69,7 @@ impl Graph {
         };
         let of_graph = |what| wrong(format!("the graph {name}: {what}"));
         onnx::check(onnx).map_err(of_graph)?;
-        let reach = reach(onnx).map_err(of_graph)?;
+        let structure = structure(onnx).map_err(of_graph)?;
         let network = backend
             .network(name, onnx, provider, options)
             .map_err(|what| NnError::Provider {
@@ -99,13 +98,13 @@ impl Graph {
                 Provider::TensorRt => FIRST_RUN_WITH_BUILD,
                 Provider::Cpu | Provider::Cuda => FIRST_RUN,
             },
-            reach,
+            structure,
         })
     }
 
-    /// How far results at a block of 16×16 luma samples depend on others, in blocks.
-    pub(super) fn reach(&self) -> usize {
-        self.reach
+    /// How far its results depend on others, and how many multiplications it takes.
+    pub(super) fn structure(&self) -> Structure {
+        self.structure
     }
 
     /// Whether it has an input of that name.

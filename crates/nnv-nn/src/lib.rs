@@ -42,11 +42,11 @@ mod network;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
-mod reach;
 mod registry;
 #[cfg(feature = "onnxruntime")]
 mod rounding;
 mod sr;
+mod structure;
 
 use std::path::PathBuf;
 

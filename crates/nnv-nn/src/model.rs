@@ -386,9 +386,20 @@ impl Model {
     /// How far results at a block depend on others, in blocks; of inter frames.
     pub fn reach(&self) -> Reach {
         Reach {
-            prior: self.inter.prior.reach(),
-            synthesis: self.inter.synth.reach(),
+            prior: self.inter.prior.structure().reach,
+            synthesis: self.inter.synth.structure().reach,
         }
+    }
+
+    /// Multiplications with additions that decoding takes for each luma sample of the costlier kind
+    /// of frame, rounded up; sides count as rounded up to multiples of 16.
+    pub fn decoding_macs(&self) -> u32 {
+        let of = |kind: &Decoding| {
+            let (prior, synth) = (kind.prior.structure(), kind.synth.structure());
+            prior.macs.saturating_add(synth.macs).div_ceil(256)
+        };
+        // No more than a sequence header can say.
+        of(&self.key).max(of(&self.inter)).min(i32::MAX as u64) as u32
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use nnv_bitstream::level::{PROFILE, macs_per_second, memory};
 use nnv_bitstream::{FrameType, SequenceHeader, UnitType, VideoRange};
 use serde::Serialize;
 
@@ -94,6 +95,16 @@ struct Sequence {
     key_streams: u8,
     inter_streams: u8,
     frame_checksums: bool,
+    profile: &'static str,
+    /// As stated, or the lowest that the header's other fields allow.
+    level: String,
+    level_stated: bool,
+    /// Multiplications with additions of the networks for a luma sample of the costliest frame.
+    macs_per_sample: Option<u32>,
+    /// The same a second, in 10^9; as if at 30 frames/s where the rate is unknown.
+    gmacs_per_second: Option<f64>,
+    /// Of pictures and the work on them, in bytes.
+    picture_memory: u64,
 }
 
 /// In the units of users: chromaticities, cd/m².
@@ -200,6 +211,12 @@ impl Sequence {
             key_streams: header.key_streams,
             inter_streams: header.inter_streams,
             frame_checksums: header.checksums,
+            profile: PROFILE,
+            level: header.level().to_string(),
+            level_stated: header.cost.is_some(),
+            macs_per_sample: header.cost.map(|cost| cost.macs),
+            gmacs_per_second: macs_per_second(header).map(|macs| macs / 1e9),
+            picture_memory: memory(header),
         }
     }
 }
@@ -509,5 +526,26 @@ fn print_sequence(out: &mut impl Write, s: &Sequence) -> std::io::Result<()> {
         s.max_reorder,
         s.max_references,
         if s.frame_checksums { "yes" } else { "no" }
+    )?;
+    let told = if s.level_stated {
+        ""
+    } else {
+        " (by size, rate and memory; none is stated)"
+    };
+    write!(
+        out,
+        "decoding    profile {}, level {}{told}",
+        s.profile, s.level
+    )?;
+    if let (Some(each), Some(second)) = (s.macs_per_sample, s.gmacs_per_second) {
+        write!(out, ", {each} MAC a luma sample, {second:.1} GMAC/s")?;
+        if s.frame_rate.is_none() {
+            write!(out, " at 30 frames/s")?;
+        }
+    }
+    writeln!(
+        out,
+        ", {:.1} MiB of pictures",
+        s.picture_memory as f64 / f64::from(1 << 20)
     )
 }

@@ -216,6 +216,14 @@ fn info_tells_what_a_stream_is() {
         let text = nnv(0, &["info", &path(name)]).out;
         assert!(text.contains("damage      none"), "{text}");
     }
+    let stated = &nnv(0, &["info", "--json", &path("drawn-levels")]).json()["sequences"][0];
+    assert_eq!(stated["level"], "1");
+    assert_eq!(stated["level_stated"], true);
+    assert_eq!(stated["macs_per_sample"], 9548);
+    // 32×16 samples at 25 frames/s.
+    assert_eq!(stated["gmacs_per_second"], 9548.0 * 512.0 * 25.0 / 1e9);
+    let text = nnv(0, &["info", &path("low-delay")]).out;
+    assert!(text.contains("level 1 (by size"), "{text}");
     let changes = nnv(0, &["info", "--json", &path("parameter-change")]).json();
     assert!(changes["sequence_changes"].as_u64() > Some(1));
 }

@@ -4,7 +4,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use js_sys::{Array, Object, Reflect, Uint8Array};
-use nnv_bitstream::StreamInfo;
+use nnv_bitstream::level::PROFILE;
+use nnv_bitstream::{Level, StreamInfo};
 use nnv_kernels::Kernels;
 use nnv_nn::MemoryBundle;
 use wasm_bindgen::prelude::*;
@@ -85,6 +86,14 @@ fn bundle(needed: &NeededBundle) -> JsValue {
     ])
 }
 
+/// A level as pages compare it: without bounds it is infinite.
+fn level_number(level: Level) -> f64 {
+    match level {
+        Level::UNBOUNDED => f64::INFINITY,
+        bounded => bounded.code().into(),
+    }
+}
+
 fn facts(facts: &SequenceFacts) -> JsValue {
     let (header, info) = (&facts.header, &facts.info);
     let (width, height) = shown_size(info);
@@ -110,6 +119,9 @@ fn facts(facts: &SequenceFacts) -> JsValue {
         ("colorSpace", colour_space(info)),
         ("maxReorder", header.gop.max_reorder.into()),
         ("keyInterval", optional(interval)),
+        ("profile", PROFILE.into()),
+        ("level", level_number(header.level()).into()),
+        ("macsPerSample", optional(header.cost.map(|cost| cost.macs))),
         ("bundle", bundle(&facts.bundle())),
     ])
 }
@@ -143,12 +155,13 @@ pub struct WasmDecoder {
     samples: Vec<u8>,
 }
 
-fn options(conceal: bool, live: bool, max_pixels: f64) -> PageOptions {
+fn options(conceal: bool, live: bool, max_pixels: f64, max_level: f64) -> PageOptions {
     PageOptions {
         conceal,
         live,
         // Casts saturate.
         max_pixels: max_pixels as u64,
+        max_level: Level::from_code(max_level as u8).unwrap_or(Level::UNBOUNDED),
     }
 }
 
@@ -167,8 +180,9 @@ impl WasmDecoder {
     }
 
     /// Begins anew. Networks that were loaded stay.
-    pub fn configure(&mut self, conceal: bool, live: bool, max_pixels: f64) {
-        self.decoder.configure(options(conceal, live, max_pixels));
+    pub fn configure(&mut self, conceal: bool, live: bool, max_pixels: f64, max_level: f64) {
+        let options = options(conceal, live, max_pixels, max_level);
+        self.decoder.configure(options);
         self.samples = Vec::new();
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use nnv_bitstream::{BundleHash, FrameType, StreamInfo};
+use nnv_bitstream::{BundleHash, FrameType, Level, StreamInfo};
 use nnv_codec::config::DecoderConfig;
 use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, DecoderStats};
 use nnv_codec::error::CodecError;
@@ -23,6 +23,8 @@ pub struct PageOptions {
     pub live: bool,
     /// Streams with larger pictures (luma samples) are refused.
     pub max_pixels: u64,
+    /// Streams of a higher level are refused.
+    pub max_level: Level,
 }
 
 impl Default for PageOptions {
@@ -32,6 +34,7 @@ impl Default for PageOptions {
             conceal: true,
             live: false,
             max_pixels: 1920 * 1088,
+            max_level: Level::UNBOUNDED,
         }
     }
 }
@@ -194,10 +197,10 @@ impl<B: Backend + Clone + 'static> PageDecoder<B> {
     }
 
     /// The bundle that has to be [loaded](Self::load) before this chunk is decoded: of the first
-    /// sequence header in it. The size is judged first, so that nothing is fetched in vain.
+    /// sequence header in it. Size and level are judged first, so that nothing is fetched in vain.
     ///
     /// # Errors
-    /// [`PageError::NotSupported`] for pictures that are too large.
+    /// [`PageError::NotSupported`] for pictures that are too large, or a level too high.
     pub fn needs(&self, chunk: &[u8]) -> Result<Option<NeededBundle>, PageError> {
         match sequence_in(chunk) {
             Some(facts) => self.lacks(&facts),
@@ -223,6 +226,10 @@ impl<B: Backend + Clone + 'static> PageDecoder<B> {
                 max_pixels: self.options.max_pixels,
             }
             .into());
+        }
+        let (level, max_level) = (facts.header.level(), self.options.max_level);
+        if level > max_level {
+            return Err(CodecError::Level { level, max_level }.into());
         }
         let bundle = facts.bundle();
         Ok(find(&self.models, &bundle.hash).is_none().then_some(bundle))
@@ -317,6 +324,7 @@ fn decoder(models: &Models, options: PageOptions) -> Decoder {
         live: options.live,
         threads: 1,
         max_pixels: options.max_pixels,
+        max_level: options.max_level,
     };
     let provider = move |name: &str, hash: &BundleHash| {
         find(&models, hash).ok_or_else(|| CodecError::Model {

@@ -56,6 +56,10 @@ impl From<nnv_codec::error::CodecError> for PageError {
                 "the stream's pictures of {width}x{height} exceed the limit of {max_pixels} \
                  samples: raise maxPixels if you trust the stream"
             )),
+            CodecError::Level { level, max_level } => Self::NotSupported(format!(
+                "the stream is of level {level}, above maxLevel, {max_level}: raise it if this \
+                 machine is fast enough"
+            )),
             CodecError::Memory { width, height, mib } => Self::NotSupported(format!(
                 "pictures of {width}x{height} need about {mib} MiB, which WebAssembly cannot get \
                  here: lower maxPixels to refuse such streams"

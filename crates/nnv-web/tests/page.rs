@@ -194,6 +194,18 @@ fn what_cannot_be_decoded_is_told_by_class() {
     let large = decoder.needs(&chunks[0].data).unwrap_err();
     assert!(large.to_string().contains("maxPixels"), "{large}");
     assert!(matches!(large, PageError::NotSupported(_)));
+    let mut sequence = nnv_web::sequence_in(&chunks[0].data).unwrap().header;
+    (sequence.width, sequence.height) = (1280, 720);
+    sequence.state_cost(9548);
+    let description = sequence.to_payload().unwrap();
+    let max_level = "2".parse().unwrap();
+    decoder.configure(PageOptions {
+        max_level,
+        ..PageOptions::default()
+    });
+    let high = decoder.needs_described(&description).unwrap_err();
+    assert_eq!(high.name(), "NotSupportedError");
+    assert!(high.to_string().contains("maxLevel, 2"), "{high}");
     let no_header = decoder.describe(b"<html>").unwrap_err();
     assert_eq!(no_header.name(), "DataError");
 }

@@ -32,6 +32,8 @@ ELEMENTS = [
     ("3", "sequence", "key interval", ["0", "others"]),
     ("3", "sequence", "y streams of inter frames", list(range(1, 9))),
     ("3", "sequence", "y streams of key frames", list(range(1, 9))),
+    ("3", "sequence", "cost", BITS),
+    ("13", "sequence", "level", [*range(1, 11), 255]),
     ("4", "frame", "type", list(TYPE_NAMES.values())),
     ("4", "frame", "keep (inter)", BITS),
     ("4", "frame", "checksum", BITS),
@@ -183,6 +185,9 @@ class Coverage:
         saw("key interval", "others" if s.key_interval else "0")
         saw("y streams of inter frames", s.inter_streams)
         saw("y streams of key frames", s.key_streams)
+        saw("cost", int(s.level is not None))
+        if s.level is not None:
+            saw("level", s.level)
 
     def frame(self, h):
         saw = lambda name, value: self._saw("frame", name, value)  # noqa: E731

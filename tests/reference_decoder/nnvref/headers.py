@@ -8,6 +8,20 @@ from .bits import ByteReader, Damage, Unsupported
 KEY, INTER, REPEAT = 0, 1, 2
 TYPE_NAMES = {KEY: "key", INTER: "inter", REPEAT: "repeat"}
 FURTHER = 3  # in the stream alone: an inter frame with further flags
+# Section 13: luma samples, and pictures of that size in a second, of levels 1, 2 ...
+LEVELS = [
+    (147456, 30),
+    (414720, 30),
+    (983040, 30),
+    (983040, 60),
+    (2228224, 30),
+    (2228224, 60),
+    (8912896, 30),
+    (8912896, 60),
+    (35651584, 30),
+    (35651584, 60),
+]
+UNBOUNDED = 255
 NAME_LETTERS = frozenset(b"abcdefghijklmnopqrstuvwxyz0123456789._-")
 
 
@@ -37,6 +51,8 @@ class Sequence:
     key_interval: int
     inter_streams: int
     key_streams: int
+    level: int | None  # None: not stated
+    macs: int | None
 
     @property
     def h16(self):
@@ -45,6 +61,23 @@ class Sequence:
     @property
     def w16(self):
         return (self.width + 15) // 16
+
+
+def lowest_level(samples, rate, kept, macs):
+    """Section 13: the lowest level that allows pictures of so many samples at this rate, so many
+    pictures beside the one in work, and so many multiplications a sample."""
+    numerator, denominator = rate if rate[0] else (30, 1)
+    second = samples * numerator
+    for number, (most, frames) in enumerate(LEVELS, 1):
+        bound = most * frames * denominator
+        if (
+            samples <= most
+            and second <= bound
+            and second * macs <= bound * 16000
+            and samples * (48 + 3 * kept) <= most * 87
+        ):
+            return number
+    return UNBOUNDED
 
 
 def parse_sequence(unit, trace=None):
@@ -60,7 +93,7 @@ def parse_sequence(unit, trace=None):
     need(set(name) <= NAME_LETTERS and name[:1] != b".", "sequence: bundle name")
     bundle_hash = r.bytes(8, "bundle hash")
     flags = r.u8("flags")
-    need(flags < 8, "sequence: unknown flags")
+    need(flags < 16, "sequence: unknown flags")
     width = r.varint("width", 1, 16384)
     height = r.varint("height", 1, 16384)
     crop = tuple(r.varint(f"crop {side}") for side in ("left", "top", "right", "bottom"))
@@ -91,6 +124,15 @@ def parse_sequence(unit, trace=None):
     key_interval = r.varint("key interval", 0, most)
     streams = r.u8("y streams")
     need(streams < 64, "sequence: y streams")
+    level = macs = None
+    if flags & 8:
+        level = r.u8("level")
+        macs = r.varint("cost", 0, most)
+        samples = 256 * ((width + 15) // 16) * ((height + 15) // 16)
+        kept = max_references + max_reorder
+        lowest = lowest_level(samples, rate, kept, macs)
+        need(level == UNBOUNDED or level <= len(LEVELS), "sequence: level")
+        need(level >= lowest, "sequence: a level that does not hold it")
     need(not r.rest(), "sequence: trailing bytes")
     return Sequence(
         name.decode("ascii"),
@@ -112,6 +154,8 @@ def parse_sequence(unit, trace=None):
         key_interval,
         1 + (streams & 7),
         1 + (streams >> 3),
+        level,
+        macs,
     )
 
 

@@ -16,6 +16,7 @@ use crate::config::{DecoderConfig, batch_on};
 use crate::error::{CodecError, Result};
 use crate::stages::{Clock, StageTimes};
 use nnv_bitstream::StreamInfo;
+use nnv_bitstream::level::WORK_BYTES;
 use nnv_bitstream::limits::{DEEPEST_LEVEL, MAX_REFERENCES};
 use nnv_bitstream::{
     AccessUnit, BitstreamError, BundleHash, ChromaFormat, ContextSource, FrameHeader, FramePayload,
@@ -131,10 +132,6 @@ pub struct DecoderStats {
     /// Time per stage.
     pub times: StageTimes,
 }
-
-/// Memory that the work on a frame takes for each of its luma samples, in bytes; its picture and
-/// its references come on top.
-pub const BYTES_PER_PIXEL: u64 = 48;
 
 /// So many frames are remembered, to know those that come twice.
 const RECENT: usize = 16;
@@ -652,6 +649,10 @@ impl Decoder {
                 max_pixels: self.config.max_pixels,
             });
         }
+        let (level, max_level) = (header.level(), self.config.max_level);
+        if level > max_level {
+            return Err(CodecError::Level { level, max_level });
+        }
         let same = self
             .sequence
             .take()
@@ -1117,7 +1118,7 @@ impl Sequence {
     /// not to be had, this says so before something deeper down aborts the process.
     fn check_memory(&self, frames: usize) -> Result<()> {
         let (width, height) = (self.header.width, self.header.height);
-        let bytes = u64::from(width) * u64::from(height) * BYTES_PER_PIXEL * frames as u64;
+        let bytes = u64::from(width) * u64::from(height) * WORK_BYTES * frames as u64;
         let mut memory = Vec::<u8>::new();
         let there = usize::try_from(bytes).is_ok_and(|n| memory.try_reserve_exact(n).is_ok());
         // An allocation that nothing looks at may be left out by the compiler.

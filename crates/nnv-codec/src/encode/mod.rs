@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use nnv_bitstream::limits::MAX_REFERENCES;
 use nnv_bitstream::{
-    ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity, Rational,
+    ContextSource, FrameHeader, FramePayload, FrameType, GopFacts, KeyIdentity, Level, Rational,
     SequenceHeader, StreamMetadata, UnitType, write_unit,
 };
 use nnv_cpu::parallel;
@@ -152,7 +152,7 @@ impl Encoder {
         let grid = Grid::for_picture(info.width as usize, info.height as usize)?;
         let bframes = config.effective_bframes();
         let hash = model.hash();
-        let header = SequenceHeader {
+        let mut header = SequenceHeader {
             bundle_name: model.name().to_string(),
             bundle_hash: std::array::from_fn(|i| hash[i]),
             width: info.width,
@@ -179,7 +179,9 @@ impl Encoder {
             key_streams: key_streams(grid),
             inter_streams: inter_streams(grid),
             checksums: config.frame_checksum,
+            cost: None,
         };
+        header.state_cost(model.decoding_macs());
         let payload = header
             .to_payload()
             .map_err(|e| ConfigError::Info(e.to_string()))?;
@@ -254,6 +256,11 @@ impl Encoder {
     /// The sequence header that stands before each key frame, for the caps' `streamheader`.
     pub fn sequence_header(&self) -> Vec<u8> {
         self.sequence_unit.clone()
+    }
+
+    /// The level that the sequence header states.
+    pub fn level(&self) -> Level {
+        self.header.level()
     }
 
     /// A handle that aborts the work in progress from another thread.

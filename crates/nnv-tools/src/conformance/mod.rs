@@ -12,8 +12,8 @@ use clap::Args;
 use nnv_bitstream::io::put_varint;
 use nnv_bitstream::limits::{MAX_FRAME_METADATA, QUANTIZERS};
 use nnv_bitstream::{
-    ChromaFormat, Colorimetry, ContentLight, ContextSource, Crop, FrameHeader, MasteringDisplay,
-    Rational, UnitType, VideoRange,
+    ChromaFormat, Colorimetry, ContentLight, ContextSource, Crop, DecodingCost, FrameHeader, Level,
+    MasteringDisplay, Rational, UnitType, VideoRange,
 };
 use nnv_format::entropy::MAX_FULL;
 use nnv_nn::{Model, RuntimeOptions};
@@ -52,6 +52,7 @@ const STREAMS: &[(&str, Make)] = &[
     ("bands", bands),
     ("flat", flat),
     ("still", still),
+    ("levels", levels),
 ];
 
 /// Runs the subcommand.
@@ -491,5 +492,36 @@ fn still(model: &Model) -> Result<Vec<u8>> {
         }
         w.put(frame, material)?;
     }
+    Ok(w.finish())
+}
+
+/// Every level that a header can state, at its bounds where that takes no large picture, and beyond
+/// what the stream needs; costs of any length.
+fn levels(model: &Model) -> Result<Vec<u8>> {
+    let mut w = Writer::new(model, 13, (32, 16));
+    let key = |w: &mut Writer, level, macs| {
+        w.sequence.cost = Some(DecodingCost { level, macs });
+        let key = w.key(40);
+        w.put(key, Material::of(Latent::Likely))
+    };
+    for level in Level::all() {
+        key(&mut w, level, model.decoding_macs())?;
+    }
+    for macs in [0, 127, 128, 16_383, 16_384] {
+        key(
+            &mut w,
+            Level::from_code(1).unwrap_or(Level::UNBOUNDED),
+            macs,
+        )?;
+    }
+    key(&mut w, Level::UNBOUNDED, i32::MAX as u32)?;
+    w.sequence.cost = None;
+    let plain = w.key(40);
+    w.put(plain, Material::of(Latent::Likely))?;
+    // All that level 1 allows: as many samples a second, as many multiplications.
+    w.sequence.frame_rate = Rational::new(512 * 288 * 30, 512);
+    w.sequence.state_cost(16_000);
+    let lowest = w.sequence.level();
+    key(&mut w, lowest, 16_000)?;
     Ok(w.finish())
 }
