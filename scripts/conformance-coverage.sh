@@ -6,11 +6,15 @@
 # Builds the decoder with counters in target/coverage, which is removed at the end, decodes all of
 # tests/conformance (crates/nnv-codec/tests/conformance.rs), and counts the normative lines:
 # scripts/conformance_coverage.py says which these are. Exit code 1 below 95 %. Needs the tools of
-# LLVM that belong to the compiler (rustup component add llvm-tools) and some minutes.
+# LLVM that belong to the compiler (rustup component add llvm-tools), or those of the same LLVM in a
+# folder that LLVM_TOOLS names (Debian: llvm-22), and some minutes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-tools=$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin
-[ -x "$tools/llvm-cov" ] || { echo "llvm-cov is missing: rustup component add llvm-tools"; exit 1; }
+tools=${LLVM_TOOLS:-$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin}
+[ -x "$tools/llvm-cov" ] || {
+  echo "llvm-cov is missing in $tools: rustup component add llvm-tools, or set LLVM_TOOLS"
+  exit 1
+}
 # shellcheck source=scripts/env.sh
 . scripts/env.sh 2>/dev/null
 

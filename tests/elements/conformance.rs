@@ -6,6 +6,7 @@
 //! `scripts/make-conformance.sh`, which is needed only where the shipped bundle changes. Those
 //! named `drawn-…` are not made by an encoder but by `nnv conformance`.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use gst::prelude::*;
@@ -358,8 +359,21 @@ fn make_conformance_streams() {
         std::fs::create_dir_all(&folder).unwrap();
         let mut sums = String::from(
             "# name, frames, MD5 over format, size, checksum and time of each frame, MD5 of \
-             videocodectestsink\n",
+             videocodectestsink, version\n",
         );
+        // Once in the list, a stream stays of the version that it came with.
+        let now = concat!(
+            env!("CARGO_PKG_VERSION_MAJOR"),
+            ".",
+            env!("CARGO_PKG_VERSION_MINOR")
+        );
+        let versions: HashMap<String, String> = match folder.join("MD5SUMS").exists() {
+            true => lines()
+                .into_iter()
+                .map(|l| (l[0].clone(), l[4].clone()))
+                .collect(),
+            false => HashMap::new(),
+        };
         for (name, parts) in STREAMS {
             let path = folder.join(format!("{name}.nnv"));
             let mut data = Vec::new();
@@ -405,7 +419,8 @@ fn make_conformance_streams() {
                 .then(|| sink_md5(path))
                 .flatten()
                 .unwrap_or_else(|| "-".into());
-            sums += &format!("{name} {frames} {sum} {sink}\n");
+            let version = versions.get(name).map_or(now, |v| v);
+            sums += &format!("{name} {frames} {sum} {sink} {version}\n");
         }
         std::fs::write(folder.join("MD5SUMS"), sums).unwrap();
     });

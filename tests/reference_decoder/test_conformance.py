@@ -23,8 +23,9 @@ from nnvref.units import FRAME, SEQUENCE, START, UnitReader
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 STREAMS = HERE.parent / "conformance"
+# Number of frames and two MD5s, by name.
 LINES = {
-    line.split()[0]: line.split()[1:]
+    line.split()[0]: line.split()[1:4]
     for line in (STREAMS / "MD5SUMS").read_text().splitlines()
     if not line.startswith("#")
 }

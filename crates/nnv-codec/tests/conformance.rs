@@ -3,11 +3,14 @@
 //! sound, and the samples have the MD5 of the list. `scripts/conformance-coverage.sh` measures what
 //! of the decoder this runs through.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use md5::{Digest, Md5};
-use nnv_bitstream::{AccessUnitScan, AccessUnitScanner, ChromaFormat, FrameMetadata};
+use nnv_bitstream::{
+    AccessUnitScan, AccessUnitScanner, ChromaFormat, FrameMetadata, StreamMetadata,
+};
 use nnv_codec::config::DecoderConfig;
 use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, Host, StreamModels};
 use nnv_format::picture::RawFormat;
@@ -47,8 +50,12 @@ struct Outcome {
     md5: String,
 }
 
-fn decode(name: &str, config: DecoderConfig) -> Outcome {
-    let data = std::fs::read(folder().join(format!("{name}.nnv"))).unwrap();
+fn stream(name: &str) -> Vec<u8> {
+    std::fs::read(folder().join(format!("{name}.nnv"))).unwrap()
+}
+
+/// Decodes a stream of which so many bytes more arrive at a time.
+fn decode(name: &str, data: &[u8], piece: usize, config: DecoderConfig) -> Outcome {
     let models = StreamModels {
         named: None,
         options: RuntimeOptions {
@@ -74,16 +81,22 @@ fn decode(name: &str, config: DecoderConfig) -> Outcome {
             shown += 1;
         }
     };
+    let mut there = piece.min(data.len());
     loop {
-        match scanner.scan(pos as u64, &data[pos..], true) {
+        let end = there == data.len();
+        match scanner.scan(pos as u64, &data[pos..there], end) {
             AccessUnitScan::Unit(unit) => {
                 let bytes = &data[pos..pos + unit.len];
                 let _ = FrameMetadata::of_access_unit(bytes);
+                let _ = StreamMetadata::of_access_unit(bytes);
                 decoder.send(bytes, id).unwrap();
                 (pos, id) = (pos + unit.len, id + 1);
                 take(&mut decoder);
             }
-            AccessUnitScan::End => break,
+            AccessUnitScan::Skip(n) | AccessUnitScan::Repeated(n) => pos += n,
+            AccessUnitScan::NeedMore(_) if !end => there = data.len().min(there + piece),
+            AccessUnitScan::End if end => break,
+            AccessUnitScan::End => there = data.len().min(there + piece),
             other => panic!("{name}, byte {pos}: {other:?}"),
         }
     }
@@ -100,19 +113,22 @@ fn decode(name: &str, config: DecoderConfig) -> Outcome {
     }
 }
 
+/// Streams of every version, on and on.
 #[test]
 fn every_stream_decodes_to_its_md5() {
     let list = std::fs::read_to_string(folder().join("MD5SUMS")).unwrap();
     let mut verified = 0;
     for line in list.lines().filter(|l| !l.starts_with('#')) {
         let fields: Vec<&str> = line.split(' ').collect();
-        let &[name, frames, _, md5] = fields.as_slice() else {
+        let &[name, frames, _, md5, _] = fields.as_slice() else {
             panic!("{line}");
         };
         // One frame after the other, and as many together as there can be.
         for (live, batch_size, threads) in [(true, 1, 1), (false, 8, 2)] {
             let outcome = decode(
                 name,
+                &stream(name),
+                usize::MAX,
                 DecoderConfig {
                     conceal: false,
                     live,
@@ -130,4 +146,86 @@ fn every_stream_decodes_to_its_md5() {
         }
     }
     assert!(verified > 100, "{verified}");
+}
+
+/// The same pictures come out where a stream arrives in pieces, and where bytes that are no unit
+/// stand before and between its access units: start codes, one with a length that hides what
+/// follows.
+#[test]
+fn pieces_and_rubbish_between_units_change_nothing() {
+    let data = stream("key-only");
+    let whole = decode("key-only", &data, usize::MAX, DecoderConfig::default());
+    let mut rubbish = vec![0x8e, 0x4e, 0x8e, 0x4e, 0x56, 2];
+    // A length of 4,000 bytes, and the header's check.
+    rubbish.extend([0xa0, 0x1f]);
+    rubbish.push(crc32c::crc32c(&rubbish[5..]) as u8);
+    rubbish.extend([0; 300]);
+    let (mut noisy, mut pos) = (rubbish.clone(), 0);
+    let mut scanner = AccessUnitScanner::default();
+    while let AccessUnitScan::Unit(unit) = scanner.scan(pos as u64, &data[pos..], true) {
+        noisy.extend(&data[pos..pos + unit.len]);
+        noisy.extend(&rubbish);
+        pos += unit.len;
+    }
+    for (data, piece) in [(&data, 1), (&data, 100), (&noisy, usize::MAX), (&noisy, 64)] {
+        let outcome = decode("key-only", data, piece, DecoderConfig::default());
+        assert_eq!(outcome.frames, whole.frames, "{piece}");
+        assert_eq!(outcome.md5, whole.md5, "{piece}");
+    }
+}
+
+/// Streams of the list, by version of the format.
+fn listed() -> BTreeMap<String, BTreeSet<String>> {
+    let list = std::fs::read_to_string(folder().join("MD5SUMS")).unwrap();
+    let mut versions: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+    for line in list.lines().filter(|l| !l.starts_with('#')) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        let &[name, .., version] = fields.as_slice() else {
+            panic!("{line}");
+        };
+        let new = versions
+            .entry(version.into())
+            .or_default()
+            .insert(name.into());
+        assert!(new, "{name} is listed twice");
+    }
+    versions
+}
+
+/// What was tagged once is decoded for ever: no stream leaves the list, and none is in the folder
+/// without being in the list.
+#[test]
+fn every_stream_ever_tagged_is_there() {
+    let listed = listed();
+    let files: BTreeSet<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "nnv"))
+        .map(|path| path.file_stem().unwrap().to_str().unwrap().into())
+        .collect();
+    assert_eq!(files, listed.values().flatten().cloned().collect());
+    // The page for people names each of them, so that a line that is taken out is missed.
+    let page = std::fs::read_to_string(folder().join("README.md")).unwrap();
+    let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in page.lines() {
+        let cells: Vec<_> = line.split('|').map(str::trim).collect();
+        if let [_, version, _, names, _] = cells[..]
+            && version.starts_with(|c: char| c.is_ascii_digit())
+            && names.starts_with('`')
+        {
+            let names = names.split('`').skip(1).step_by(2).map(Into::into);
+            told.insert(version.into(), names.collect());
+        }
+    }
+    assert_eq!(told, listed, "the table of versions in README.md");
+    let number = |version: &str| -> Option<(u32, u32)> {
+        let (major, minor) = version.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    let mut now = env!("CARGO_PKG_VERSION").split('.');
+    let now = format!("{}.{}", now.next().unwrap(), now.next().unwrap());
+    for version in listed.keys() {
+        let of = number(version).unwrap_or_else(|| panic!("{version} is no version"));
+        assert!(Some(of) <= number(&now), "{version} is later than this one");
+    }
 }
