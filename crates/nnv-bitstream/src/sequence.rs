@@ -585,9 +585,11 @@ impl SequenceHeader {
         }
         let cost = if flags & FLAG_COST != 0 {
             let code = r.u8("level")?;
-            let Some(level) = Level::from_code(code) else {
-                return r.fail("level", code.into(), "1 to 10, 255 for unbounded");
-            };
+            if code == 0 {
+                return r.fail("level", 0, "from 1 on");
+            }
+            // Later levels are higher than all that are known here.
+            let level = Level::from_code(code).unwrap_or(Level::UNBOUNDED);
             let macs = int(&mut r, "cost")?;
             Some(DecodingCost { level, macs })
         } else {
@@ -721,7 +723,12 @@ mod tests {
         }
         // Too low a level, or a cost that is beyond it, and levels that there are none of.
         let mut bad = payload.clone();
-        for level in [1, 4, 0, 11, 254] {
+        for later in [11, 254] {
+            bad[payload.len() - 3] = later;
+            let parsed = SequenceHeader::parse(&bad).unwrap();
+            assert_eq!(parsed.level(), Level::UNBOUNDED);
+        }
+        for level in [1, 4, 0] {
             bad[payload.len() - 3] = level;
             let error = SequenceHeader::parse(&bad).unwrap_err();
             let field = matches!(error, BitstreamError::Field { field: "level", .. });

@@ -131,7 +131,9 @@ def parse_sequence(unit, trace=None):
         samples = 256 * ((width + 15) // 16) * ((height + 15) // 16)
         kept = max_references + max_reorder
         lowest = lowest_level(samples, rate, kept, macs)
-        need(level == UNBOUNDED or level <= len(LEVELS), "sequence: level")
+        need(level > 0, "sequence: level")
+        if level > len(LEVELS):  # a later one
+            level = UNBOUNDED
         need(level >= lowest, "sequence: a level that does not hold it")
     need(not r.rest(), "sequence: trailing bytes")
     return Sequence(
