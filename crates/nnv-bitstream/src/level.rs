@@ -43,15 +43,16 @@ impl Level {
     /// Without bounds.
     pub const UNBOUNDED: Level = Level(255);
 
-    /// All levels, the lowest first.
+    /// All levels that are known, the lowest first.
     pub fn all() -> impl Iterator<Item = Level> {
         let bounded = (1..=BOUNDS.len() as u8).map(Level);
         bounded.chain([Level::UNBOUNDED])
     }
 
-    /// The level with this number in the sequence header.
+    /// The level with this number in the sequence header; `None` for 0. Those of later versions lie
+    /// above all bounds that are known.
     pub fn from_code(code: u8) -> Option<Level> {
-        Level::all().find(|level| level.0 == code)
+        (code > 0).then_some(Level(code))
     }
 
     /// Its number in the sequence header.
@@ -227,8 +228,9 @@ mod tests {
             assert_eq!(Level::from_code(level.code()), Some(level));
             assert_eq!(level.to_string().parse(), Ok(level));
         }
-        for code in [0, 11, 100, 254] {
-            assert_eq!(Level::from_code(code), None);
+        assert_eq!(Level::from_code(0), None);
+        for later in [11, 100, 254].map(|code| Level::from_code(code).unwrap()) {
+            assert!(later > Level(10) && later < Level::UNBOUNDED && later.bounds().is_none());
         }
         for text in ["", "0", "01", "11", "255", "2.1", "Unbounded"] {
             let error = text.parse::<Level>().unwrap_err();

@@ -585,11 +585,9 @@ impl SequenceHeader {
         }
         let cost = if flags & FLAG_COST != 0 {
             let code = r.u8("level")?;
-            if code == 0 {
+            let Some(level) = Level::from_code(code) else {
                 return r.fail("level", 0, "from 1 on");
-            }
-            // Later levels are higher than all that are known here.
-            let level = Level::from_code(code).unwrap_or(Level::UNBOUNDED);
+            };
             let macs = int(&mut r, "cost")?;
             Some(DecodingCost { level, macs })
         } else {
@@ -726,7 +724,7 @@ mod tests {
         for later in [11, 254] {
             bad[payload.len() - 3] = later;
             let parsed = SequenceHeader::parse(&bad).unwrap();
-            assert_eq!(parsed.level(), Level::UNBOUNDED);
+            assert_eq!(parsed.level().code(), later);
         }
         for level in [1, 4, 0] {
             bad[payload.len() - 3] = level;
