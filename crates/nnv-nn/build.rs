@@ -17,7 +17,8 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
-/// `models/`, beside them the forecast `models/network`, and super-resolution under `models/sr/`.
+/// `models/`, beside them the predictions `models/network` and `models/rdo`, and super-resolution
+/// under `models/sr/`.
 /// Model cards are prose and stay out of the binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -35,8 +36,12 @@ fn main() {
     for (kind, parent) in kinds {
         for dir in sorted_entries(parent) {
             if dir.join("bundle.toml").is_file() {
-                let forecast = *kind == "Codec" && dir.ends_with("network");
-                embed(&mut table, if forecast { "Network" } else { kind }, &dir);
+                let kind = match dir.file_name().and_then(|n| n.to_str()) {
+                    Some("network") if *kind == "Codec" => "Network",
+                    Some("rdo") if *kind == "Codec" => "Rdo",
+                    _ => kind,
+                };
+                embed(&mut table, kind, &dir);
             }
         }
     }

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     Sr,
     /// Forecast of a network's throughput.
     Network,
+    /// Quality of shots over the quantizer.
+    Rdo,
 }
 
 impl Kind {
@@ -58,6 +60,7 @@ impl Kind {
             Self::Codec => "codec",
             Self::Sr => "sr",
             Self::Network => "network",
+            Self::Rdo => "rdo",
         }
     }
 }

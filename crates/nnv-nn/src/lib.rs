@@ -42,6 +42,7 @@ mod network;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
+mod rdo;
 mod registry;
 #[cfg(feature = "onnxruntime")]
 mod rounding;
@@ -58,6 +59,7 @@ pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, R
 pub use network::{ThroughputModel, ThroughputState};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};
+pub use rdo::RdoModel;
 pub use sr::{
     EmbeddedSr, MAX_SCALE, Precision, SrBundle, SrFacts, SrNetwork, Upscaled, embedded_sr,
 };

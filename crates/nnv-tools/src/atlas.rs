@@ -123,6 +123,7 @@ fn read(path: &Path, limit: usize, threads: u32) -> Result<(Vec<Arc<Picture>>, u
     let decoding = Decoding {
         model: None,
         threads,
+        ..Decoding::default()
     };
     let mut from = Frames::open(path, &decoding)?;
     let (mut pictures, mut bit_depth) = (Vec::new(), 8);

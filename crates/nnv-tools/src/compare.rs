@@ -85,14 +85,18 @@ enum Measure {
 }
 
 /// Planes of a picture as its users get them: 8 bit rounded, 10 bit as they are.
-struct Shown<'a> {
+pub struct Shown<'a> {
     picture: &'a Picture,
     /// Y, U and V of 8-bit pictures.
     bytes: Option<[Vec<u8>; 3]>,
 }
 
 impl<'a> Shown<'a> {
-    fn new(frame: &'a Frame) -> Result<Self> {
+    /// Of a frame.
+    ///
+    /// # Errors
+    /// The picture cannot be written as raw samples.
+    pub fn new(frame: &'a Frame) -> Result<Self> {
         let picture = &*frame.picture;
         let bytes = if frame.bit_depth == 8 {
             let sizes = picture
@@ -118,8 +122,27 @@ impl<'a> Shown<'a> {
         }
     }
 
-    fn planes(&self) -> std::result::Result<[PlaneView<'_>; 3], QualityError> {
+    /// Y, U and V.
+    ///
+    /// # Errors
+    /// [`QualityError`], where a plane has no samples.
+    pub fn planes(&self) -> std::result::Result<[PlaneView<'_>; 3], QualityError> {
         Ok([self.plane(0)?, self.plane(1)?, self.plane(2)?])
+    }
+
+    /// Writes the samples plane after plane, those of 10 bits as little-endian words.
+    ///
+    /// # Errors
+    /// Whatever writing gives.
+    pub fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        if let Some(bytes) = &self.bytes {
+            return bytes.iter().try_for_each(|plane| out.write_all(plane));
+        }
+        for row in self.picture.planes().iter().flat_map(|p| p.visible_rows()) {
+            let words: Vec<u8> = row.iter().flat_map(|v| v.to_le_bytes()).collect();
+            out.write_all(&words)?;
+        }
+        Ok(())
     }
 }
 
@@ -289,6 +312,7 @@ pub fn run(options: &Options) -> Result<()> {
     let decoding = Decoding {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
+        ..Decoding::default()
     };
     let original = Frames::open(&options.original, &decoding)?;
     let stream = Frames::open(&options.stream, &decoding)?;

@@ -285,21 +285,30 @@ fn check_beginning(path: &Path) -> Result<()> {
 
 /// `nnv join`.
 pub fn join(options: &JoinOptions) -> Result<()> {
-    for file in &options.files {
+    let copied = join_files(&options.files, &options.output)?;
+    eprintln!("{}: {copied}", options.output.display());
+    Ok(())
+}
+
+/// Puts streams behind each other, and says what was copied.
+///
+/// # Errors
+/// A decoder could not begin with one of them, or a file cannot be read or written.
+pub fn join_files(files: &[PathBuf], to: &Path) -> Result<impl std::fmt::Display + use<>> {
+    for file in files {
         check_beginning(file)?;
     }
-    let inputs: Vec<&Path> = options.files.iter().map(PathBuf::as_path).collect();
-    let mut output = Output::new(&options.output, &inputs)?;
+    let inputs: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let mut output = Output::new(to, &inputs)?;
     let mut copied = Copied::default();
-    for file in &options.files {
+    for file in files {
         let mut stream = Stream::open(file, Depth::All)?;
         while let Some(piece) = stream.next()? {
             copied.piece(piece, &mut stream, &mut output)?;
         }
     }
     output.finish()?;
-    eprintln!("{}: {copied}", options.output.display());
-    Ok(())
+    Ok(copied)
 }
 
 #[cfg(test)]

@@ -29,6 +29,8 @@ pub struct Decoding {
     pub model: Option<ModelSource>,
     /// 0: as many as there are processors.
     pub threads: u32,
+    /// Where GStreamer reads: frames are repeated and left out until their times are even.
+    pub even_times: bool,
 }
 
 /// A picture, and what is known of it.
@@ -96,7 +98,7 @@ impl Frames {
         } else if named_nnv || head.starts_with(&nnv_bitstream::unit::START_CODE) {
             Source::Stream(Box::new(Native::open(path, decoding)?))
         } else {
-            Source::Piped(Piped::open(path)?)
+            Source::Piped(Piped::open(path, decoding.even_times)?)
         };
         Ok(Self(source))
     }
@@ -121,6 +123,11 @@ impl Frames {
             Source::Piped(piped) => piped.next()?.map(|picture| plain(picture, 8)),
             Source::Stream(native) => native.next()?.map(|coded| coded.shown),
         })
+    }
+
+    /// Whether GStreamer reads them.
+    pub fn is_piped(&self) -> bool {
+        matches!(self.0, Source::Piped(_))
     }
 
     /// Frames per second, as far as known by now.
@@ -294,7 +301,7 @@ struct Piped {
 }
 
 impl Piped {
-    fn open(path: &Path) -> Result<Self> {
+    fn open(path: &Path, even_times: bool) -> Result<Self> {
         let name = path
             .to_str()
             .ok_or_else(|| Failure::file(path, "its name is not UTF-8"))?;
@@ -309,6 +316,11 @@ impl Piped {
                 "!",
                 "video/x-raw,format=I420",
             ])
+            .args(if even_times {
+                &["!", "videorate"][..]
+            } else {
+                &[]
+            })
             // y4menc (GStreamer 1.22) asks for padded planes and writes the padding.
             .args(["!", "identity", "drop-allocation=true"])
             .args(["!", "y4menc", "!", "fdsink", "fd=1"])
@@ -329,7 +341,7 @@ impl Piped {
         let from = child.stdout.take().ok_or_else(no_pipe)?;
         let errors = child.stderr.take().ok_or_else(no_pipe)?;
         let mut said = Some(std::thread::spawn(move || listen(errors)));
-        match y4m::Reader::new(path, BufReader::with_capacity(1 << 20, from)) {
+        match y4m::Reader::of_gstreamer(path, BufReader::with_capacity(1 << 20, from)) {
             Ok(reader) => Ok(Self {
                 path: path.into(),
                 child,

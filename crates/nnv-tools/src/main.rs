@@ -11,6 +11,7 @@ mod compare;
 mod conformance;
 mod cut;
 mod doctor;
+mod encode;
 mod failure;
 mod frames;
 mod groups;
@@ -53,6 +54,7 @@ enum Command {
     Hls(hls::Options),
     Compare(compare::Options),
     Inspect(inspect::Options),
+    Encode(encode::Options),
     /// Measures speed, by stage and by network
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -63,6 +65,8 @@ enum Command {
     Verify(keys::VerifyOptions),
     #[command(hide = true)]
     Conformance(conformance::Options),
+    #[command(hide = true)]
+    RdoPoints(encode::points::Options),
     /// Prints completions for a shell
     Completions {
         /// The shell
@@ -85,6 +89,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Hls(options) => hls::run(options),
         Command::Compare(options) => compare::run(options),
         Command::Inspect(options) => inspect::run(options),
+        Command::Encode(options) => encode::run(options),
         Command::Bench(which) => bench::run(which),
         Command::Quantizers(options) => quantizers::run(options),
         Command::Doctor(options) => doctor::run(options),
@@ -92,6 +97,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Keygen(options) => keys::keygen(options),
         Command::Verify(options) => keys::verify(options),
         Command::Conformance(options) => conformance::run(options),
+        Command::RdoPoints(options) => encode::points::run(options),
         Command::Completions { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "nnv", &mut stdout());
             Ok(())

@@ -48,3 +48,15 @@ pub fn end_with_pipe() {
 
 #[cfg(not(unix))]
 pub fn end_with_pipe() {}
+
+/// From now on a broken pipe is an error where one writes: for those that write to processes.
+#[cfg(unix)]
+pub fn keep_with_pipe() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+    }
+}
+
+#[cfg(not(unix))]
+pub fn keep_with_pipe() {}

@@ -12,6 +12,8 @@ use crate::failure::{Failure, Result};
 
 /// First bytes of a file.
 pub const MAGIC: &[u8; 9] = b"YUV4MPEG2";
+/// What stands before a frame, without parameters.
+const FRAME: &[u8] = b"FRAME\n";
 /// Longest header line.
 const MAX_LINE: usize = 1000;
 
@@ -27,6 +29,20 @@ pub struct Reader<R> {
     pub bit_depth: u8,
     frame: u64,
     data: Vec<u8>,
+    /// Whether planes have the lines of GStreamer's memory; `None`: the first frame's end tells.
+    padded: Option<bool>,
+    /// What was read to find out.
+    ahead: Vec<u8>,
+}
+
+/// Offset and bytes of a line of Y, U and V in GStreamer's memory of 8-bit 4:2:0, and all bytes of
+/// a frame there.
+fn gstreamer_layout(w: usize, h: usize) -> ([(usize, usize); 3], usize) {
+    let luma = w.next_multiple_of(4);
+    let chroma = w.div_ceil(2).next_multiple_of(4);
+    let rows = h.next_multiple_of(2);
+    let (u, part) = (luma * rows, chroma * rows / 2);
+    ([(0, luma), (u, chroma), (u + part, chroma)], u + 2 * part)
 }
 
 impl<R: Read> Reader<R> {
@@ -81,7 +97,71 @@ impl<R: Read> Reader<R> {
             bit_depth,
             frame: 0,
             data: vec![0; samples * if bit_depth == 10 { 2 } else { 1 }],
+            padded: Some(false),
+            ahead: Vec::new(),
         })
+    }
+
+    /// Of what GStreamer's y4menc writes: that of 1.22 writes the padding of lines, too.
+    ///
+    /// # Errors
+    /// As [`Reader::new`].
+    pub fn of_gstreamer(name: &Path, from: R) -> Result<Self> {
+        let mut reader = Self::new(name, from)?;
+        let (_, bytes) = gstreamer_layout(reader.width as usize, reader.height as usize);
+        if reader.bit_depth == 8 && bytes > reader.data.len() {
+            reader.padded = None;
+        }
+        Ok(reader)
+    }
+
+    /// Reads a frame's bytes, padded or not.
+    fn read_frame(&mut self) -> std::io::Result<()> {
+        let (w, h) = (self.width as usize, self.height as usize);
+        let (planes, bytes) = gstreamer_layout(w, h);
+        let plain = self.data.len();
+        if self.padded == Some(true) {
+            let mut all = vec![0; bytes];
+            self.from.read_exact(&mut all)?;
+            self.pack(&all, planes);
+            return Ok(());
+        }
+        self.from.read_exact(&mut self.data)?;
+        if self.padded.is_none() {
+            let mut ahead = Vec::new();
+            self.from
+                .by_ref()
+                .take(FRAME.len() as u64)
+                .read_to_end(&mut ahead)?;
+            let padded = !ahead.is_empty() && ahead != FRAME;
+            self.padded = Some(padded);
+            if padded {
+                let mut all = std::mem::take(&mut self.data);
+                all.extend(ahead);
+                let read = all.len();
+                all.resize(bytes.max(read), 0);
+                self.from.read_exact(&mut all[read..])?;
+                self.data = vec![0; plain];
+                self.pack(&all, planes);
+            } else {
+                self.ahead = ahead;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the samples out of padded lines.
+    fn pack(&mut self, all: &[u8], planes: [(usize, usize); 3]) {
+        let (w, h) = (self.width as usize, self.height as usize);
+        let (cw, ch) = (w.div_ceil(2), h.div_ceil(2));
+        let mut out = &mut self.data[..];
+        for ((offset, stride), (w, h)) in planes.into_iter().zip([(w, h), (cw, ch), (cw, ch)]) {
+            for line in all[offset..].chunks(stride).take(h) {
+                let (to, rest) = out.split_at_mut(w);
+                to.copy_from_slice(&line[..w]);
+                out = rest;
+            }
+        }
     }
 
     /// The next frame, `None` at the end.
@@ -89,16 +169,16 @@ impl<R: Read> Reader<R> {
     /// # Errors
     /// The file ends within a frame, or something else stands in place of one.
     pub fn frame(&mut self) -> Result<Option<Arc<Picture>>> {
-        let (name, n) = (&self.name, self.frame);
+        let (name, n) = (self.name.clone(), self.frame);
         let fail = |what: String| Failure::Input(format!("{name}: frame {n}: {what}"));
-        match line(&mut self.from).map_err(|e| fail(e.to_string()))? {
+        let ahead = std::mem::take(&mut self.ahead);
+        match line(&mut (&ahead[..]).chain(&mut self.from)).map_err(|e| fail(e.to_string()))? {
             None => return Ok(None),
             Some(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
             Some(_) => return Err(fail("no frame begins here: the file is damaged".into())),
         }
-        self.from
-            .read_exact(&mut self.data)
-            .map_err(|_| fail("the file ends within it".into()))?;
+        let ends = |_| Failure::Input(format!("{name}: frame {n}: the file ends within it"));
+        self.read_frame().map_err(ends)?;
         self.frame += 1;
         let (format, bytes) = match self.bit_depth {
             10 => (RawFormat::I42010Le, 2),
@@ -129,4 +209,55 @@ fn line(from: &mut impl Read) -> std::io::Result<Option<String>> {
         }
     }
     Ok(Some(String::from_utf8_lossy(&line).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two frames of 6×3, lines of `stride` of Y and `chroma` of U and V, in `rows` and half of
+    /// them.
+    fn stream(stride: usize, chroma: usize, rows: usize) -> Vec<u8> {
+        let mut bytes = b"YUV4MPEG2 W6 H3 F25:1 C420\n".to_vec();
+        for frame in 0..2 {
+            bytes.extend(FRAME);
+            for (plane, (w, h, stride, rows)) in [
+                (6, 3, stride, rows),
+                (3, 2, chroma, rows.div_ceil(2)),
+                (3, 2, chroma, rows.div_ceil(2)),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                for y in 0..rows {
+                    bytes.extend((0..stride).map(|x| match x < w && y < h {
+                        true => (100 * frame + 30 * plane + 7 * y + x) as u8,
+                        false => 255,
+                    }));
+                }
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn padding_of_lines_is_found() {
+        let read = |bytes: &[u8]| {
+            let mut reader = Reader::of_gstreamer(Path::new("x"), bytes).unwrap();
+            let frames = [
+                reader.frame().unwrap().unwrap(),
+                reader.frame().unwrap().unwrap(),
+            ];
+            assert!(reader.frame().unwrap().is_none());
+            frames
+        };
+        let (plain, padded) = (stream(6, 3, 3), stream(8, 4, 4));
+        assert!(padded.len() > plain.len());
+        let (plain, padded) = (read(&plain), read(&padded));
+        for (a, b) in plain.iter().zip(&padded) {
+            assert!(a.is_equal(b));
+        }
+        assert!(!plain[0].is_equal(&plain[1]));
+        assert_eq!(plain[0].plane(2).row(1)[2] >> 2, 60 + 7 + 2);
+    }
 }

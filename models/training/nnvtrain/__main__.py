@@ -7,7 +7,7 @@ def main():
     p = argparse.ArgumentParser(
         prog="nnvtrain", description="Train, quantise and export NNV bundles.")
     sub = p.add_subparsers(dest="command", required=True)
-    from . import bench, curve, export, network, pack, parity, precoded, rdcheck, train
+    from . import bench, curve, export, network, pack, parity, precoded, rdcheck, rdo, train
     from .quality import export as quality_export, material, train as quality
     from .sr import export as sr_export, gan, gather, mean, pairs, rate, teach, train as sr
 
@@ -53,6 +53,11 @@ def main():
             "train the network that judges decoded video without its original")
     command("quality-export", quality_export.arguments, quality_export.run,
             "write a bundle of it")
+    command("rdo-material", rdo.material_arguments, rdo.material_run,
+            "code clips with the encoders that people have and measure them: material of `rdo`")
+    command("rdo", rdo.arguments, rdo.run,
+            "train the prediction of a shot's quality over the quantizer")
+    command("rdo-export", rdo.export_arguments, rdo.export_run, "write a bundle of it")
     command("rdcheck", rdcheck.arguments, rdcheck.run, "measure what exactness costs")
     args = p.parse_args()
     vars(args).pop("run")(args)  # checkpoints keep the arguments: not with a function among them

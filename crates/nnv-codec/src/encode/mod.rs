@@ -73,7 +73,7 @@ use quality_control::QualityController;
 pub use rate_control::OutOfReach;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
-use scene_cut::SceneCut;
+pub use scene_cut::SceneCut;
 use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
 use two_pass::PassFrame;
 

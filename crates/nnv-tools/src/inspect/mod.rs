@@ -250,6 +250,7 @@ pub fn run(options: &Options) -> Result<()> {
     let decoding = Decoding {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
+        ..Decoding::default()
     };
     let mut original = match &options.original {
         Some(path) => Some(Frames::open(path, &decoding)?),

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MPL-2.0
+//! GStreamer in processes of its own: `nnv` links none of it.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::failure::{Failure, Result};
+
+fn run(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    if let Some(folder) = folder {
+        command.current_dir(folder);
+    }
+    command.output().map_err(|e| {
+        Failure::Input(format!(
+            "{program} does not start ({e}): install gstreamer1.0-tools"
+        ))
+    })
+}
+
+/// Whether there is an element of this name.
+///
+/// # Errors
+/// GStreamer's tools are not installed.
+pub fn exists(element: &str) -> Result<bool> {
+    // Plugins that are not GStreamer's own have other versions.
+    let words = ["--exists", "--atleast-version=0.0", element];
+    Ok(run("gst-inspect-1.0", None, &words)?.status.success())
+}
+
+/// What stands for the source's name in a pipeline.
+pub const SOURCE: &str = "filesrc-of-source";
+
+/// Runs a pipeline in gst-launch's notation to its end. Its words may not contain spaces, so files
+/// are named relative to `folder`; [`SOURCE`] reads from `source`, whatever its name is.
+///
+/// # Errors
+/// What the pipeline says.
+pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()> {
+    let location = source.map(|path| format!("location={}", path.display()));
+    let mut arguments = vec!["-q"];
+    for word in pipeline.split_whitespace() {
+        match &location {
+            Some(location) if word == SOURCE => arguments.extend(["filesrc", location]),
+            _ => arguments.push(word),
+        }
+    }
+    let out = run("gst-launch-1.0", Some(folder), &arguments)?;
+    let said = [out.stderr, out.stdout].concat();
+    let said = String::from_utf8_lossy(&said);
+    let error = said
+        .lines()
+        .find(|line| line.contains("ERROR") || line.contains("erroneous pipeline"));
+    match error {
+        None if out.status.success() => Ok(()),
+        error => Err(Failure::Input(format!(
+            "GStreamer: {}",
+            error
+                .or(said.lines().last())
+                .unwrap_or("it failed without a word")
+                .trim()
+        ))),
+    }
+}
+
+/// Lines that tell caps in what a pipeline of one file says: pad, and caps.
+///
+/// # Errors
+/// The pipeline cannot be run.
+pub fn caps(file: &Path, rest: &str) -> Result<Vec<(String, String)>> {
+    let location = format!("location={}", file.display());
+    let mut arguments = vec!["-v", "filesrc", &location, "!"];
+    arguments.extend(rest.split_whitespace());
+    let out = run("gst-launch-1.0", None, &arguments)?;
+    let said = String::from_utf8_lossy(&out.stdout);
+    let lines = said.lines().filter_map(|line| line.split_once(": caps = "));
+    Ok(lines.map(|(pad, caps)| (pad.into(), caps.into())).collect())
+}
+
+/// A field of caps as gst-launch prints them, without its type.
+pub fn field<'a>(caps: &'a str, name: &str) -> Option<&'a str> {
+    let (_, value) = caps
+        .split(", ")
+        .filter_map(|field| field.split_once('='))
+        .find(|(key, _)| *key == name)?;
+    let value = value.split_once(')').map_or(value, |(_, value)| value);
+    Some(value.trim_end_matches(';').trim_matches('"'))
+}
+
+/// A fraction as caps have it.
+pub fn fraction(text: &str) -> Option<(u32, u32)> {
+    let (n, d) = text.split_once('/')?;
+    Some((n.parse().ok()?, d.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caps_are_read() {
+        let caps = "video/x-raw, format=(string)I420, colorimetry=(string)bt709, \
+                    framerate=(fraction)30000/1001";
+        assert_eq!(field(caps, "format"), Some("I420"));
+        assert_eq!(
+            field(caps, "framerate").and_then(fraction),
+            Some((30000, 1001))
+        );
+        assert_eq!(field(caps, "width"), None);
+    }
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `nnv encode`: any encoder, held to a quality, shot by shot.
+//!
+//! The source is read twice: once to find the shots and what they look like (`plan`), once to write
+//! the frames of each shot to a file, which a worker codes and measures (`work`). What is finished
+//! lies in a folder beside the output, until all is joined.
+
+mod codec;
+mod features;
+mod folder;
+mod gst;
+mod join;
+mod plan;
+pub mod points;
+mod predict;
+mod probing;
+mod progress;
+mod report;
+mod shot;
+mod source;
+mod target;
+mod vmaf;
+mod work;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
+
+use clap::Args;
+
+use codec::Codec;
+use folder::Folder;
+use plan::{Limits, Plan};
+use predict::Predictor;
+use progress::Progress;
+use report::Report;
+use shot::Coding;
+use source::Source;
+use target::{Metric, Target};
+use vmaf::Ffmpeg;
+use work::Job;
+
+use crate::failure::{Failure, Result};
+use crate::{models, process};
+
+/// Codes a film so that every shot has the quality asked for
+///
+/// A network predicts the quantizer of each shot from what it looks like. What was coded is
+/// measured; a shot that misses by more than the tolerance is coded once more. Sound and subtitles
+/// of the source are taken over. Killed and called again with the same words, it goes on.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// The source: anything that GStreamer reads, .y4m, a stream
+    input: PathBuf,
+    /// Where it goes: .mp4, or .mkv for all codecs but nnv
+    output: PathBuf,
+    /// The codec
+    #[arg(long, value_enum)]
+    codec: Codec,
+    /// vmaf, psnr, ssim, ms-ssim, xpsnr or ssimulacra2, and the value of each shot's mean
+    #[arg(long, value_name = "MEASURE=VALUE")]
+    target: Target,
+    /// How far a shot may be off before it is coded once more [default: 1 of vmaf and ssimulacra2,
+    /// 0.25 dB of psnr and xpsnr, 0.002 of ssim and ms-ssim]
+    #[arg(long, value_name = "VALUE")]
+    tolerance: Option<f64>,
+    /// The encoder's preset [default: medium; 8 of svtav1, 4 of vp9]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Shots in work at once; 0: as many as there are processors
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    jobs: usize,
+    /// Code so many frames at most, without sound
+    #[arg(long, value_name = "N")]
+    frames: Option<u64>,
+    /// Write what became of each shot
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Code a second time in the way of ab-av1 (probes, one quantizer), and print both
+    #[arg(long)]
+    compare: bool,
+    /// Bundle of kind rdo in place of the built-in one: a name or a folder
+    #[arg(long, value_name = "NAME|FOLDER", default_value = "rdo")]
+    model: String,
+}
+
+impl Options {
+    fn tolerance(&self) -> f64 {
+        self.tolerance
+            .unwrap_or_else(|| self.target.metric.tolerance())
+    }
+
+    fn preset(&self) -> &str {
+        let own = self.codec.facts().preset;
+        self.preset.as_deref().unwrap_or(own)
+    }
+
+    /// What can be wrong before any file is read.
+    fn check(&self) -> Result<()> {
+        self.codec.check_preset(self.preset())?;
+        if !(self.tolerance() > 0.0 && self.tolerance().is_finite()) {
+            return Err(Failure::Usage("--tolerance must be above 0".into()));
+        }
+        if self.frames == Some(0) {
+            return Err(Failure::Usage("--frames 0 codes nothing".into()));
+        }
+        let real = |path: &Path| path.canonicalize().ok();
+        if real(&self.input).is_some_and(|input| Some(input) == real(&self.output)) {
+            let name = self.output.display();
+            return Err(Failure::Usage(format!(
+                "{name} is read from, it cannot be the output"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Whatever decides what a shot becomes, beside the source.
+    fn settings(&self) -> String {
+        format!(
+            "{} {:?} {} {} {} {:?} {}",
+            env!("CARGO_PKG_VERSION"),
+            self.codec,
+            self.target,
+            self.tolerance(),
+            self.preset(),
+            self.frames,
+            self.model,
+        )
+    }
+}
+
+/// Processors of this machine.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// The subcommand.
+pub fn run(options: &Options) -> Result<()> {
+    process::keep_with_pipe();
+    options.check()?;
+    let started = Instant::now();
+    let codec = options.codec;
+    let muxer = codec.muxer(&options.output)?;
+    let source = Source::open(&options.input)?;
+    codec.check_elements()?;
+    let metric = options.target.metric;
+    let ffmpeg = (metric == Metric::Vmaf).then(Ffmpeg::find).transpose()?;
+    let predictor = Predictor::load(&models::source(&options.model), codec)?;
+    if let Some(unknown) = predictor.unknown(metric) {
+        eprintln!(
+            "nnv: the network was not trained with {unknown}: shots begin with a guess, and more \
+             of them are coded twice"
+        );
+    }
+    let folder = Folder::open(&options.input, &options.output, &options.settings())?;
+    let plan = match folder.plan()? {
+        Some(plan) => plan,
+        None => {
+            let limits = Limits {
+                frames: options.frames,
+                deep: codec == Codec::Nnv,
+            };
+            let mut progress = Progress::new("plan", None);
+            let plan = Plan::make(&options.input, &source, limits, |n| progress.frames(n))?;
+            progress.finish();
+            folder.keep_plan(&plan)?;
+            plan
+        }
+    };
+    codec.check_size(&options.input, plan.video.width, plan.video.height)?;
+    if options.frames.is_none() {
+        join::check_tracks(&plan.tracks, muxer, &options.output)?;
+    }
+    let resumed = folder.finished();
+    let left = plan.shots.len() - resumed;
+    let jobs = match options.jobs {
+        0 => processors(),
+        n => n,
+    };
+    let jobs = jobs.clamp(1, left.max(1));
+    let coding = Coding {
+        codec,
+        preset: options.preset().into(),
+        threads: processors().div_ceil(jobs),
+        ffmpeg,
+        metrics: vec![metric],
+    };
+    let job = Job {
+        plan: &plan,
+        folder: &folder,
+        coding: &coding,
+        predictor: &predictor,
+        target: options.target,
+        tolerance: options.tolerance(),
+        jobs,
+        measuring: AtomicU64::new(0),
+    };
+    let shots = job.run(&source)?;
+    let tracks = match options.frames {
+        None => &plan.tracks[..],
+        Some(_) => &[],
+    };
+    let files = folder.shots(plan.shots.len(), codec.facts().ending);
+    join::join(&join::Joining {
+        codec,
+        muxer,
+        folder: folder.path(),
+        files: &files,
+        source: &options.input,
+        tracks,
+        output: &options.output,
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut report = Report::new(options, &plan, shots, resumed, seconds)?;
+    if options.compare {
+        report.probing = Some(probing::run(&job, &source)?);
+    }
+    report.tell(options.json.as_deref())?;
+    folder.remove()
+}

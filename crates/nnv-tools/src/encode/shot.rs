@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: MPL-2.0
+//! One shot: its frames in a file, coded by a pipeline, and what became of them, measured.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use nnv_format::picture::RawFormat;
+use nnv_quality::{Colour, Meter, PlaneView};
+
+use super::codec::Codec;
+use super::gst;
+use super::source::Video;
+use super::target::Metric;
+use super::vmaf::{Ffmpeg, Vmaf};
+use crate::compare::Shown;
+use crate::failure::{Failure, Result};
+use crate::frames::{Decoding, Frame, Frames};
+
+/// Means over the frames of a shot.
+pub type Scores = BTreeMap<Metric, f64>;
+
+/// Writes frames as bytes, one after the other.
+pub struct RawWriter {
+    out: BufWriter<File>,
+    video: Video,
+    frame: Vec<u8>,
+}
+
+impl RawWriter {
+    /// Into a new file.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(path: &Path, video: &Video) -> Result<Self> {
+        let file = File::create(path).map_err(|e| Failure::file(path, e))?;
+        Ok(Self {
+            out: BufWriter::with_capacity(1 << 20, file),
+            video: video.clone(),
+            frame: vec![0; video.frame_bytes()],
+        })
+    }
+
+    /// The next frame.
+    ///
+    /// # Errors
+    /// It cannot be written, as on a full disk.
+    pub fn add(&mut self, frame: &Frame) -> Result<()> {
+        let bytes = if self.video.bit_depth == 8 { 1 } else { 2 };
+        let format = match bytes {
+            1 => RawFormat::I420,
+            _ => RawFormat::I42010Le,
+        };
+        let sizes = self.video.planes();
+        let (y, chroma) = self.frame.split_at_mut(sizes[0].0 * sizes[0].1 * bytes);
+        let (u, v) = chroma.split_at_mut(sizes[1].0 * sizes[1].1 * bytes);
+        let strides = sizes.map(|(w, _)| w * bytes);
+        frame.picture.write_raw(format, &mut [y, u, v], &strides)?;
+        Ok(self.out.write_all(&self.frame)?)
+    }
+
+    /// Writes what is left.
+    ///
+    /// # Errors
+    /// As [`RawWriter::add`].
+    pub fn finish(mut self) -> Result<()> {
+        Ok(self.out.flush()?)
+    }
+}
+
+/// How shots are coded and measured.
+#[derive(Clone, Debug)]
+pub struct Coding {
+    /// The codec.
+    pub codec: Codec,
+    /// The encoder's preset.
+    pub preset: String,
+    /// Threads of one shot's encoder, and of what measures it.
+    pub threads: usize,
+    /// The program that measures VMAF, where that is asked for.
+    pub ffmpeg: Option<Ffmpeg>,
+    /// What is measured.
+    pub metrics: Vec<Metric>,
+}
+
+impl Coding {
+    /// Codes frames of `raw` into `out`, both in `folder`. The file appears whole or not at all.
+    ///
+    /// # Errors
+    /// What the pipeline says.
+    pub fn code(&self, folder: &Path, raw: &str, video: &Video, q: f64, out: &str) -> Result<u64> {
+        // Another process may still write what a killed one began.
+        let part = format!("{out}.{}.part", std::process::id());
+        let chain = self.codec.chain(q, &self.preset, self.threads);
+        let pipeline = format!(
+            "filesrc location={raw} ! {} ! {chain} ! filesink location={part}",
+            video.parse_raw()
+        );
+        gst::launch(folder, &pipeline, None)?;
+        let path = folder.join(out);
+        std::fs::rename(folder.join(&part), &path).map_err(|e| Failure::file(&path, e))?;
+        Ok(std::fs::metadata(&path)
+            .map_err(|e| Failure::file(&path, e))?
+            .len())
+    }
+
+    /// Compares what became of frames of `raw` with them.
+    ///
+    /// # Errors
+    /// The coded file cannot be decoded, has another number of frames, or cannot be measured.
+    pub fn measure(&self, folder: &Path, raw: &str, video: &Video, coded: &str) -> Result<Scores> {
+        let coded_path = folder.join(coded);
+        let decoding = Decoding {
+            threads: u32::try_from(self.threads).unwrap_or(0),
+            ..Decoding::default()
+        };
+        let mut decoded = Frames::open(&coded_path, &decoding)?;
+        let raw_path = folder.join(raw);
+        let file = File::open(&raw_path).map_err(|e| Failure::file(&raw_path, e))?;
+        let frames = file.metadata()?.len() / video.frame_bytes() as u64;
+        let mut reference = BufReader::with_capacity(1 << 20, file);
+        let mut vmaf = match &self.ffmpeg {
+            Some(ffmpeg) if self.metrics.contains(&Metric::Vmaf) => {
+                Some(Vmaf::start(ffmpeg, folder, raw, video, self.threads)?)
+            }
+            _ => None,
+        };
+        let rate = video.rate.0 / video.rate.1.max(1);
+        let mut meter = Meter::new(Metric::wanted(&self.metrics), rate, Colour::default());
+        let others = self.metrics.iter().any(|metric| *metric != Metric::Vmaf);
+        let mut bytes = vec![0; video.frame_bytes()];
+        let mut wide = Vec::new();
+        let mut count = 0;
+        while let Some(frame) = decoded.next()? {
+            if count == frames {
+                return Err(Failure::file(
+                    &coded_path,
+                    "it has more frames than were coded",
+                ));
+            }
+            reference.read_exact(&mut bytes)?;
+            let shown = Shown::new(&frame)?;
+            if let Some(vmaf) = &mut vmaf {
+                vmaf.add(&shown)?;
+            }
+            if others {
+                let planes = reference_planes(&bytes, video, &mut wide)?;
+                meter.add(&planes, &shown.planes()?)?;
+            }
+            count += 1;
+        }
+        if count < frames {
+            return Err(Failure::file(
+                &coded_path,
+                format!(
+                    "{} gave {count} of {frames} frames back",
+                    self.codec.facts().encoder
+                ),
+            ));
+        }
+        let mut scores = Scores::new();
+        if let Some(vmaf) = vmaf {
+            scores.insert(Metric::Vmaf, vmaf.finish()?);
+        }
+        if let Some(mean) = meter.mean() {
+            for metric in &self.metrics {
+                if let Some(value) = metric.of(&mean) {
+                    scores.insert(*metric, value);
+                }
+            }
+        }
+        Ok(scores)
+    }
+}
+
+/// Views of a raw frame's planes. `wide` holds samples of more than 8 bits.
+fn reference_planes<'a>(
+    bytes: &'a [u8],
+    video: &Video,
+    wide: &'a mut Vec<u16>,
+) -> Result<[PlaneView<'a>; 3]> {
+    let sizes = video.planes();
+    let mut at = 0;
+    let mut ranges = sizes.map(|(w, h)| {
+        let range = at..at + w * h;
+        at = range.end;
+        (range, w, h)
+    });
+    if video.bit_depth == 8 {
+        let mut view = |i: usize| {
+            let (range, w, h) = std::mem::take(&mut ranges[i]);
+            PlaneView::u8(&bytes[range], w, h, w)
+        };
+        return Ok([view(0)?, view(1)?, view(2)?]);
+    }
+    wide.clear();
+    wide.extend(
+        bytes
+            .as_chunks::<2>()
+            .0
+            .iter()
+            .map(|b| u16::from_le_bytes(*b)),
+    );
+    let wide = &*wide;
+    let mut view = |i: usize| {
+        let (range, w, h) = std::mem::take(&mut ranges[i]);
+        PlaneView::u16(&wide[range], w, h, w, video.bit_depth)
+    };
+    Ok([view(0)?, view(1)?, view(2)?])
+}

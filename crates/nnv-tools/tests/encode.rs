@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: MPL-2.0
+//! `nnv encode` as a user runs it. What needs elements that are not there says NOT TESTED.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+const WIDTH: usize = 96;
+const HEIGHT: usize = 64;
+/// Frames of a scene: as many as the shortest shot has.
+const SCENE: usize = 24;
+
+/// A folder of its own that goes when dropped.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("nnv-encode-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Folders of runs that are not finished.
+    fn works(&self) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.to_string_lossy().ends_with(".nnv-work"))
+            .collect()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+fn nnv(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nnv"));
+    command.args(arguments).stdin(Stdio::null());
+    if arguments[0] == "encode" {
+        // That of the checkout, whether it was there or not when `nnv` was built.
+        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/rdo");
+        command.arg("--model").arg(model);
+    }
+    command
+}
+
+fn ran(mut command: Command) -> Ran {
+    let out = command.output().unwrap();
+    Ran {
+        code: out.status.code().unwrap_or(-1),
+        out: String::from_utf8(out.stdout).unwrap(),
+        err: String::from_utf8(out.stderr).unwrap(),
+    }
+}
+
+fn encode(input: &Path, output: &Path, more: &[&str]) -> Ran {
+    let (input, output) = (input.to_str().unwrap(), output.to_str().unwrap());
+    ran(nnv(&[&["encode", input, output], more].concat()))
+}
+
+/// Whether all elements are there; says so where not.
+fn has(elements: &[&str]) -> bool {
+    elements.iter().all(|element| {
+        let found = Command::new("gst-inspect-1.0")
+            .args(["--exists", "--atleast-version=0.0", element])
+            .status()
+            .is_ok_and(|status| status.success());
+        if !found {
+            eprintln!("NOT TESTED: GStreamer has no {element} here");
+        }
+        found
+    })
+}
+
+const X264: &[&str] = &["x264enc", "h264parse", "mp4mux", "avdec_h264"];
+
+/// Scenes of moving waves, each of other ones, as YUV4MPEG2.
+fn clip(path: &Path, (width, height): (usize, usize), frames: usize) {
+    let mut bytes = format!("YUV4MPEG2 W{width} H{height} F24:1 Ip A1:1 C420\n").into_bytes();
+    let mut noise = 1_u32;
+    for n in 0..frames {
+        let scene = (n / SCENE) as f32;
+        bytes.extend(b"FRAME\n");
+        for y in 0..height {
+            for x in 0..width {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let (x, y) = (x as f32 + 1.5 * n as f32, y as f32);
+                let turn = 0.7 + scene;
+                let wave = (x * turn.cos() * 0.35 + y * turn.sin() * 0.4).sin()
+                    + (x * 0.11 - y * (0.2 + 0.1 * scene)).cos();
+                bytes.push((120.0 + 40.0 * wave + (noise >> 29) as f32) as u8);
+            }
+        }
+        let chroma = width.div_ceil(2) * height.div_ceil(2);
+        bytes.extend(std::iter::repeat_n(
+            100 + 20 * (n / SCENE % 3) as u8,
+            2 * chroma,
+        ));
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+fn report(path: &Path) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// The mean of what `nnv compare` measures over a whole output.
+fn compared(original: &Path, output: &Path) -> (u64, f64) {
+    let (a, b) = (original.to_str().unwrap(), output.to_str().unwrap());
+    let got = ran(nnv(&["compare", a, b, "--json", "--metrics", "psnr"]));
+    assert_eq!(got.code, 0, "{}", got.err);
+    let report: Value = serde_json::from_str(&got.out).unwrap();
+    let psnr = report["psnr"]["mean_of_db"]["weighted_error"].as_f64();
+    (report["frames"].as_u64().unwrap(), psnr.unwrap())
+}
+
+#[test]
+fn shots_meet_their_target_and_are_joined() {
+    if !has(X264) {
+        return;
+    }
+    let folder = Folder::new("whole");
+    let (input, json) = (folder.path("in.y4m"), folder.path("report.json"));
+    clip(&input, (WIDTH, HEIGHT), 3 * SCENE);
+    for ending in ["mp4", "mkv"] {
+        let output = folder.path(&format!("out.{ending}"));
+        let more = ["--codec", "x264", "--target", "psnr=38", "--jobs", "2"];
+        let got = encode(
+            &input,
+            &output,
+            &[&more[..], &["--json", json.to_str().unwrap()]].concat(),
+        );
+        assert_eq!(got.code, 0, "{}", got.err);
+        assert!(folder.works().is_empty());
+        let report = report(&json);
+        let shots = report["shots"].as_array().unwrap();
+        assert_eq!(shots.len(), 3, "{report}");
+        // A shot that missed was coded once more, and the nearer one was kept.
+        for shot in shots {
+            let miss = |t: &Value| (t["score"].as_f64().unwrap() - 38.0).abs();
+            let kept = miss(shot);
+            assert!(miss(&shot["predicted"]) >= kept);
+            assert_eq!(
+                shot["corrected"].is_null(),
+                miss(&shot["predicted"]) <= 0.25
+            );
+        }
+        let (frames, psnr) = compared(&input, &output);
+        assert_eq!(frames, 3 * SCENE as u64);
+        assert!(
+            (psnr - report["score"].as_f64().unwrap()).abs() < 0.01,
+            "{psnr}"
+        );
+        assert!((psnr - 38.0).abs() < 1.0, "{psnr}");
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on() {
+    if !has(X264) {
+        return;
+    }
+    let folder = Folder::new("killed");
+    let (input, output) = (folder.path("in.y4m"), folder.path("out.mp4"));
+    let json = folder.path("report.json");
+    clip(&input, (WIDTH, HEIGHT), 6 * SCENE);
+    let (i, o) = (input.to_str().unwrap(), output.to_str().unwrap());
+    let words = [
+        "encode", i, o, "--codec", "x264", "--target", "psnr=36", "--jobs", "1",
+    ];
+    let mut child = nnv(&words).stdout(Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    let first = loop {
+        let shot = folder
+            .works()
+            .first()
+            .map(|work| work.join("shot000000.json"));
+        if let Some(shot) = shot.filter(|shot| shot.exists()) {
+            break shot;
+        }
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before it was killed"
+        );
+        assert!(started.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!output.exists());
+    // Marked, so that it is seen to be taken as it is.
+    let mut kept = report(&first);
+    kept["predicted"]["bytes"] = 123_456_789.into();
+    std::fs::write(&first, kept.to_string()).unwrap();
+    let again = [&words[..], &["--json", json.to_str().unwrap()]].concat();
+    let got = ran(nnv(&again));
+    assert_eq!(got.code, 0, "{}", got.err);
+    let report = report(&json);
+    assert!(report["resumed"].as_u64().unwrap() >= 1, "{report}");
+    assert_eq!(report["shots"][0]["predicted"], kept["predicted"]);
+    assert_eq!(compared(&input, &output).0, 6 * SCENE as u64);
+    assert!(folder.works().is_empty());
+}
+
+#[test]
+#[ignore = "tracks are not always found yet: decision 182"]
+fn sound_is_kept() {
+    let needs = [
+        "opusenc",
+        "audiotestsrc",
+        "videotestsrc",
+        "matroskamux",
+        "opusparse",
+    ];
+    if !has(X264) || !has(&needs) {
+        return;
+    }
+    let folder = Folder::new("sound");
+    let input = folder.path("in.mp4");
+    let made = Command::new("gst-launch-1.0")
+        .args(["-q", "videotestsrc", "num-buffers=50", "!"])
+        .args([
+            "video/x-raw,format=I420,width=96,height=64,framerate=25/1",
+            "!",
+            "x264enc",
+            "!",
+        ])
+        .args(["mp4mux", "name=m", "!", "filesink"])
+        .arg(format!("location={}", input.display()))
+        .args([
+            "audiotestsrc",
+            "num-buffers=100",
+            "samplesperbuffer=960",
+            "!",
+        ])
+        .args(["audio/x-raw,rate=48000", "!", "opusenc", "!", "m."])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    for (codec, name) in [
+        ("x264", "out.mp4"),
+        ("x264", "out.mkv"),
+        ("nnv", "out-nnv.mp4"),
+    ] {
+        if codec == "nnv" && !has(&["nnvenc", "nnvparse", "nnvmp4mux"]) {
+            continue;
+        }
+        let output = folder.path(name);
+        let got = encode(
+            &input,
+            &output,
+            &["--codec", codec, "--target", "ssim=0.95"],
+        );
+        assert_eq!(got.code, 0, "{}", got.err);
+        let said = Command::new("gst-launch-1.0")
+            .args([
+                "-v",
+                "filesrc",
+                &format!("location={}", output.display()),
+                "!",
+            ])
+            .args(["parsebin", "name=p", "!", "fakesink", "num-buffers=1"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("audio/x-opus"), "{name}: {said}");
+        assert_eq!(compared(&input, &output).0, 50, "{name}");
+    }
+}
+
+#[test]
+fn targets_out_of_reach_warn_and_end() {
+    if !has(X264) {
+        return;
+    }
+    let folder = Folder::new("reach");
+    let input = folder.path("in.y4m");
+    clip(&input, (WIDTH, HEIGHT), 8);
+    let got = encode(
+        &input,
+        &folder.path("out.mp4"),
+        &["--codec", "x264", "--target", "psnr=70"],
+    );
+    assert_eq!(got.code, 0, "{}", got.err);
+    assert!(
+        got.err.contains("miss psnr=70") && got.err.contains("lowest"),
+        "{}",
+        got.err
+    );
+}
+
+#[test]
+fn one_black_frame_is_coded() {
+    if !has(X264) {
+        return;
+    }
+    let folder = Folder::new("black");
+    let input = folder.path("in.y4m");
+    let mut bytes = b"YUV4MPEG2 W64 H48 F25:1 C420\nFRAME\n".to_vec();
+    bytes.extend([16; 64 * 48]);
+    bytes.extend([128; 64 * 48 / 2]);
+    std::fs::write(&input, bytes).unwrap();
+    let output = folder.path("out.mp4");
+    let got = encode(&input, &output, &["--codec", "x264", "--target", "psnr=40"]);
+    assert_eq!(got.code, 0, "{}", got.err);
+    assert_eq!(compared(&input, &output).0, 1);
+}
+
+#[test]
+fn bad_input_is_one_line() {
+    if Command::new("gst-inspect-1.0")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("NOT TESTED: gst-inspect-1.0 is not on PATH");
+        return;
+    }
+    let folder = Folder::new("bad");
+    let (empty, text, odd) = (
+        folder.path("empty"),
+        folder.path("text"),
+        folder.path("odd.y4m"),
+    );
+    let missing = folder.path("missing.mp4");
+    std::fs::write(&empty, b"").unwrap();
+    std::fs::write(
+        &text,
+        b"this is no video at all, and was never meant to be one\n",
+    )
+    .unwrap();
+    clip(&odd, (33, 31), 2);
+    let out = folder.path("out.mp4");
+    let x264 = ["--codec", "x264", "--target", "psnr=40"];
+    for (input, expected) in [
+        (&missing, "No such file"),
+        (&empty, "empty"),
+        (&text, "text"),
+    ] {
+        let got = encode(input, &out, &x264);
+        assert_eq!(got.code, 1, "{}", got.err);
+        assert!(
+            got.err.contains(expected) && got.err.lines().count() == 1,
+            "{}",
+            got.err
+        );
+    }
+    if has(X264) {
+        let got = encode(&odd, &out, &x264);
+        assert_eq!(got.code, 1, "{}", got.err);
+        assert!(got.err.contains("33x31 is odd"), "{}", got.err);
+        let (i, o) = (odd.to_str().unwrap(), out.to_str().unwrap());
+        let mut command = nnv(&["encode", i, o, "--codec", "x264", "--target", "vmaf=93"]);
+        command.env("NNV_FFMPEG", folder.path("no-ffmpeg"));
+        let got = ran(command);
+        assert_eq!(got.code, 1, "{}", got.err);
+        assert!(
+            got.err.contains("NNV_FFMPEG") && got.err.contains("psnr"),
+            "{}",
+            got.err
+        );
+    }
+    if !has(&["svtav1enc"]) {
+        let got = encode(&odd, &out, &["--codec", "svtav1", "--target", "psnr=40"]);
+        assert_eq!(got.code, 1, "{}", got.err);
+        assert!(
+            got.err.contains("svtav1enc") && got.err.contains("plugins-bad"),
+            "{}",
+            got.err
+        );
+    }
+    for more in [
+        &["--codec", "x264", "--target", "vmaf=120"][..],
+        &["--codec", "x264", "--target", "beauty=3"],
+        &["--codec", "x264", "--target", "psnr=40", "--preset", "nice"],
+        &["--codec", "x264", "--target", "psnr=40", "--tolerance", "0"],
+    ] {
+        let got = encode(&odd, &out, more);
+        assert_eq!(got.code, 2, "{more:?}: {}", got.err);
+    }
+    let got = encode(&odd, &folder.path("out.avi"), &x264);
+    assert!(got.code == 2 && got.err.contains(".mkv"), "{}", got.err);
+    let got = encode(&odd, &odd, &x264);
+    assert!(
+        got.code == 2 && got.err.contains("cannot be the output"),
+        "{}",
+        got.err
+    );
+    assert!(folder.works().is_empty() || !out.exists());
+}
+
+#[test]
+fn both_ways_are_compared() {
+    if !has(X264) {
+        return;
+    }
+    let folder = Folder::new("compare");
+    let (input, json) = (folder.path("in.y4m"), folder.path("report.json"));
+    clip(&input, (WIDTH, HEIGHT), SCENE);
+    let more = [
+        "--codec",
+        "x264",
+        "--target",
+        "psnr=38",
+        "--compare",
+        "--json",
+    ];
+    let more = [&more[..], &[json.to_str().unwrap()]].concat();
+    let got = encode(&input, &folder.path("out.mp4"), &more);
+    assert_eq!(got.code, 0, "{}", got.err);
+    assert!(
+        got.out.contains("predicted") && got.out.contains("by probes"),
+        "{}",
+        got.out
+    );
+    let report = report(&json);
+    let probing = &report["probing"];
+    // The highest whole quantizer that is not below the target.
+    assert!(probing["score"].as_f64().unwrap() >= 38.0, "{report}");
+    assert!(probing["codings"].as_u64().unwrap() >= 2, "{report}");
+}
