@@ -12,11 +12,13 @@ fn run(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Outpu
     if let Some(folder) = folder {
         command.current_dir(folder);
     }
-    command.output().map_err(|e| {
-        Failure::Input(format!(
-            "{program} does not start ({e}): install gstreamer1.0-tools"
-        ))
-    })
+    let package = match program {
+        "gst-discoverer-1.0" => "gstreamer1.0-plugins-base-apps",
+        _ => "gstreamer1.0-tools",
+    };
+    command
+        .output()
+        .map_err(|e| Failure::Input(format!("{program} does not start ({e}): install {package}")))
 }
 
 /// Whether there is an element of this name.
@@ -78,6 +80,28 @@ pub fn caps(file: &Path, rest: &str) -> Result<Vec<(String, String)>> {
     Ok(lines.map(|(pad, caps)| (pad.into(), caps.into())).collect())
 }
 
+/// Caps of the sounds and subtitles of a file, in its order.
+///
+/// The discoverer waits until each track has told its caps. What a pipeline says depends on which
+/// of its threads comes first.
+///
+/// # Errors
+/// It is not installed.
+pub fn tracks(file: &Path) -> Result<Vec<String>> {
+    let file = file.display().to_string();
+    let out = run("gst-discoverer-1.0", None, &["-v", &file])?;
+    Ok(tracks_said(&String::from_utf8_lossy(&out.stdout)))
+}
+
+/// From lines such as `audio #2: audio/x-opus, rate=(int)48000`.
+fn tracks_said(said: &str) -> Vec<String> {
+    said.lines()
+        .filter_map(|line| line.trim_start().split_once(": "))
+        .filter(|(head, _)| head.starts_with("audio #") || head.starts_with("subtitles #"))
+        .map(|(_, caps)| caps.to_owned())
+        .collect()
+}
+
 /// A field of caps as gst-launch prints them, without its type.
 pub fn field<'a>(caps: &'a str, name: &str) -> Option<&'a str> {
     let (_, value) = caps
@@ -97,6 +121,17 @@ pub fn fraction(text: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tracks_are_told_from_the_rest() {
+        let said = "  Tags: \n      audio codec: Opus\n  container #0: video/quicktime\n    \
+                    video #1: video/x-h264, width=(int)96\n    \
+                    audio #2: audio/x-opus, rate=(int)48000\n      Codec:\n        \
+                    audio/x-opus, rate=(int)48000\n    subtitles #3: text/x-raw, format=utf8\n";
+        let found = ["audio/x-opus, rate=(int)48000", "text/x-raw, format=utf8"];
+        assert_eq!(tracks_said(said), found);
+        assert!(tracks_said("").is_empty());
+    }
 
     #[test]
     fn caps_are_read() {

@@ -12,6 +12,10 @@ use crate::failure::{Failure, Result};
 /// Most files that one pipeline reads: it opens all at once.
 const AT_ONCE: usize = 100;
 
+/// Holds what of one track comes before the muxer wants it: a second of it, which is what a queue
+/// holds by itself, may be less than tracks of a file lie apart.
+const QUEUE: &str = "queue max-size-buffers=0 max-size-time=0 max-size-bytes=67108864";
+
 /// What is joined.
 pub struct Joining<'a> {
     /// What the shots were coded with.
@@ -122,7 +126,7 @@ pub fn join(joining: &Joining<'_>) -> Result<()> {
         for Track { caps } in joining.tracks {
             if let Some(parser) = parser(caps, muxer) {
                 // The first filter chooses the track, the second one the muxer's pad.
-                pipeline += &format!("  p. ! {caps} ! queue ! {parser} ! {caps} ! m.");
+                pipeline += &format!("  p. ! {caps} ! {QUEUE} ! {parser} ! {caps} ! m.");
             }
         }
     }

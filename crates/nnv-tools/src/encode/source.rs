@@ -147,17 +147,9 @@ impl<'a> Source<'a> {
         source.pixel_aspect = field("pixel-aspect-ratio")
             .and_then(gst::fraction)
             .unwrap_or((1, 1));
-        let pads = gst::caps(path, "parsebin name=p ! fakesink num-buffers=1")?;
-        let mut seen = Vec::new();
-        for (pad, caps) in &pads {
-            let of_bin = pad.contains("GstParsePad:") && !pad.contains("GstProxyPad");
+        for caps in gst::tracks(path)? {
             let kind = caps.split(", ").next().unwrap_or_default();
-            let wanted = ["audio/", "text/", "subpicture/"];
-            if !of_bin || seen.contains(&pad) || !wanted.iter().any(|w| kind.starts_with(w)) {
-                continue;
-            }
-            seen.push(pad);
-            let version = gst::field(caps, "mpegversion");
+            let version = gst::field(&caps, "mpegversion");
             let version = version.map_or(String::new(), |v| format!(",mpegversion={v}"));
             source.tracks.push(Track {
                 caps: format!("{kind}{version}"),
