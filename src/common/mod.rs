@@ -7,6 +7,7 @@ mod errors;
 mod loss;
 pub mod metadata;
 mod models;
+pub mod overlay;
 mod properties;
 
 use std::ops::{Deref, DerefMut};

@@ -15,6 +15,7 @@ use gst_base::subclass::base_transform::{
 use gst_base::subclass::prelude::*;
 use gst_video::prelude::*;
 
+use super::analysis::{self, Analysis};
 use super::caps;
 use crate::common::{self, CommonSettings, Taken, lock};
 use crate::quantizer::{self, Quantizers};
@@ -75,6 +76,7 @@ struct Settings {
     batch_size: u32,
     max_pixels: u64,
     qos_mode: QosMode,
+    analysis: Analysis,
 }
 
 impl Default for Settings {
@@ -88,6 +90,7 @@ impl Default for Settings {
             batch_size: 1,
             max_pixels: MAX_PIXELS,
             qos_mode: QosMode::default(),
+            analysis: Analysis::empty(),
         }
     }
 }
@@ -278,6 +281,8 @@ pub struct NnSr {
     source: Mutex<Source>,
     provider: Mutex<Option<&'static str>>,
     latency: Mutex<gst::ClockTime>,
+    /// Downstream draws overlays by itself.
+    overlays: AtomicBool,
     /// Frames up to this running time are late.
     deadline: Mutex<Option<gst::ClockTime>>,
     /// Why caps were refused has been posted.
@@ -374,6 +379,15 @@ impl ObjectImpl for NnSr {
                     )
                     .mutable_playing()
                     .build(),
+                glib::ParamSpecFlags::builder::<Analysis>("analysis")
+                    .nick("Analysis")
+                    .blurb(
+                        "Draw over the pictures what the network changed in them, and attach the \
+                         numbers as GstNnSrAnalysisMeta; costs nothing while it is empty",
+                    )
+                    .default_value(d.analysis)
+                    .mutable_playing()
+                    .build(),
             ];
             specs.extend(common::properties(
                 None,
@@ -406,6 +420,7 @@ impl ObjectImpl for NnSr {
                 guard.source_bitrate = value.get().expect("type checked upstream");
             }
             "qos-mode" => guard.qos_mode = value.get().expect("type checked upstream"),
+            "analysis" => guard.analysis = value.get().expect("type checked upstream"),
             "self-ensemble" => {
                 guard.self_ensemble = value.get().expect("type checked upstream");
             }
@@ -428,6 +443,7 @@ impl ObjectImpl for NnSr {
             "batch-size" => s.batch_size.to_value(),
             "max-pixels" => s.max_pixels.to_value(),
             "qos-mode" => s.qos_mode.to_value(),
+            "analysis" => s.analysis.to_value(),
             "active-execution-provider" => lock(&self.provider).to_value(),
             "stats" => lock(&self.stats).structure().to_value(),
             name => unreachable!("property {name} (id {id}) is not one of nnsr"),
@@ -688,6 +704,10 @@ impl BaseTransformImpl for NnSr {
         let video_meta = query
             .find_allocation_meta::<gst_video::VideoMeta>()
             .is_some();
+        let overlays = query
+            .find_allocation_meta::<gst_video::VideoOverlayCompositionMeta>()
+            .is_some();
+        self.overlays.store(overlays, Ordering::Relaxed);
         let offered = query.allocation_pools().next();
         let is_offered = offered.is_some();
         let (pool, size, min, max) = offered.unwrap_or((None, needed, 0, 0));
@@ -959,10 +979,11 @@ impl NnSr {
         let Settings {
             qos_mode,
             source_bitrate,
+            analysis,
             ..
         } = *lock(&self.settings);
         let mut finished: Vec<Option<gst::Buffer>> = Vec::new();
-        let mut frames = Vec::new();
+        let (mut frames, mut scaled) = (Vec::new(), Vec::new());
         for Waiting { buffer, strength } in std::mem::take(&mut state.waiting) {
             let late = self.is_late(&buffer);
             if late && qos_mode == QosMode::Drop {
@@ -994,9 +1015,10 @@ impl NnSr {
                     _ => rate.map(|(codec, bits)| Evidence::Bits(codec, bits)),
                 })
                 .collect();
+            let mut changes = vec![None; frames.len()];
             let (mut untold, mut told) = (Vec::new(), Vec::new());
             let mut source_quantizer = None;
-            for (frame, evidence) in frames.iter_mut().zip(evidence) {
+            for (i, (frame, evidence)) in frames.iter_mut().zip(evidence).enumerate() {
                 let mut job = frame.job(from, to).map_err(|e| self.failed(&e.into()))?;
                 let known = matches!(evidence, Some(Evidence::Slice(_) | Evidence::Blocks(_)));
                 let (upscaler, jobs) = match &state.told {
@@ -1015,19 +1037,24 @@ impl NnSr {
                     job.strength *= need;
                 }
                 source_quantizer = job.quantizer.value();
-                jobs.push(job);
+                jobs.push((i, job));
             }
             let shares = [
                 (Some(&mut state.upscaler), untold),
                 (state.told.as_mut(), told),
             ];
-            for (upscaler, mut jobs) in shares {
+            for (upscaler, jobs) in shares {
                 let Some(upscaler) = upscaler.filter(|_| !jobs.is_empty()) else {
                     continue;
                 };
+                upscaler.set_watched(!analysis.is_empty());
+                let (places, mut jobs): (Vec<usize>, Vec<_>) = jobs.into_iter().unzip();
                 let outcome = upscaler
                     .run(&mut jobs, &self.cancel)
                     .map_err(|e| self.failed(&e))?;
+                for (place, change) in places.into_iter().zip(outcome.changes) {
+                    changes[place] = change;
+                }
                 let mut stats = lock(&self.stats);
                 stats.network += outcome.network;
                 for done in outcome.done {
@@ -1039,8 +1066,30 @@ impl NnSr {
                 }
             }
             lock(&self.stats).source_quantizer = source_quantizer.unwrap_or_default();
+            for (frame, change) in frames.into_iter().zip(changes) {
+                let mut buffer = frame.output.into_buffer();
+                if let Some(change) = change {
+                    let overlays = self.overlays.load(Ordering::Relaxed);
+                    analysis::attach(
+                        buffer.make_mut(),
+                        &state.output,
+                        &change,
+                        analysis,
+                        overlays,
+                    )
+                    .map_err(|what| {
+                        gst::element_imp_error!(
+                            self,
+                            gst::StreamError::Failed,
+                            ("The analysis cannot be drawn: {what}")
+                        );
+                        gst::FlowError::Error
+                    })?;
+                }
+                scaled.push(buffer);
+            }
         }
-        let mut scaled = frames.into_iter().map(|frame| frame.output.into_buffer());
+        let mut scaled = scaled.into_iter();
         let mut ready: Vec<_> = finished
             .into_iter()
             .filter_map(|buffer| buffer.or_else(|| scaled.next()))

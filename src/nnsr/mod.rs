@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `nnsr`: learned super-resolution and repair of raw video.
 
+mod analysis;
 mod caps;
 mod imp;
 

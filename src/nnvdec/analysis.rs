@@ -14,6 +14,7 @@ use nnv_format::picture::Picture;
 use nnv_format::quantizer_map::MAP_UNIT;
 
 use crate::common;
+use crate::common::overlay::{self, Canvas, Colour};
 
 /// Of the metadata.
 pub const NAME: &str = "GstNnvAnalysisMeta";
@@ -72,8 +73,6 @@ impl Analysis {
     }
 }
 
-type Colour = [u8; 3];
-
 // Okabe and Ito's colours, which everybody can tell apart: red, green, blue.
 const SKY: Colour = [86, 180, 233];
 const BLUE: Colour = [0, 114, 178];
@@ -81,9 +80,6 @@ const ORANGE: Colour = [230, 159, 0];
 const GREEN: Colour = [0, 158, 115];
 const YELLOW: Colour = [240, 228, 66];
 const PINK: Colour = [204, 121, 167];
-/// Cividis at its ends.
-const LOW: Colour = [0, 34, 78];
-const HIGH: Colour = [254, 232, 56];
 /// Bits of a place that have the last colour.
 const MANY_BITS: f32 = 400.0;
 /// Vectors are drawn so many times as long, from quarter samples.
@@ -95,70 +91,8 @@ const PER_FRAME: i32 = 8;
 const PLACE: usize = 16;
 const CELL: usize = 8;
 
-/// What is put over a picture: red, green, blue, opacity, as shown.
-struct Canvas {
-    width: i32,
-    height: i32,
-    /// What is cut off on the left and at the top: drawing goes by coded samples.
-    left: i32,
-    top: i32,
-    /// As `VideoFormat::OVERLAY` wants it.
-    pixels: Vec<u8>,
-}
-
-/// Pixels of overlays: 32 bit of opacity, red, green, blue in the machine's order.
-const FORMAT: gst_video::VideoFormat = if cfg!(target_endian = "big") {
-    gst_video::VideoFormat::Argb
-} else {
-    gst_video::VideoFormat::Bgra
-};
-
+/// Drawing goes by samples of the coded picture.
 impl Canvas {
-    fn new(decoded: &DecodedFrame) -> Self {
-        let (width, height) = common::shown_size(&decoded.info);
-        let crop = decoded.info.crop;
-        // Sides are far below 2^31.
-        Self {
-            width: width as i32,
-            height: height as i32,
-            left: crop.left as i32,
-            top: crop.top as i32,
-            pixels: vec![0; 4 * width as usize * height as usize],
-        }
-    }
-
-    /// Sets a pixel at a place of the coded picture; outside of what is shown, nothing.
-    fn set(&mut self, x: i32, y: i32, [r, g, b]: Colour, opacity: u8) {
-        let (x, y) = (x - self.left, y - self.top);
-        if (0..self.width).contains(&x) && (0..self.height).contains(&y) {
-            let at = 4 * (y as usize * self.width as usize + x as usize);
-            let pixel = u32::from_be_bytes([opacity, r, g, b]).to_ne_bytes();
-            self.pixels[at..at + 4].copy_from_slice(&pixel);
-        }
-    }
-
-    fn fill(&mut self, x: usize, y: usize, side: usize, colour: Colour, opacity: u8) {
-        for dy in 0..side {
-            for dx in 0..side {
-                self.set((x + dx) as i32, (y + dy) as i32, colour, opacity);
-            }
-        }
-    }
-
-    /// A line, and a dot at its end.
-    fn arrow(&mut self, (x, y): (i32, i32), (dx, dy): (i32, i32), colour: Colour) {
-        // Nothing is to be seen of more.
-        let most = self.width.max(self.height);
-        let (dx, dy) = (dx.clamp(-most, most), dy.clamp(-most, most));
-        let steps = dx.abs().max(dy.abs()).max(1);
-        for i in 0..=steps {
-            self.set(x + dx * i / steps, y + dy * i / steps, colour, 255);
-        }
-        for (ex, ey) in [(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)] {
-            self.set(x + dx + ex, y + dy + ey, colour, 255);
-        }
-    }
-
     fn residual(&mut self, prediction: &Picture, picture: &Picture) {
         let (left, top) = (self.left as usize, self.top as usize);
         for y in top..top + self.height as usize {
@@ -175,11 +109,7 @@ impl Canvas {
     fn bits(&mut self, frame: &Frame, columns: usize) {
         for (at, bits) in bits_of(frame).enumerate() {
             let share = (bits as f32 / 256.0 / MANY_BITS).min(1.0).sqrt();
-            let mix = |i: usize| {
-                let (low, high) = (f32::from(LOW[i]), f32::from(HIGH[i]));
-                (low + share * (high - low)).round() as u8
-            };
-            let colour = [mix(0), mix(1), mix(2)];
+            let colour = overlay::heat(share);
             let opacity = (90.0 + 120.0 * share) as u8;
             self.fill(
                 at % columns * PLACE,
@@ -305,7 +235,9 @@ pub fn attach(
     };
     let columns = (decoded.info.width as usize).div_ceil(PLACE);
     note(buffer, decoded, frame, analysis);
-    let mut canvas = Canvas::new(decoded);
+    let (width, height) = common::shown_size(&decoded.info);
+    let crop = decoded.info.crop;
+    let mut canvas = Canvas::new((width, height), (crop.left, crop.top));
     if analysis.contains(Analysis::RESIDUAL)
         && let Some(prediction) = &frame.prediction
     {
@@ -326,35 +258,7 @@ pub fn attach(
     if analysis.contains(Analysis::REFERENCES) {
         canvas.references(frame);
     }
-    let composition = composition(canvas).map_err(|e| e.to_string())?;
-    if overlay {
-        gst_video::VideoOverlayCompositionMeta::add(buffer, &composition);
-        return Ok(());
-    }
-    let mut picture = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer, info)
-        .map_err(|e| e.to_string())?;
-    composition.blend(&mut picture).map_err(|e| e.to_string())
-}
-
-fn composition(canvas: Canvas) -> Result<gst_video::VideoOverlayComposition, glib::BoolError> {
-    let (width, height) = (canvas.width as u32, canvas.height as u32);
-    let mut pixels = gst::Buffer::from_mut_slice(canvas.pixels);
-    gst_video::VideoMeta::add(
-        pixels.make_mut(),
-        gst_video::VideoFrameFlags::empty(),
-        FORMAT,
-        width,
-        height,
-    )?;
-    let rectangle = gst_video::VideoOverlayRectangle::new_raw(
-        &pixels,
-        0,
-        0,
-        width,
-        height,
-        gst_video::VideoOverlayFormatFlags::empty(),
-    );
-    gst_video::VideoOverlayComposition::new(Some(&rectangle))
+    canvas.put(buffer, info, overlay)
 }
 
 fn note(buffer: &mut gst::BufferRef, decoded: &DecodedFrame, frame: &Frame, analysis: Analysis) {

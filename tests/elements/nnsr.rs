@@ -695,6 +695,136 @@ fn late_frames_are_scaled_plainly_or_dropped() {
     });
 }
 
+const ANALYSIS: &str = "GstNnSrAnalysisMeta";
+
+/// What becomes of two frames, and whether downstream draws overlays.
+fn analysed(info: &VideoInfo, overlays: bool, properties: &[(&str, &str)]) -> Vec<gst::Buffer> {
+    let mut all = vec![("scale", "2")];
+    all.extend(properties);
+    let mut h = harness(&sr("sr-random", &all));
+    if overlays {
+        let api = gst_video::VideoOverlayCompositionMeta::meta_api();
+        h.add_propose_allocation_meta(api, None);
+    }
+    h.set_src_caps(info.to_caps().unwrap());
+    for t in 0..2 {
+        h.push(frame(info, t)).unwrap();
+    }
+    pull_all(&mut h)
+}
+
+#[test]
+fn nothing_is_analysed_unless_asked_for() {
+    let info = info(VideoFormat::I420, 40, 20);
+    let turns = ("self-ensemble", "2");
+    for overlays in [false, true] {
+        let plain = analysed(&info, overlays, &[turns]);
+        assert_eq!(plain.len(), 2);
+        for buffer in &plain {
+            assert!(gst::meta::CustomMeta::from_buffer(buffer, ANALYSIS).is_err());
+            assert!(
+                buffer
+                    .meta::<gst_video::VideoOverlayCompositionMeta>()
+                    .is_none()
+            );
+        }
+        // Asked for, it is there, and in the picture where nobody else draws it.
+        let shown = analysed(&info, overlays, &[turns, ("analysis", "change+spread")]);
+        for (shown, plain) in shown.iter().zip(&plain) {
+            assert!(gst::meta::CustomMeta::from_buffer(shown, ANALYSIS).is_ok());
+            let overlay = shown.meta::<gst_video::VideoOverlayCompositionMeta>();
+            assert_eq!(overlay.is_some(), overlays);
+            assert_eq!(bytes(shown) == bytes(plain), overlays);
+        }
+    }
+}
+
+#[test]
+fn analysis_says_what_the_network_changed() {
+    // 80x40 after scaling: five by three places, the last row of half their height.
+    let info = info(VideoFormat::Gray8, 40, 20);
+    let (columns, rows) = (5, 3);
+    let large = VideoInfo::builder(VideoFormat::Gray8, 80, 40)
+        .build()
+        .unwrap();
+    let kernel = analysed(&info, true, &[("strength", "0")]);
+    let turns = ("self-ensemble", "4");
+    let shown = analysed(&info, true, &[turns, ("analysis", "change")]);
+    for (kernel, shown) in kernel.iter().zip(&shown) {
+        let meta = gst::meta::CustomMeta::from_buffer(shown, ANALYSIS).unwrap();
+        let s = meta.structure();
+        assert_eq!(s.get::<u32>("columns").unwrap() as usize, columns);
+        assert_eq!(s.get::<u32>("rows").unwrap() as usize, rows);
+        let numbers = |field: &str| -> Vec<f64> {
+            let data = bytes(&s.get::<gst::Buffer>(field).unwrap());
+            let numbers = data.as_chunks::<2>().0.iter();
+            numbers
+                .map(|&b| f64::from(u16::from_le_bytes(b)) / 256.0)
+                .collect()
+        };
+        let (before, after) = (luma(kernel, &large), luma(shown, &large));
+        let change = numbers("change");
+        assert_eq!(change.len(), columns * rows);
+        for (place, got) in change.into_iter().enumerate() {
+            let (left, top) = (place % columns * 16, place / columns * 16);
+            let samples =
+                (top..(top + 16).min(40)).flat_map(|y| (left..left + 16).map(move |x| (y, x)));
+            let differences: Vec<_> = samples
+                .map(|(y, x)| f64::from(before[y][x].abs_diff(after[y][x])))
+                .collect();
+            let mean = differences.iter().sum::<f64>() / differences.len() as f64;
+            assert!((got - mean).abs() < 0.01, "place {place}: {got} for {mean}");
+        }
+        // A network of random weights is sure of nothing.
+        assert!(numbers("spread").iter().all(|v| *v > 0.1));
+        // What is drawn: the change of each sample, four times, on grey.
+        let overlay = shown
+            .meta::<gst_video::VideoOverlayCompositionMeta>()
+            .unwrap();
+        let rectangles: Vec<_> = overlay.overlay().iter().collect();
+        let pixels =
+            rectangles[0].pixels_unscaled_argb(gst_video::VideoOverlayFormatFlags::empty());
+        let pixels = bytes(&pixels);
+        for y in 0..40 {
+            for x in 0..80 {
+                let change = i64::from(after[y][x]) - i64::from(before[y][x]);
+                let grey = (128 + 4 * change).clamp(0, 255) as u8;
+                let pixel = &pixels[4 * (80 * y + x)..][..4];
+                assert_eq!(pixel, [grey, grey, grey, 255], "({x}, {y})");
+            }
+        }
+    }
+    // One turn has no spread; frames without the network have nothing.
+    let one = analysed(&info, true, &[("analysis", "change+spread")]);
+    let meta = gst::meta::CustomMeta::from_buffer(&one[0], ANALYSIS).unwrap();
+    assert!(meta.structure().has_field("change") && !meta.structure().has_field("spread"));
+    let off = analysed(&info, true, &[("strength", "0"), ("analysis", "change")]);
+    assert!(gst::meta::CustomMeta::from_buffer(&off[0], ANALYSIS).is_err());
+}
+
+#[test]
+fn analysis_can_be_switched_while_playing() {
+    let info = info(VideoFormat::I420, 20, 10);
+    let element = sr("sr-random", &[("scale", "2"), ("self-ensemble", "2")]);
+    let mut h = harness(&element);
+    h.set_src_caps(info.to_caps().unwrap());
+    let mut attached = Vec::new();
+    for (t, analysis) in [(0, ""), (0, "spread"), (0, "spread"), (0, ""), (1, "")] {
+        element.set_property_from_str("analysis", analysis);
+        h.push(frame(&info, t)).unwrap();
+        for buffer in pull_all(&mut h) {
+            let meta = gst::meta::CustomMeta::from_buffer(&buffer, ANALYSIS);
+            attached.push(meta.is_ok_and(|m| m.structure().has_field("spread")));
+        }
+    }
+    assert_eq!(attached, [false, true, true, false, false]);
+    // Equal frames are computed again only to learn the spread.
+    assert_eq!(
+        (stat(&element, "enhanced"), stat(&element, "reused")),
+        (3, 2)
+    );
+}
+
 /// Starts the element and returns the one error that it must post.
 fn start_error(properties: &[(&str, &str)]) -> String {
     let element = element("nnsr", properties);

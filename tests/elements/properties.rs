@@ -84,6 +84,7 @@ fn every_property_is_there_and_explained() {
                 "batch-size",
                 "max-pixels",
                 "qos-mode",
+                "analysis",
             ],
         ),
     ] {

@@ -191,6 +191,7 @@ pub fn buffer_of(
 }
 
 pub fn info(format: gst_video::VideoFormat, width: u32, height: u32) -> gst_video::VideoInfo {
+    init();
     gst_video::VideoInfo::builder(format, width, height)
         .fps(gst::Fraction::new(25, 1))
         .build()

@@ -57,7 +57,7 @@ const ALL: Wanted = Wanted {
 
 #[test]
 fn analysis_tells_what_frames_are_made_of_and_changes_nothing() {
-    let mut inked = 0;
+    let (mut inked, mut hyper_bytes) = (0, 0);
     let mut mapped = 0;
     for name in [
         "hierarchical-b",
@@ -98,6 +98,27 @@ fn analysis_tells_what_frames_are_made_of_and_changes_nothing() {
                 "{at}: {motion} bytes of motion counted, {} written",
                 bytes.side
             );
+            // The shares of blocks are cut off at 1/256 bit.
+            let hyper = analysis.hyper_bits.iter().sum::<u64>() as f64 / 256.0 / 8.0;
+            assert_eq!(analysis.hyper_bits.len(), bits.by_place.len(), "{at}");
+            assert!(
+                (hyper - bytes.z as f64).abs() < 0.02 * hyper + 6.0,
+                "{at}: {hyper} bytes of the hyper-latent counted, {} written",
+                bytes.z
+            );
+            hyper_bytes += bytes.z;
+            // Colours, of three bytes each, do not count.
+            let inked_bits = analysis.ink_bits.iter().sum::<u64>() as f64 / 256.0 / 8.0;
+            let rest = bytes.ink as f64 - 1.01 * inked_bits;
+            assert!(
+                (-6.0..6.0 + 3.0 * 126.0).contains(&rest),
+                "{at}: {inked_bits} bytes of ink counted, {} written",
+                bytes.ink
+            );
+            if analysis.ink.is_some() {
+                assert_eq!(analysis.ink_bits.len(), bits.by_place.len(), "{at}");
+                assert!(2.0 * inked_bits > bytes.ink as f64, "{at}: {inked_bits}");
+            }
             assert_eq!(analysis.field.is_some(), inter, "{at}");
             assert_eq!(analysis.prediction.is_some(), inter, "{at}");
             if let Some(prediction) = &analysis.prediction {
@@ -110,7 +131,10 @@ fn analysis_tells_what_frames_are_made_of_and_changes_nothing() {
             mapped += usize::from(analysis.map.is_some());
         }
     }
-    assert!(inked > 0 && mapped > 0, "{inked} {mapped}");
+    assert!(
+        inked > 0 && mapped > 0 && hyper_bytes > 100,
+        "{inked} {mapped} {hyper_bytes}"
+    );
 }
 
 #[test]
@@ -120,7 +144,13 @@ fn only_what_is_wanted_is_made() {
             continue;
         };
         assert!(analysis.prediction.is_none() && analysis.latent_bits.is_none());
-        assert!(analysis.motion_bits.is_empty());
+        for bits in [
+            &analysis.motion_bits,
+            &analysis.hyper_bits,
+            &analysis.ink_bits,
+        ] {
+            assert!(bits.is_empty());
+        }
         assert_eq!(analysis.field.is_some(), frame.kind == FrameType::Inter);
     }
 }

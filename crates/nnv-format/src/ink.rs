@@ -11,9 +11,11 @@
 //! [`InkLayer`] is what the stream holds: colours, cells of 8×8 luma samples with one ink each,
 //! coverage by sample. How an encoder finds it is its own affair (crate `nnv-codec`).
 
+use std::cell::Cell;
+
 use super::entropy::{
     BinaryCoder, CoverageContext, CoverageModel, CoveragePlane, Decoder, Encoder, EntropyError,
-    Prob,
+    PlaceMeter, Prob,
 };
 use super::picture::{MAX_SAMPLE, Picture, TENSOR_CHANNELS};
 
@@ -128,13 +130,14 @@ impl Default for NumberModels {
 }
 
 /// The syntax of numbers of colours by cell, for encoder and decoder alike. Cells not in `among`
-/// have none.
+/// have none. `before` hears of each cell before it is coded.
 fn code_numbers<C: BinaryCoder>(
     coder: &mut C,
     numbers: &mut [u8],
     width: usize,
     colours: usize,
     among: Option<&[u8]>,
+    before: &impl Fn(usize),
 ) -> Result<(), EntropyError> {
     let mut models = NumberModels::default();
     for at in 0..numbers.len() {
@@ -142,6 +145,7 @@ fn code_numbers<C: BinaryCoder>(
             numbers[at] = 0;
             continue;
         }
+        before(at);
         let (x, y) = (at % width, at / width);
         let get = |there: bool, back: usize| if there { numbers[at - back] } else { 0 };
         let (left, above) = (get(x > 0, 1), get(y > 0, width));
@@ -181,10 +185,11 @@ impl Cells {
         coder: &mut C,
         inks: usize,
         papers: usize,
+        before: impl Fn(usize),
     ) -> Result<(), EntropyError> {
-        code_numbers(coder, &mut self.paper, self.width, papers, None)?;
+        code_numbers(coder, &mut self.paper, self.width, papers, None, &before)?;
         let among = Some(&self.paper[..]);
-        code_numbers(coder, &mut self.ink, self.width, inks, among)
+        code_numbers(coder, &mut self.ink, self.width, inks, among, &before)
     }
 
     /// Codes the coverage of all cells with ink, in order of the picture's rows. `pick` says what
@@ -288,10 +293,29 @@ impl InkLayer {
         self.papers = code_colours(coder, &self.papers);
         self.inks = code_colours(coder, &self.inks);
         let (inks, papers) = (self.inks.len(), self.papers.len());
-        self.cells.code(coder, inks, papers)?;
+        self.cells.code(coder, inks, papers, |_| ())?;
         self.cells
             .code_coverage(coder, self.full, &mut self.coverage, pick)?;
         Ok(self)
+    }
+
+    /// What each cell of 8×8 samples takes, row after row, in 1/256 bit. Colours belong to no cell
+    /// and do not count.
+    ///
+    /// # Errors
+    /// None for layers that were read or written.
+    pub fn bits_by_cell(&self) -> Result<Vec<u64>, EntropyError> {
+        let at = Cell::new(0);
+        let (mut cells, width) = (self.cells.clone(), self.cells.width);
+        let mut meter = PlaceMeter::new(&at, cells.ink.len());
+        let (inks, papers) = (self.inks.len(), self.papers.len());
+        cells.code(&mut meter, inks, papers, |cell| at.set(cell))?;
+        let mut plane = CoveragePlane::new(width * CELL, cells.height * CELL);
+        cells.code_coverage(&mut meter, self.full, &mut plane, |x, y, _, _| {
+            at.set(y / CELL * width + x / CELL);
+            self.coverage.get(x, y)
+        })?;
+        Ok(meter.bits)
     }
 
     /// Which cells have ink and paper.
@@ -411,6 +435,29 @@ mod tests {
                 let (layer, data) = write(layer, |x, y, _, _| wanted[y * WIDTH + x]).unwrap();
                 let back = InkLayer::decode(&data, WIDTH, HEIGHT).unwrap();
                 assert_eq!(back, layer);
+                // Bits counted are those written: colours are 24 bits each.
+                let bits = layer.bits_by_cell().unwrap();
+                let colours = 5 + 2 * 6 + 24 * (layer.inks.len() + layer.papers.len());
+                let counted = bits.iter().sum::<u64>() as f64 / 256.0 + colours as f64;
+                let written = 8.0 * data.len() as f64;
+                assert!(
+                    (counted - written).abs() < 0.01 * written + 16.0,
+                    "{counted} {written}"
+                );
+                let covered = |at: usize| layer.cells.ink[at] > 0;
+                let mean = |inked: bool| {
+                    let of: Vec<u64> = (0..bits.len())
+                        .filter(|&at| covered(at) == inked)
+                        .map(|at| bits[at])
+                        .collect();
+                    of.iter().sum::<u64>() / of.len() as u64
+                };
+                assert!(
+                    mean(true) > 5 * mean(false),
+                    "{} {}",
+                    mean(true),
+                    mean(false)
+                );
                 // Nothing is covered outside of cells with ink.
                 for (at, &wanted) in wanted.iter().enumerate() {
                     let (x, y) = (at % WIDTH, at / WIDTH);

@@ -173,7 +173,7 @@ fn blocked<T: Copy + Default>(values: &[T], blocks: usize) -> Vec<[T; BLOCK]> {
         .collect()
 }
 
-fn halves<T>(block: &[T; BLOCK]) -> [&[T; 4]; 2] {
+pub fn halves<T>(block: &[T; BLOCK]) -> [&[T; 4]; 2] {
     let (halves, _) = block.as_chunks();
     [&halves[0], &halves[1]]
 }

@@ -7,7 +7,7 @@ use nnv_nn::backend::{Data, Element, Tensor};
 
 use super::lanes::{F32x4, I16x8};
 use super::plan::{End, Operand, Operation, Plan, Slot, Step, Window};
-use super::product::Out;
+use super::product::{Out, halves};
 
 /// Numbers of a tensor.
 #[derive(Debug)]
@@ -345,11 +345,7 @@ impl Run<'_> {
                 let mut out = self.pool.i16(array.len());
                 match &array.store {
                     Store::I16(x) => quantise(x, &mut out, of.scale, *low, *high),
-                    Store::F32(x) => {
-                        map(x, &mut out, |v| {
-                            (v * of.scale).round_ties_even().clamp(*low, *high) as i16
-                        });
-                    }
+                    Store::F32(x) => quantise_real(x, &mut out, of.scale, *low, *high),
                 }
                 Array {
                     shape: array.shape,
@@ -368,7 +364,7 @@ impl Run<'_> {
                     }
                     Store::F32(x) => {
                         let mut out = self.pool.f32(x.len());
-                        map(x, &mut out, |v| v.max(*low).min(*high));
+                        clip_real(x, &mut out, *low, *high);
                         Store::F32(out)
                     }
                 };
@@ -456,7 +452,7 @@ impl Run<'_> {
             Operation::Integers(of) => {
                 let (shape, x) = self.f32(*of)?;
                 let mut out = self.pool.i16(x.len());
-                map(x, &mut out, |v| v as i16);
+                quantise_real(x, &mut out, 1.0, i16::MIN.into(), i16::MAX.into());
                 Array {
                     shape,
                     store: Store::I16(out),
@@ -515,23 +511,47 @@ impl Run<'_> {
     }
 
     fn add_quantised(&self, terms: &[Operand; 2], low: f32, high: f32) -> Made<Array> {
-        let [a, b] = [self.i16(terms[0].slot)?, self.i16(terms[1].slot)?];
-        let factors = [terms[0].scale, terms[1].scale];
+        let [mut a, mut b] = [self.i16(terms[0].slot)?, self.i16(terms[1].slot)?];
+        let mut factors = [terms[0].scale, terms[1].scale];
+        let shape = joint_shape(a.0, b.0)?;
+        let mut out = self.pool.i16(shape.iter().product());
+        if a.0 != shape {
+            (a, b) = (b, a);
+            factors.reverse();
+        }
         // Bounds are those of 8 bits.
         let bounds = [low as i16, high as i16].map(I16x8::splat);
+        let add = |a: &[i16], b: &[i16], out: &mut [i16]| match factors {
+            [1.0, 1.0] => add_whole(a, b, out, bounds),
+            _ => add_rounded(a, b, out, factors, low, high),
+        };
         if a.0 == b.0 {
-            let mut out = self.pool.i16(a.1.len());
-            match factors {
-                [1.0, 1.0] => add_whole(a.1, b.1, &mut out, bounds),
-                _ => add_rounded(a.1, b.1, &mut out, factors, low, high),
-            }
+            add(a.1, b.1, &mut out);
             return Ok(Array {
-                shape: a.0,
+                shape,
                 store: Store::I16(out),
             });
         }
-        let shape = joint_shape(a.0, b.0)?;
-        let mut out = self.pool.i16(shape.iter().product());
+        if a.0 == shape && b.0[1..3] == [1, 1] {
+            // Each pixel meets the same row.
+            let [_, h, w, c] = shape;
+            let pictures =
+                a.1.chunks_exact(h * w * c)
+                    .zip(out.chunks_exact_mut(h * w * c));
+            let mut row = vec![0; c];
+            for (i, (a, out)) in pictures.enumerate() {
+                for (channel, v) in row.iter_mut().enumerate() {
+                    *v = b.1[index(b.0, [i, 0, 0, channel])];
+                }
+                for (a, out) in a.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
+                    add(a, &row, out);
+                }
+            }
+            return Ok(Array {
+                shape,
+                store: Store::I16(out),
+            });
+        }
         let at = |((dims, data), factor): (([usize; 4], &[i16]), f32), at: [usize; 4]| {
             f32::from(data[index(dims, at)]) * factor
         };
@@ -661,6 +681,27 @@ fn quantise(x: &[i16], out: &mut [i16], factor: f32, low: f32, high: f32) {
     );
 }
 
+/// Bounds must be within those of 16 bits, and products of what is not cut off within ±2^21.
+fn quantise_real(x: &[f32], out: &mut [i16], factor: f32, low: f32, high: f32) {
+    let (l, h, f) = (F32x4::splat(low), F32x4::splat(high), F32x4::splat(factor));
+    by_vector!(
+        x,
+        out,
+        |v| {
+            let [a, b] = halves(v).map(|v| F32x4::load(v).mul(f).clamp(l, h).round());
+            I16x8::narrow(a, b)
+        },
+        |v| (v * factor).round_ties_even().clamp(low, high) as i16
+    );
+}
+
+fn clip_real(x: &[f32], out: &mut [f32], low: f32, high: f32) {
+    let (l, h) = (F32x4::splat(low), F32x4::splat(high));
+    by_vector!(x, out, |v| F32x4::load(v).clamp(l, h), |v| v
+        .max(low)
+        .min(high));
+}
+
 fn add_whole(a: &[i16], b: &[i16], out: &mut [i16], [low, high]: [I16x8; 2]) {
     let ((xs, x_rest), (ys, y_rest)) = (a.as_chunks(), b.as_chunks());
     let (outs, out_rest) = out.as_chunks_mut();
@@ -732,6 +773,79 @@ fn squares<T: Copy>(x: &[T], out: &mut [T], [_, _, w, c]: [usize; 4]) {
             let ((a, b), (d, e)) = (upper.split_at_mut(narrow), lower.split_at_mut(narrow));
             for (i, four) in x.as_chunks::<4>().0.iter().enumerate() {
                 (a[i], b[i], d[i], e[i]) = (four[0], four[1], four[2], four[3]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn vectors_give_what_single_numbers_give() {
+        // Halves, ends and beyond, in whole vectors and in what is left of them.
+        let x: Vec<f32> = (0..27).map(|i| (i - 13) as f32 * 25.25).collect();
+        let (low, high) = (-128.0, 127.0);
+        let (mut got, mut clipped) = (vec![0; x.len()], vec![0.0; x.len()]);
+        quantise_real(&x, &mut got, 0.5, low, high);
+        clip_real(&x, &mut clipped, low, high);
+        for (i, &v) in x.iter().enumerate() {
+            let expected = (v * 0.5).round_ties_even().clamp(low, high);
+            assert_eq!(f32::from(got[i]), expected, "{v}");
+            assert_eq!(clipped[i], v.clamp(low, high));
+        }
+        let whole = [-32768.0, 32767.0, 0.0, -1.0, 40_000.0, -40_000.0, 7.0, 8.0];
+        let mut out = [0; 8];
+        quantise_real(&whole, &mut out, 1.0, i16::MIN.into(), i16::MAX.into());
+        assert_eq!(out, whole.map(|v| v as i16));
+    }
+
+    #[test]
+    fn a_row_is_added_to_each_pixel() {
+        let pool = Pool::default();
+        let pixels: Vec<i16> = (0..2 * 3 * 5 * 12).map(|i| i % 201 - 100).collect();
+        // For all pictures, for each, and one number for all channels; on either side.
+        for (shape, row) in [
+            (
+                [1, 1, 1, 12],
+                (0..12).map(|i| 9 * i - 50).collect::<Vec<i16>>(),
+            ),
+            ([2, 1, 1, 12], (0..24).map(|i| 3 * i - 40).collect()),
+            ([1, 1, 1, 1], vec![77]),
+        ] {
+            for (scales, turned) in [
+                ([1.0, 1.0], false),
+                ([0.5, 0.25], false),
+                ([0.5, 2.0], true),
+            ] {
+                let arrays = [([2, 3, 5, 12], &pixels), (shape, &row)].map(|(shape, data)| {
+                    let store = Store::I16(data.clone());
+                    Some(Array { shape, store })
+                });
+                let run = Run {
+                    pool: &pool,
+                    arrays: arrays.into(),
+                };
+                let mut terms = [0, 1].map(|slot| Operand {
+                    slot,
+                    scale: scales[slot],
+                });
+                if turned {
+                    terms.reverse();
+                }
+                let sum = run.add_quantised(&terms, -128.0, 127.0).unwrap();
+                let Store::I16(got) = sum.store else {
+                    panic!("sums are integers");
+                };
+                assert_eq!((sum.shape, got.len()), ([2, 3, 5, 12], pixels.len()));
+                for (i, got) in got.into_iter().enumerate() {
+                    let (picture, channel) = (i / (3 * 5 * 12) % shape[0], i % 12 % shape[3]);
+                    let other = f32::from(row[picture * shape[3] + channel]);
+                    let sum = f32::from(pixels[i]) * scales[0] + other * scales[1];
+                    let expected = sum.round_ties_even().clamp(-128.0, 127.0);
+                    assert_eq!(f32::from(got), expected, "{shape:?} {scales:?} {i}");
+                }
             }
         }
     }

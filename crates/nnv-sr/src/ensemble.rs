@@ -22,16 +22,18 @@ impl Ensemble {
         Self(turns.clamp(1, Self::MAX) as usize)
     }
 
-    /// Runs the network on `[n, h, w]` samples, as [`SrNetwork::run`] does.
+    /// Runs the network on `[n, h, w]` samples, as [`SrNetwork::run`] does. `spread`: whether the
+    /// turns' standard deviation is wanted beside their mean.
     pub(super) fn run(
         self,
         network: &SrNetwork,
         x: &[f32],
         [n, h, w]: [usize; 3],
         told: &[f32],
-        threads: usize,
-        cancel: &Cancel,
+        work: &Work<'_>,
+        spread: bool,
     ) -> Result<Enlarged, SrError> {
+        let &Work { threads, cancel } = work;
         if self == Self::ONE {
             return Ok(Enlarged::One(network.run(x, [n, h, w], told, cancel)?));
         }
@@ -41,14 +43,18 @@ impl Ensemble {
         // What is told of whole pictures looks the same from everywhere.
         let planes = told.len() > 2 * n;
         let mut turned_told = told.to_vec();
+        let share = 1.0 / self.0 as f32;
         let mut mean = vec![0.0; n * wide * high];
+        // Squares of what is far from zero leave nothing of a small spread: they are those of
+        // differences from the first turn, which is the picture as it is.
+        let mut first: Option<(Upscaled, Vec<f32>)> = None;
         for turn in &TURNS[..self.0] {
             let (turned_w, turned_h) = turn.size(w, h);
             let walk = turn.walk(w, h);
             let around = |from: &[f32], to: &mut [f32]| {
                 to.fill(0.0);
                 for (to, from) in to.chunks_mut(w * h).zip(from.chunks(w * h)) {
-                    walk.add(from, 1.0, to, turned_w, threads);
+                    walk.each(to, turned_w, threads, |to, _, at| *to += from[at]);
                 }
             };
             around(x, &mut turned);
@@ -58,20 +64,54 @@ impl Ensemble {
             let y = network.run(&turned, [n, turned_h, turned_w], &turned_told, cancel)?;
             let walk = turn.inverse().walk(scale * turned_w, scale * turned_h);
             for (i, to) in mean.chunks_mut(wide * high).enumerate() {
-                walk.add(y.picture(i), 1.0 / self.0 as f32, to, wide, threads);
+                let from = y.picture(i);
+                walk.each(to, wide, threads, |to, _, at| *to += share * from[at]);
+            }
+            match &mut first {
+                _ if !spread => {}
+                None => first = Some((y, vec![0.0; n * wide * high])),
+                Some((first, squares)) => {
+                    for (i, to) in squares.chunks_mut(wide * high).enumerate() {
+                        let (from, first) = (y.picture(i), first.picture(i));
+                        walk.each(to, wide, threads, |to, own, at| {
+                            *to += share * (from[at] - first[own]).powi(2);
+                        });
+                    }
+                }
             }
         }
+        let each = wide * high;
+        let spread = first.map(|(first, mut squares)| {
+            let pictures = squares.chunks_mut(each).zip(mean.chunks(each)).enumerate();
+            for (i, (squares, mean)) in pictures {
+                for ((value, mean), first) in squares.iter_mut().zip(mean).zip(first.picture(i)) {
+                    *value = (*value - (mean - first).powi(2)).max(0.0).sqrt();
+                }
+            }
+            squares
+        });
         Ok(Enlarged::Mean {
             values: mean,
-            each: wide * high,
+            spread,
+            each,
         })
     }
+}
+
+/// What runs work with.
+pub(super) struct Work<'a> {
+    pub threads: usize,
+    pub cancel: &'a Cancel,
 }
 
 /// What came of a batch.
 pub(super) enum Enlarged {
     One(Upscaled),
-    Mean { values: Vec<f32>, each: usize },
+    Mean {
+        values: Vec<f32>,
+        spread: Option<Vec<f32>>,
+        each: usize,
+    },
 }
 
 impl Enlarged {
@@ -79,7 +119,20 @@ impl Enlarged {
     pub(super) fn picture(&self, i: usize) -> &[f32] {
         match self {
             Self::One(upscaled) => upscaled.picture(i),
-            Self::Mean { values, each } => &values[i * each..(i + 1) * each],
+            Self::Mean { values, each, .. } => &values[i * each..(i + 1) * each],
+        }
+    }
+
+    /// The turns' standard deviation where it was wanted and there are several, as
+    /// [`picture`](Self::picture) lies.
+    pub(super) fn spread(&self, i: usize) -> Option<&[f32]> {
+        match self {
+            Self::Mean {
+                spread: Some(spread),
+                each,
+                ..
+            } => Some(&spread[i * each..(i + 1) * each]),
+            _ => None,
         }
     }
 }
@@ -170,16 +223,24 @@ struct Walk {
 }
 
 impl Walk {
-    /// Adds `share` of the samples of `from`, in the order of this walk, to `to`, whose rows have
-    /// `width` samples.
-    fn add(self, from: &[f32], share: f32, to: &mut [f32], width: usize, threads: usize) {
+    /// For each sample of `to`, whose rows have `width` samples: that sample, its place, and the
+    /// place where this walk is then.
+    fn each(
+        self,
+        to: &mut [f32],
+        width: usize,
+        threads: usize,
+        f: impl Fn(&mut f32, usize, usize) + Sync,
+    ) {
         let rows = (to.len() / width).div_ceil(threads);
         let bands = to.chunks_mut(rows * width).enumerate().collect();
         parallel::for_each(threads, bands, |(band, part)| {
             for (i, row) in part.chunks_mut(width).enumerate() {
-                let first = self.start as isize + (band * rows + i) as isize * self.down;
+                let y = band * rows + i;
+                let first = self.start as isize + y as isize * self.down;
                 for (k, value) in row.iter_mut().enumerate() {
-                    *value += share * from[(first + k as isize * self.right) as usize];
+                    let at = (first + k as isize * self.right) as usize;
+                    f(value, y * width + k, at);
                 }
             }
         });
@@ -199,11 +260,14 @@ mod tests {
             for threads in [1, 2] {
                 let (w, h) = turn.size(width, height);
                 let mut turned = vec![0.0; w * h];
-                turn.walk(width, height)
-                    .add(&picture, 1.0, &mut turned, w, threads);
+                let walk = turn.walk(width, height);
+                walk.each(&mut turned, w, threads, |to, _, at| *to = picture[at]);
                 let mut again = vec![1.0; w * h];
                 let walk = turn.inverse().walk(w, h);
-                walk.add(&turned, 0.5, &mut again, width, threads);
+                walk.each(&mut again, width, threads, |to, own, at| {
+                    assert_eq!(picture[own], turned[at]);
+                    *to += turned[at] / 2.0;
+                });
                 let expected: Vec<_> = picture.iter().map(|v| 1.0 + v / 2.0).collect();
                 assert_eq!(again, expected, "{turn:?}");
                 if threads == 1 {

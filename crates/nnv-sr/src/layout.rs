@@ -51,6 +51,14 @@ impl Sample {
             Self::Ten(_) => 1023.0,
         }
     }
+
+    /// Code values for one of 8 bits.
+    pub(super) fn per_step(self) -> f32 {
+        match self {
+            Self::Eight => 1.0,
+            Self::Ten(_) => 4.0,
+        }
+    }
 }
 
 /// What is wrong with a layout or the memory given for it.

@@ -42,4 +42,4 @@ pub use layout::{Format, Layout, LayoutError, MAX_SIZE, Planes, PlanesMut};
 pub use plain::PlainScaler;
 pub use rating::{Codec, Evidence, Rater, Rating};
 pub use source_quantizer::SourceQuantizer;
-pub use upscaler::{Done, Job, Outcome, SrError, Upscaler};
+pub use upscaler::{Change, Done, Job, Outcome, SrError, Upscaler};

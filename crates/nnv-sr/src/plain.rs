@@ -146,6 +146,55 @@ impl PlainScaler {
         parallel::for_each(self.threads, tasks, |task| self.fill(task));
     }
 
+    /// How far luma of `output` is from what the plain kernel makes of `input`: row after row, in
+    /// 8-bit samples.
+    pub(super) fn change(&self, input: &Planes<'_>, output: &PlanesMut<'_>) -> Vec<f32> {
+        let (width, height) = (self.output.width(), self.output.height());
+        let shape = self.input.shape(0);
+        let (sample, step) = (shape.sample, shape.step());
+        let made: Vec<&[u8]> = output.key_rows().collect();
+        let mut change = vec![0.0; width * height];
+        let rows = height.div_ceil(self.bands());
+        let bands = change.chunks_mut(rows * width).enumerate().collect();
+        parallel::for_each(self.threads, bands, |(band, part)| {
+            let mut scalers = self.scalers(0);
+            let mut values = vec![0.0; width];
+            let weights: &[f32] = match self.input.is_rgb() {
+                true => &rows::LUMA,
+                false => &[1.0],
+            };
+            for (i, change) in part.chunks_mut(width).enumerate() {
+                let y = band * rows + i;
+                for (c, (scaler, weight)) in scalers.iter_mut().zip(weights).enumerate() {
+                    let from = c * sample.bytes();
+                    scaler.row(y, |y, out| {
+                        rows::load(sample, step, &input.row(0, y)[from..], out);
+                    });
+                    rows::load(sample, step, &made[y][from..], &mut values);
+                    let both = values.iter().zip(scaler.last());
+                    for (change, (value, plain)) in change.iter_mut().zip(both) {
+                        let plain = plain.clamp(0.0, sample.max()).round_ties_even();
+                        *change += weight * (value - plain) / sample.per_step();
+                    }
+                }
+            }
+        });
+        change
+    }
+
+    fn scalers(&self, plane: usize) -> SmallVec<[RowScaler<'_>; 3]> {
+        let shape = self.input.shape(plane);
+        let (columns, lines) = if shape.subsampled {
+            (&self.subsampled_columns, &self.subsampled_rows)
+        } else {
+            (&self.full, &self.full)
+        };
+        let out_width = self.output.shape(plane).width;
+        (0..shape.components)
+            .map(|_| RowScaler::new(columns, lines, shape.width, shape.height, out_width))
+            .collect()
+    }
+
     fn fill(&self, task: Task<'_>) {
         let Task {
             input,
@@ -175,15 +224,8 @@ impl PlainScaler {
             return;
         }
 
-        let (columns, lines) = if shape.subsampled {
-            (&self.subsampled_columns, &self.subsampled_rows)
-        } else {
-            (&self.full, &self.full)
-        };
         let out_width = self.output.shape(plane).width;
-        let mut scalers: SmallVec<[RowScaler<'_>; 3]> = (0..shape.components)
-            .map(|_| RowScaler::new(columns, lines, shape.width, shape.height, out_width))
-            .collect();
+        let mut scalers = self.scalers(plane);
         for i in 0..band.rows {
             let y = band.first + i;
             for (c, scaler) in scalers.iter_mut().enumerate() {

@@ -177,8 +177,11 @@ with_avx2! {
 /// depend on them.
 #[inline(always)]
 pub(super) fn luma(r: f32, g: f32, b: f32) -> f32 {
-    0.299 * r + 0.587 * g + 0.114 * b
+    LUMA[0] * r + LUMA[1] * g + LUMA[2] * b
 }
+
+/// These weights.
+pub(super) const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 /// How code values relate to what networks take, luma in limited range as 8-bit code values / 255:
 /// code value = network value · gain + bias.
@@ -189,6 +192,11 @@ pub(super) struct Unit {
 }
 
 impl Unit {
+    /// Code values for a difference of one of a network.
+    pub(super) fn gain(self) -> f32 {
+        self.gain
+    }
+
     pub(super) fn new(sample: Sample, full_range: bool) -> Self {
         let max = sample.max();
         if full_range {
@@ -199,10 +207,7 @@ impl Unit {
             }
         } else {
             Self {
-                gain: match sample {
-                    Sample::Eight => 255.0,
-                    Sample::Ten(_) => 4.0 * 255.0,
-                },
+                gain: sample.per_step() * 255.0,
                 bias: 0.0,
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::border::mirrored;
-use super::ensemble::Ensemble;
+use super::ensemble::{Ensemble, Work};
 use super::layout::{Layout, LayoutError, Planes, PlanesMut};
 use super::plain::{Painting, PlainScaler, Task};
 use super::rows;
@@ -69,6 +69,19 @@ pub struct Outcome {
     pub done: Vec<Done>,
     /// Time that the network took.
     pub network: Duration,
+    /// For each job what the network changed, where luma came from it; empty unless
+    /// [asked for](Upscaler::set_watched).
+    pub changes: Vec<Option<Change>>,
+}
+
+/// What a network changed in a picture: row after row of the output's luma, in 8-bit samples.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// Luma less that of the plain kernel.
+    pub luma: Vec<f32>,
+    /// Standard deviation of the [turns](Ensemble) of the picture: how far the network depends on
+    /// how the picture lies, which detail does not. `None` for a single turn.
+    pub spread: Option<Arc<[f32]>>,
 }
 
 /// Where a result for an equal picture is.
@@ -91,6 +104,7 @@ struct Kept {
     input: Vec<u8>,
     output: Vec<u8>,
     strength: f32,
+    spread: Option<Arc<[f32]>>,
 }
 
 impl Kept {
@@ -115,6 +129,7 @@ pub struct Upscaler {
     /// Pictures that go through the network in one run.
     batch: usize,
     kept: Option<Kept>,
+    watched: bool,
     /// Input of the network, kept for its memory.
     x: Vec<f32>,
 }
@@ -157,6 +172,7 @@ impl Upscaler {
             tiles,
             batch,
             kept: None,
+            watched: false,
             x: Vec::new(),
         })
     }
@@ -165,6 +181,16 @@ impl Upscaler {
     #[must_use]
     pub fn with_ensemble(self, ensemble: Ensemble) -> Self {
         Self { ensemble, ..self }
+    }
+
+    /// From now on [`Outcome::changes`] are wanted, or no longer; at first they are not. They take
+    /// the plain kernel's work for luma, and with several turns twice their memory.
+    pub fn set_watched(&mut self, watched: bool) {
+        if watched && !self.watched {
+            // Nobody knows the spread of what is kept.
+            self.kept = None;
+        }
+        self.watched = watched;
     }
 
     /// Layout of the pictures that come in.
@@ -198,7 +224,8 @@ impl Upscaler {
             job.strength = job.strength.clamp(0.0, 1.0);
         }
         let plan = self.plan(jobs);
-        let network = self.enhance(jobs, &plan, cancel)?;
+        let mut spreads = vec![None; if self.watched { jobs.len() } else { 0 }];
+        let network = self.enhance(jobs, &plan, cancel, &mut spreads)?;
         self.reuse(jobs, &plan);
 
         let tasks = jobs
@@ -213,8 +240,9 @@ impl Upscaler {
             })
             .collect();
         self.plain.run(tasks);
+        let changes = self.changes(jobs, &plan, &mut spreads);
         if let Some(last) = plan.iter().rposition(|p| *p == Plan::Enhance) {
-            self.keep(&jobs[last]);
+            self.keep(&jobs[last], spreads.get(last).cloned().flatten());
         }
         let done = plan
             .iter()
@@ -224,7 +252,35 @@ impl Upscaler {
                 Plan::Plain => Done::Plain,
             })
             .collect();
-        Ok(Outcome { done, network })
+        Ok(Outcome {
+            done,
+            network,
+            changes,
+        })
+    }
+
+    /// What the network changed; `spreads` are those of the pictures that went through it.
+    fn changes(
+        &self,
+        jobs: &[Job<'_>],
+        plan: &[Plan],
+        spreads: &mut [Option<Arc<[f32]>>],
+    ) -> Vec<Option<Change>> {
+        let mut changes = Vec::with_capacity(spreads.len());
+        for i in 0..spreads.len() {
+            match plan[i] {
+                Plan::Reuse(Source::Job(j)) => spreads[i] = spreads[j].clone(),
+                Plan::Reuse(Source::Kept) => {
+                    spreads[i] = self.kept.as_ref().and_then(|kept| kept.spread.clone());
+                }
+                Plan::Enhance | Plan::Plain => {}
+            }
+            changes.push((plan[i] != Plan::Plain).then(|| Change {
+                luma: self.plain.change(&jobs[i].input, &jobs[i].output),
+                spread: spreads[i].clone(),
+            }));
+        }
+        changes
     }
 
     fn plan(&self, jobs: &[Job<'_>]) -> Vec<Plan> {
@@ -254,40 +310,64 @@ impl Upscaler {
         plans
     }
 
-    /// Runs the network, and returns how long it took.
+    /// Runs the network, and returns how long it took. `spreads` has a place for each job, or none
+    /// where they are not wanted.
     fn enhance(
         &mut self,
         jobs: &mut [Job<'_>],
         plan: &[Plan],
         cancel: &Cancel,
+        spreads: &mut [Option<Arc<[f32]>>],
     ) -> Result<Duration, SrError> {
-        let mut enhanced: Vec<_> = jobs
+        let (places, mut enhanced): (Vec<usize>, Vec<_>) = jobs
             .iter_mut()
             .zip(plan)
-            .filter(|(_, plan)| **plan == Plan::Enhance)
-            .map(|(job, _)| job)
-            .collect();
+            .enumerate()
+            .filter(|(_, (_, plan))| **plan == Plan::Enhance)
+            .map(|(i, (job, _))| (i, job))
+            .unzip();
         let radius = self.network.facts().radius;
         let scale = self.network.facts().scale;
         let (tile_width, tile_height) = (self.tiles.width, self.tiles.height);
         let (width, height) = (tile_width + 2 * radius, tile_height + 2 * radius);
         let mut x = std::mem::take(&mut self.x);
         let mut time = Duration::ZERO;
-        for jobs in enhanced.chunks_mut(self.batch) {
+        let work = Work {
+            threads: self.plain.threads(),
+            cancel,
+        };
+        let (wide, high) = (self.output().width(), self.output().height());
+        let samples = self.plain.unit().gain() / self.input().sample().per_step();
+        for (jobs, places) in (enhanced.chunks_mut(self.batch)).zip(places.chunks(self.batch)) {
+            let mut spread = vec![Vec::new(); if spreads.is_empty() { 0 } else { jobs.len() }];
             for (left, top) in self.tiles.corners() {
                 x.resize(jobs.len() * width * height, 0.0);
                 self.feed(jobs, (left, top), width, &mut x);
                 let told = self.told(jobs, (left, top), (width, height));
                 let started = Instant::now();
                 let shape = [jobs.len(), height, width];
-                let threads = self.plain.threads();
+                let watched = !spread.is_empty();
                 let y = self
                     .ensemble
-                    .run(&self.network, &x, shape, &told, threads, cancel)?;
+                    .run(&self.network, &x, shape, &told, &work, watched)?;
                 time += started.elapsed();
+                let first = radius * scale * (width * scale + 1);
+                for (i, (to, job)) in spread.iter_mut().zip(jobs.iter()).enumerate() {
+                    let Some(values) = y.spread(i) else {
+                        continue;
+                    };
+                    to.resize(wide * high, 0.0);
+                    let (x, y) = (left * scale, top * scale);
+                    let rows = to.chunks_mut(wide).skip(y).take(tile_height * scale);
+                    for (to, from) in rows.zip(values[first..].chunks(width * scale)) {
+                        let to = to[x..].iter_mut().take(tile_width * scale);
+                        to.zip(from)
+                            .for_each(|(to, v)| *to = v * samples * job.strength);
+                    }
+                }
                 let tasks = jobs.iter_mut().enumerate().flat_map(|(i, job)| {
                     let painting = Painting {
-                        values: &y.picture(i)[radius * scale * (width * scale + 1)..],
+                        values: &y.picture(i)[first..],
                         stride: width * scale,
                         x: left * scale,
                         y: top * scale,
@@ -307,6 +387,9 @@ impl Upscaler {
                     })
                 });
                 self.plain.run(tasks.collect());
+            }
+            for (spread, &place) in spread.into_iter().zip(places) {
+                spreads[place] = (!spread.is_empty()).then(|| spread.into());
             }
         }
         self.x = x;
@@ -440,7 +523,7 @@ impl Upscaler {
         }
     }
 
-    fn keep(&mut self, job: &Job<'_>) {
+    fn keep(&mut self, job: &Job<'_>, spread: Option<Arc<[f32]>>) {
         let shape = self.output().shape(0);
         if shape.row_bytes() * shape.height > LARGEST_KEPT {
             self.kept = None;
@@ -450,8 +533,10 @@ impl Upscaler {
             input: Vec::new(),
             output: Vec::new(),
             strength: 0.0,
+            spread: None,
         });
         kept.strength = job.strength;
+        kept.spread = spread;
         kept.input.clear();
         job.input
             .key_rows()

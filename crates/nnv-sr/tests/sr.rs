@@ -10,8 +10,8 @@ use std::sync::Arc;
 use nnv_h264::BlockQuantizers;
 use nnv_nn::{Cancel, ModelSource, NnError, RuntimeOptions, SrBundle, SrNetwork};
 use nnv_sr::{
-    Done, Ensemble, Format, Job, Layout, LayoutError, PlainScaler, Planes, PlanesMut,
-    SourceQuantizer, SrError, Upscaler,
+    Change, Done, Ensemble, Format, Job, Layout, LayoutError, Outcome, PlainScaler, Planes,
+    PlanesMut, SourceQuantizer, SrError, Upscaler,
 };
 
 const FORMATS: [Format; 7] = [
@@ -144,7 +144,8 @@ fn plain(layout: Layout, scale: usize, input: &Picture) -> Picture {
     out
 }
 
-fn run(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Picture>, Vec<Done>) {
+/// What becomes of pictures in one call.
+fn outcome(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Picture>, Outcome) {
     let (from, to) = (upscaler.input(), upscaler.output());
     let mut outputs = vec![Picture::blank(to); inputs.len()];
     let mut jobs: Vec<_> = inputs
@@ -158,9 +159,14 @@ fn run(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Pictur
             late: *late,
         })
         .collect();
-    let done = upscaler.run(&mut jobs, &Cancel::new()).unwrap().done;
+    let outcome = upscaler.run(&mut jobs, &Cancel::new()).unwrap();
     drop(jobs);
-    (outputs, done)
+    (outputs, outcome)
+}
+
+fn run(upscaler: &mut Upscaler, inputs: &[(&Picture, f32, bool)]) -> (Vec<Picture>, Vec<Done>) {
+    let (outputs, outcome) = outcome(upscaler, inputs);
+    (outputs, outcome.done)
 }
 
 fn one(upscaler: &mut Upscaler, input: &Picture, strength: f32) -> Picture {
@@ -519,6 +525,121 @@ fn ensembles_of_tiles_and_batches_are_those_of_pictures() {
         let mut tiled = upscaler(5000 * network.facts().bytes_per_sample());
         assert!(tiled.tiles() > 1);
         assert_eq!(run(&mut tiled, &jobs).0, singly, "{name}");
+    }
+}
+
+/// Outputs and what was changed, of pictures in one call.
+fn watched(
+    upscaler: &mut Upscaler,
+    inputs: &[(&Picture, f32, bool)],
+) -> (Vec<Picture>, Vec<Option<Change>>) {
+    let (outputs, outcome) = outcome(upscaler, inputs);
+    (outputs, outcome.changes)
+}
+
+#[test]
+fn changes_are_those_of_the_picture() {
+    let network = network("sr-random", 2);
+    for layout in layouts() {
+        let to = output(layout, 2);
+        let input = Picture::textured(layout, 4);
+        let mut upscaler = Upscaler::new(layout, network.clone(), 2).unwrap();
+        let unwatched = one(&mut upscaler, &input, 1.0);
+        upscaler.set_watched(true);
+        let (shown, changes) = watched(&mut upscaler, &[(&input, 1.0, false)]);
+        assert_eq!(shown[0], unwatched, "{layout:?}: watching changes nothing");
+        let change = changes[0].as_ref().unwrap();
+        assert!(change.spread.is_none(), "one turn has no spread");
+        let kernel = plain(layout, 2, &input);
+        let (weights, step): (&[f32], f32) = match layout.format {
+            Format::Rgb => (&[0.299, 0.587, 0.114], 1.0),
+            Format::I42010Le | Format::P01010Le => (&[1.0], 4.0),
+            _ => (&[1.0], 1.0),
+        };
+        let mut expected = vec![0.0; change.luma.len()];
+        for (c, weight) in weights.iter().enumerate() {
+            let both = shown[0].codes(to, c).into_iter().zip(kernel.codes(to, c));
+            for (sum, (got, plain)) in expected.iter_mut().zip(both) {
+                *sum += weight * (got - plain) as f32 / step;
+            }
+        }
+        assert_eq!(change.luma.len(), to.width() * to.height());
+        for (got, wanted) in change.luma.iter().zip(&expected) {
+            assert!(
+                (got - wanted).abs() < 1e-3,
+                "{layout:?}: {got} for {wanted}"
+            );
+        }
+        assert!(
+            expected.iter().any(|v| *v != 0.0),
+            "the network does nothing"
+        );
+    }
+}
+
+#[test]
+fn spread_is_that_of_the_turns() {
+    let layout = Layout::new(Format::Gray8, 83, 131).unwrap();
+    let input = Picture::textured(layout, 5);
+    let network = network("sr-random", 2);
+    let upscaler = |turns, memory| {
+        let upscaler = Upscaler::with_memory(layout, network.clone(), 2, memory).unwrap();
+        let mut upscaler = upscaler.with_ensemble(Ensemble::new(turns));
+        upscaler.set_watched(true);
+        upscaler
+    };
+    // The second turn is half a rotation: the picture upside down and mirrored.
+    let mut half_turned = input.clone();
+    half_turned.planes[0].reverse();
+    let mut turned = one(&mut upscaler(1, usize::MAX), &half_turned, 1.0);
+    turned.planes[0].reverse();
+    let first = one(&mut upscaler(1, usize::MAX), &input, 1.0);
+    let spread = |turns, memory, strength| {
+        let changes = watched(&mut upscaler(turns, memory), &[(&input, strength, false)]).1;
+        changes[0].as_ref().unwrap().spread.clone().unwrap()
+    };
+    let whole = spread(2, usize::MAX, 1.0);
+    assert_eq!(whole.len(), 4 * 83 * 131);
+    let mut seen = 0.0_f32;
+    for ((got, a), b) in whole.iter().zip(&first.planes[0]).zip(&turned.planes[0]) {
+        // Of two numbers half their difference; both are rounded, and some cut off.
+        if (1..255).contains(a) && (1..255).contains(b) {
+            let expected = f32::from(a.abs_diff(*b)) / 2.0;
+            assert!((got - expected).abs() <= 0.51, "{got} for {expected}");
+            seen = seen.max(expected);
+        }
+    }
+    assert!(seen > 2.0, "the turns differ by {seen} at most");
+    let half = spread(2, usize::MAX, 0.5);
+    assert!(
+        half.iter()
+            .zip(&*whole)
+            .all(|(h, w)| (2.0 * h - w).abs() < 1e-3)
+    );
+    // Tiles make no difference but that of sums in another order.
+    let (whole, tiled) = (spread(8, usize::MAX, 1.0), spread(8, 2_000_000, 1.0));
+    assert!(upscaler(8, 2_000_000).tiles() > 1);
+    assert!(whole.iter().zip(&*tiled).all(|(a, b)| (a - b).abs() < 1e-2));
+}
+
+#[test]
+fn equal_pictures_change_equally_and_late_ones_not_at_all() {
+    let layout = Layout::new(Format::I420, 20, 10).unwrap();
+    let upscaler = Upscaler::new(layout, network("sr-random", 2), 2).unwrap();
+    let mut upscaler = upscaler.with_ensemble(Ensemble::new(4));
+    let (a, b) = (Picture::textured(layout, 1), Picture::textured(layout, 2));
+    let jobs = [(&a, 1.0, false), (&a, 1.0, false), (&b, 1.0, true)];
+    assert!(watched(&mut upscaler, &jobs).1.is_empty(), "nobody asked");
+    upscaler.set_watched(true);
+    let (_, changes) = watched(&mut upscaler, &jobs);
+    let [Some(first), Some(second), None] = &changes[..] else {
+        panic!("{changes:?}");
+    };
+    // Reused by the next call.
+    let (_, again) = watched(&mut upscaler, &[(&a, 1.0, true)]);
+    for other in [second, again[0].as_ref().unwrap()] {
+        assert_eq!(first.luma, other.luma);
+        assert!(first.spread.is_some() && first.spread == other.spread);
     }
 }
 

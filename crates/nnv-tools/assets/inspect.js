@@ -218,8 +218,9 @@
       const x = next(cells, 2, i16);
       return [x, next(cells, 2, i16)];
     });
-    out.latent = next(places, 2, u16).map((v) => v / 8);
-    out.motion = next(places, 2, u16).map((v) => v / 8);
+    for (const name of ['latent', 'motion', 'hyper', 'inked']) {
+      out[name] = next(places, 2, u16).map((v) => v / 8);
+    }
     out.map = layout.map ? next(places, 1, i8) : null;
     out.ink = layout.ink ? next(4 * places, 1, u8) : null;
     return out;
@@ -361,16 +362,18 @@
   }
 
   const maps = {
-    all: ['bits', (p) => p.latent.map((v, i) => v + p.motion[i])],
+    all: ['bits', (p) => p.latent.map((v, i) => v + p.motion[i] + p.hyper[i] + p.inked[i])],
     latent: ['bits of the latent', (p) => p.latent],
+    hyper: ['bits of the hyper-latent', (p) => p.hyper],
     motion: ['bits of motion', (p) => p.motion],
+    inked: ['bits of ink', (p) => p.inked],
     map: ['quantizer', (p) => p.map && p.map.map((v) => v + frames[chosen].quantizer)],
     ink: ['ink and paper', (p) => p.ink],
   };
   let which = 'all';
   function listMaps() {
-    const there = Object.keys(maps).filter((name) => !planes || name === 'all' || name === 'latent'
-      || (name === 'motion' ? planes.layout.columns > 0 : planes.layout[name]));
+    const never = planes && { motion: !planes.layout.columns, inked: !planes.ink, map: !planes.map, ink: !planes.ink };
+    const there = Object.keys(maps).filter((name) => !planes || !never[name]);
     const now = there.includes(which) ? which : 'all';
     $('which').replaceChildren(...there.map((name) => node('option', maps[name][0], { value: name })));
     $('which').value = now;
@@ -450,10 +453,12 @@
     const [px, py] = [Math.floor(x / 16), Math.floor(y / 16)];
     if (px < 0 || py < 0 || px >= across || py >= down) return;
     const place = py * across + px;
-    const said = [`(${Math.floor(x)}, ${Math.floor(y)})`, `latent ${number(planes.latent[place], 1)} bits`];
+    const bits = (name, from) => `${name} ${number(from[place], 1)} bits`;
+    const said = [`(${Math.floor(x)}, ${Math.floor(y)})`, bits('latent', planes.latent), bits('hyper-latent', planes.hyper)];
+    if (planes.ink) said.push(bits('ink', planes.inked));
     if (columns) {
       const i = Math.min(rows - 1, Math.floor(y / cell)) * columns + Math.min(columns - 1, Math.floor(x / cell));
-      said.push(`motion ${number(planes.motion[place], 1)} bits`);
+      said.push(bits('motion', planes.motion));
       [0, 1].forEach((n) => {
         if (planes.mode[i] !== 2 && planes.mode[i] !== n) return;
         const r = frames[chosen].references[n];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use nnv_bitstream::{FrameHeader, FramePayload};
 use nnv_format::entropy::LatentBits;
+use nnv_format::grid::Grid;
 use nnv_format::ink::InkLayer;
 use nnv_format::motion::MotionField;
 use nnv_format::picture::Picture;
@@ -18,8 +19,8 @@ use crate::error::Result;
 pub struct Wanted {
     /// [`Analysis::prediction`]: takes a picture's memory for each frame that waits to be shown.
     pub prediction: bool,
-    /// [`Analysis::latent_bits`] and [`Analysis::motion_bits`]: symbols and motion are coded once
-    /// more, into counters.
+    /// [`Analysis::latent_bits`], [`Analysis::motion_bits`], [`Analysis::hyper_bits`] and
+    /// [`Analysis::ink_bits`]: all of them are coded once more, into counters.
     pub bits: bool,
 }
 
@@ -74,8 +75,35 @@ pub struct Analysis {
     /// Bits of motion in 1/256 bit by block of 16×16 luma samples, row after row; empty for key
     /// frames, or where not wanted.
     pub motion_bits: Vec<u64>,
+    /// Bits of the hyper-latent, as `motion_bits`: each of its symbols shared evenly by the 16
+    /// blocks that it covers. Empty where not wanted.
+    pub hyper_bits: Vec<u64>,
+    /// Bits of ink, as `motion_bits`; its colours belong nowhere and do not count. Empty without
+    /// ink, or where not wanted.
+    pub ink_bits: Vec<u64>,
     /// The header's checksum is that of the picture; `None` without one.
     pub verified: Option<bool>,
+}
+
+/// Bits of the hyper-latent by its places, by those of the grid.
+pub(super) fn hyper_bits(by_place: &[u64], grid: Grid) -> Vec<u64> {
+    let covers = |i: usize, length: usize| (length - i / 4 * 4).min(4) as u64;
+    let places = (0..grid.h16()).flat_map(|y| (0..grid.w16()).map(move |x| (y, x)));
+    let share = |(y, x)| {
+        let count = covers(y, grid.h16()) * covers(x, grid.w16());
+        by_place[y / 4 * grid.wz() + x / 4] / count
+    };
+    places.map(share).collect()
+}
+
+/// Bits of ink by cell, by places of the grid.
+pub(super) fn ink_bits(by_cell: &[u64], grid: Grid) -> Vec<u64> {
+    let width = 2 * grid.w16();
+    let mut bits = vec![0; grid.h16() * grid.w16()];
+    for (at, cell) in by_cell.iter().enumerate() {
+        bits[at / width / 2 * grid.w16() + at % width / 2] += cell;
+    }
+    bits
 }
 
 /// The prediction of a frame as a picture.

@@ -251,6 +251,8 @@ struct Opened<'a> {
     d: Vec<i16>,
     /// For the analysis.
     motion_bits: Vec<u64>,
+    hyper_bits: Vec<u64>,
+    ink_bits: Vec<u64>,
     times: StageTimes,
 }
 
@@ -1236,7 +1238,16 @@ fn open<'a>(
     } else {
         None
     };
+    let before = bits_wanted.then(|| symbols.clone());
     let z = symbols.decode_z(payload.z)?;
+    let hyper_bits = match before {
+        Some(before) => analysis::hyper_bits(&before.spent_z(&z)?, coding.grid),
+        None => Vec::new(),
+    };
+    let ink_bits = match &ink {
+        Some(ink) if bits_wanted => analysis::ink_bits(&ink.bits_by_cell()?, coding.grid),
+        _ => Vec::new(),
+    };
     if header.is_key() && !header.quantizer_map {
         let channels = symbols.first_channels();
         let (model, quantizer) = (&sequence.model, header.quantizer);
@@ -1263,6 +1274,8 @@ fn open<'a>(
         p,
         d,
         motion_bits,
+        hyper_bits,
+        ink_bits,
         times,
     })
 }
@@ -1374,6 +1387,8 @@ fn decode_opened(
                 map: o.map,
                 latent_bits,
                 motion_bits: o.motion_bits,
+                hyper_bits: o.hyper_bits,
+                ink_bits: o.ink_bits,
                 verified: None,
             })
         });

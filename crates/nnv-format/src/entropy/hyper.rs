@@ -63,7 +63,8 @@ impl HyperState {
     }
 
     /// Codes `z`. An encoder passes the symbols; a decoder passes zeros and finds the symbols there
-    /// afterwards.
+    /// afterwards. `before` hears of each symbol's place in `[channels, height, width]` before it
+    /// is coded.
     ///
     /// Returns false when what was decoded cannot have been encoded.
     pub(super) fn code<C: BinaryCoder>(
@@ -72,6 +73,7 @@ impl HyperState {
         shape: LatentShape,
         z: &mut [i8],
         reference: Option<&[i8]>,
+        before: impl Fn(usize),
     ) -> bool {
         let had = reference.is_some_and(|r| r.iter().any(|&v| v != 0));
         if !coder.code(
@@ -85,6 +87,7 @@ impl HyperState {
             for y in 0..shape.height {
                 for x in 0..w {
                     let at = (c * shape.height + y) * w + x;
+                    before(at);
                     let left = if x > 0 { i32::from(z[at - 1]) } else { 0 };
                     let top = if y > 0 { i32::from(z[at - w]) } else { 0 };
                     let co = reference.map_or(0, |r| i32::from(r[at]));

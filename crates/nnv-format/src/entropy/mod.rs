@@ -27,5 +27,6 @@ pub use error::EntropyError;
 pub use golomb::{SIntModel, UIntModel};
 pub use range::{BinaryCoder, BitCounter, Decoder, Encoder, Prob, bit_cost};
 pub use spent::LatentBits;
+pub(crate) use spent::PlaceMeter;
 pub use symbols::{SparseSymbols, SymbolContexts, SymbolCosts};
 pub use tables::{LatentShape, Symbol, SymbolTables};

@@ -41,6 +41,33 @@ impl LatentBits {
     }
 }
 
+/// Counts what bits cost in 1/256 bit, at the place that was named last.
+pub(crate) struct PlaceMeter<'a> {
+    at: &'a Cell<usize>,
+    pub(crate) bits: Vec<u64>,
+}
+
+impl<'a> PlaceMeter<'a> {
+    pub(crate) fn new(at: &'a Cell<usize>, places: usize) -> Self {
+        Self {
+            at,
+            bits: vec![0; places],
+        }
+    }
+}
+
+impl BinaryCoder for PlaceMeter<'_> {
+    fn bit_with(&mut self, p1: u16, bit: bool) -> bool {
+        self.bits[self.at.get()] += u64::from(bit_cost(p1, bit));
+        bit
+    }
+
+    fn bypass(&mut self, value: u32, n: u32) -> u32 {
+        self.bits[self.at.get()] += 256 * u64::from(n);
+        value
+    }
+}
+
 /// Counts what bits cost, at the symbol that [`Watched`] was asked for last.
 pub(super) struct Meter<'a> {
     /// That symbol's place in `[channels, height, width]`.

@@ -12,7 +12,7 @@ use super::band::{BandState, GROUP, Layout, NEAR_CLASSES, code_band, scale_class
 use super::error::EntropyError;
 use super::hyper::HyperState;
 use super::range::{BinaryCoder, Decoder, Encoder, bit_cost};
-use super::spent::{LatentBits, Meter, Watched};
+use super::spent::{LatentBits, Meter, PlaceMeter, Watched};
 use super::tables::{BINS, LatentShape, MAX_MAGNITUDE, SCALES, Symbol, SymbolTables};
 
 /// The adaptive state of a frame's symbols: what a frame inherits from its reference and leaves to
@@ -140,7 +140,7 @@ impl SymbolContexts {
         let mut enc = Encoder::new();
         let mut copy: Vec<i8> = z.iter().map(|&v| v.max(-127)).collect();
         self.hyper
-            .code(&mut enc, self.z_shape, &mut copy, self.z.as_deref());
+            .code(&mut enc, self.z_shape, &mut copy, self.z.as_deref(), |_| ());
         self.z = Some(copy.into());
         Ok(enc.finish())
     }
@@ -154,7 +154,7 @@ impl SymbolContexts {
         let mut z = vec![0i8; self.z_shape.len()];
         let sound = self
             .hyper
-            .code(&mut dec, self.z_shape, &mut z, self.z.as_deref());
+            .code(&mut dec, self.z_shape, &mut z, self.z.as_deref(), |_| ());
         dec.finish()?;
         if !sound {
             return Err(EntropyError::SymbolRange);
@@ -267,6 +267,26 @@ impl SymbolContexts {
             .unzip();
         self.magnitudes = Some(mags.into());
         Ok(SparseSymbols { shape, bands })
+    }
+
+    /// Where the bits of a hyper-latent went, given the state before it was coded: by place, row
+    /// after row, in 1/256 bit. Changes nothing.
+    ///
+    /// # Errors
+    /// [`EntropyError::Shape`] when the length is not that of [`z_shape`](Self::z_shape).
+    pub fn spent_z(&self, z: &[i8]) -> Result<Vec<u64>, EntropyError> {
+        self.check("z has another size than its frame", z.len(), self.z_shape)?;
+        let places = self.z_shape.height * self.z_shape.width;
+        let at = Cell::new(0);
+        let mut meter = PlaceMeter::new(&at, places);
+        self.hyper.clone().code(
+            &mut meter,
+            self.z_shape,
+            &mut z.to_vec(),
+            self.z.as_deref(),
+            |symbol| at.set(symbol % places),
+        );
+        Ok(meter.bits)
     }
 
     /// Where the bits of a latent went, given the state before it was coded (with `z` read or
@@ -568,6 +588,33 @@ mod tests {
             .unzip();
         fit_signs(shape, &k, &mut s);
         (k, s)
+    }
+
+    #[test]
+    fn bits_of_z_are_counted_where_they_were_spent() {
+        let mut enc = contexts(SHAPE, 1);
+        let shape = enc.z_shape();
+        let places = shape.height * shape.width;
+        let mut rng = Rng(7);
+        for t in 0..3 {
+            let mut z: Vec<i8> = (0..shape.len())
+                .map(|_| (rng.next() % 7) as i8 - 3)
+                .collect();
+            let loud = places - 1;
+            (0..shape.channels).for_each(|c| z[c * places + loud] = 100);
+            let before = enc.clone();
+            let written = 8 * enc.encode_z(&z).unwrap().len();
+            let spent = before.spent_z(&z).unwrap();
+            assert_eq!(spent.len(), places);
+            let counted = spent.iter().sum::<u64>() as f64 / 256.0;
+            assert!(
+                (counted - written as f64).abs() < 0.01 * written as f64 + 16.0,
+                "frame {t}: {counted} bits counted, {written} written"
+            );
+            let most = (0..places).max_by_key(|&at| spent[at]);
+            assert_eq!(most, Some(loud), "frame {t}: {spent:?}");
+        }
+        assert!(enc.spent_z(&[0]).is_err());
     }
 
     #[test]

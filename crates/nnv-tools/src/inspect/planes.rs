@@ -3,9 +3,9 @@
 //!
 //! Numbers are little-endian, planes follow each other. By cell: mode (0: first reference, 1:
 //! second, 2: both), then x and y of both vectors in quarter samples (i16 each); only with motion.
-//! By place of 16×16 samples: bits of the latent, bits of motion, in eighths (u16), then the
-//! difference from the frame's quantizer (i8; only with a map). By cell of 8×8 samples: 1 paper, 2
-//! ink (u8; only with ink).
+//! By place of 16×16 samples: bits of the latent, of motion, of the hyper-latent and of ink, in
+//! eighths (u16), then the difference from the frame's quantizer (i8; only with a map). By cell of
+//! 8×8 samples: 1 paper, 2 ink (u8; only with ink).
 
 use std::io::Write;
 
@@ -59,8 +59,12 @@ pub fn planes(
     let eighths = |bits: u64| ((bits + 16) / 32).min(u16::MAX.into()) as u16;
     let places = across * down;
     let latent = analysis.latent_bits.as_ref().map(|bits| &bits.by_place[..]);
-    for bits in [latent, Some(&analysis.motion_bits[..])] {
-        let bits = bits.unwrap_or_default();
+    for bits in [
+        latent.unwrap_or_default(),
+        &analysis.motion_bits,
+        &analysis.hyper_bits,
+        &analysis.ink_bits,
+    ] {
         let all = (0..places).map(|i| bits.get(i).copied().map_or(0, eighths));
         bytes.extend(all.flat_map(u16::to_le_bytes));
     }

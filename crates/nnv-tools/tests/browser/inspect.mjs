@@ -86,8 +86,13 @@ try {
     await settled(page, target);
     await page.locator('#motion').hover();
     assert.match(await page.textContent('#place'), /latent .* bits · motion .* from frame \d+/);
-    await page.selectOption('#which', 'latent');
-    assert.ok((await drawn(page, '#map')) > 8);
+    const maps = new Set();
+    for (const name of ['latent', 'hyper', 'motion', 'all']) {
+      await page.selectOption('#which', name);
+      assert.ok((await drawn(page, '#map')) > 8);
+      maps.add(await hash(page, '#map'));
+    }
+    assert.equal(maps.size, 4, 'two maps are the same');
     // Every control has a name, and can be reached by keys.
     const nameless = await page.$$eval('button, input, select', (all) => all.filter((e) =>
       !e.labels?.length && !e.getAttribute('aria-label') && !e.textContent.trim()).length);
