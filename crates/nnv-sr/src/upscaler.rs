@@ -267,16 +267,16 @@ impl Upscaler {
         spreads: &mut [Option<Arc<[f32]>>],
     ) -> Vec<Option<Change>> {
         let mut changes = Vec::with_capacity(spreads.len());
-        for i in 0..spreads.len() {
-            match plan[i] {
-                Plan::Reuse(Source::Job(j)) => spreads[i] = spreads[j].clone(),
+        for (i, (job, plan)) in jobs.iter().zip(plan).enumerate().take(spreads.len()) {
+            match plan {
+                Plan::Reuse(Source::Job(j)) => spreads[i] = spreads[*j].clone(),
                 Plan::Reuse(Source::Kept) => {
                     spreads[i] = self.kept.as_ref().and_then(|kept| kept.spread.clone());
                 }
                 Plan::Enhance | Plan::Plain => {}
             }
-            changes.push((plan[i] != Plan::Plain).then(|| Change {
-                luma: self.plain.change(&jobs[i].input, &jobs[i].output),
+            changes.push((*plan != Plan::Plain).then(|| Change {
+                luma: self.plain.change(&job.input, &job.output),
                 spread: spreads[i].clone(),
             }));
         }
