@@ -108,7 +108,8 @@ def main():
             print(
                 f"offered {number}, shown {rate:.1f} a second of {could[-1]:.1f} that the core "
                 f"can code; late: {statistics.median(settled):.0f} ms in the median, "
-                f"{settled[int(0.95 * (len(settled) - 1))]:.0f} ms at 95 %, {settled[-1]:.0f} at most"
+                f"{settled[int(0.95 * (len(settled) - 1))]:.0f} ms at 95 %, "
+                f"{settled[-1]:.0f} at most"
             )
             print(f"  {stats}")
         share = statistics.median(g / c for g, c in zip(got, could))
