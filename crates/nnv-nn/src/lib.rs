@@ -46,6 +46,7 @@ mod rdo;
 mod registry;
 #[cfg(feature = "onnxruntime")]
 mod rounding;
+mod single;
 mod sr;
 mod structure;
 

@@ -26,12 +26,13 @@
 
 use serde::Deserialize;
 
+use super::ModelSource;
 use super::backend::{Backend, Element, Tensor};
-use super::bundle::{Files, Kind, manifest_error, parse_hex};
+use super::bundle::Kind;
 use super::cancel::Cancel;
 use super::error::{NnError, Result};
-use super::graph::{Contract, Graph, Place, elements};
-use super::{ModelSource, Provider, RuntimeOptions};
+use super::graph::{Contract, Graph, elements};
+use super::single::Single;
 
 const MAX_STATE: usize = 1024;
 const MAX_LIST: usize = 32;
@@ -127,35 +128,18 @@ impl ThroughputModel {
     /// [`NnError::UnknownModel`] and [`NnError::Bundle`] for what is wrong with the bundle;
     /// [`NnError::Provider`] and [`NnError::Run`] when it does not run.
     pub fn load_on(backend: &dyn Backend, source: &ModelSource) -> Result<Self> {
-        let label = source.label().into_owned();
-        let wrong = |what| NnError::Bundle {
-            bundle: label.clone(),
-            what,
-        };
-        let files = Files::find(source, Kind::Network)?;
-        let (text, _) = files.manifest(Kind::Network).map_err(wrong)?;
-        let manifest: Manifest = toml::from_str(&text).map_err(|e| wrong(manifest_error(&e)))?;
+        let (manifest, file) = Single::open(source, Kind::Network, |manifest: &Manifest| {
+            let entry = &manifest.network;
+            entry.check().map(|()| (&*entry.file, &*entry.sha256))
+        })?;
         let entry = manifest.network;
-        entry.check().map_err(wrong)?;
-        let digest = parse_hex(&entry.sha256)
-            .ok_or_else(|| wrong("sha256 is not 64 hexadecimal digits".into()))?;
-        let onnx = files.verified(&entry.file, &digest).map_err(wrong)?;
-        let options = RuntimeOptions {
-            threads: 1,
-            ..RuntimeOptions::default()
-        };
         let f32 = Some(Element::F32);
         let contract = Contract {
             may_take: &[("x", f32), ("h", f32)],
             must_give: &[("q", f32), ("state", f32)],
             channels: &|_| Some(1),
         };
-        let place = Place {
-            backend,
-            provider: Provider::Cpu,
-            options: &options,
-        };
-        let graph = Graph::build("network", &label, &onnx, place, &contract)?;
+        let graph = file.build(backend, "network", &contract)?;
         let model = Self {
             graph,
             entry: Facts {
