@@ -7,8 +7,9 @@
 #           neither AVX-512 nor VNNI (Haswell). Exit code 0 where all are exact.
 # runtimes  ONNX Runtime from the oldest that is accepted to the newest, on this processor.
 # arm64     ONNX Runtime's aarch64 build under qemu-user (Debian 12, root): every level of
-#           optimisation, and what the plugin does there (decision 187). Levels `extended` and `all`
-#           differ in the priors and are shown, not judged.
+#           optimisation, as the bundles are, and as the plugin runs them there, with some sums in
+#           float32 (decision 187). As they are, levels `extended` and `all` differ in the priors;
+#           that is shown, not judged.
 #
 # Emulators and runtimes go to .deps/exactness. docs/reliability.md has the table. An emulator is
 # not the processor: it says what the code for that processor computes, not what the silicon does.
@@ -110,6 +111,16 @@ arm64() {
   echo "# ARM64, emulated"
   # Judged: none and basic everywhere, and the syntheses at every level.
   arm64_python scripts/exactness.py --levels none,basic,extended,all "${bundles[@]}" | judge arm64 'none|basic|synth'
+  local float=$deps/float bundle graph
+  for bundle in "${bundles[@]}"; do
+    mkdir -p "$float/${bundle##*/}"
+    cp "$bundle"/* "$float/${bundle##*/}"
+    for graph in "$bundle"/*.onnx; do
+      cargo run -q --release --locked -p nnv-nn --example float-sums "$graph" "$float/${bundle##*/}/${graph##*/}" || return
+    done
+  done
+  echo "# ARM64, emulated, sums in float32"
+  arm64_python scripts/exactness.py --levels none,basic,extended,all "$float"/*/ | judge arm64-float .
   echo "# ARM64, emulated, session.disable_quant_qdq"
   arm64_python scripts/exactness.py --quant-off "${bundles[@]}" | judge arm64-quant-off .
 }

@@ -61,6 +61,8 @@ pub use network::{ThroughputModel, ThroughputState};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};
 pub use rdo::RdoModel;
+#[cfg(feature = "onnxruntime")]
+pub use rounding::sums_in_float;
 pub use sr::{
     EmbeddedSr, MAX_SCALE, Precision, SrBundle, SrFacts, SrNetwork, Upscaled, embedded_sr,
 };
@@ -128,6 +130,9 @@ pub struct RuntimeOptions {
     pub threads: usize,
     /// Rewriting of graphs.
     pub optimisation: Optimisation,
+    /// Keeps in float32 those sums that processors round each in its own way (decision 187). Other
+    /// processors than x86 need it and always do; here only tests have a reason to.
+    pub float_sums: bool,
     /// Folder for the graphs after optimisation, for inspection.
     pub dump_optimised: Option<PathBuf>,
 }

@@ -1,36 +1,57 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Finds the sums of a network that round, where processors do not round alike.
+//! Finds the sums of a network that round, where processors do not round alike, and keeps them in
+//! float32.
 //!
 //! ONNX Runtime makes one addition of 8-bit numbers of what the graph says in float32:
 //! dequantise, add, quantise. On x86 that addition rounds halves to even, as the graph says; on
 //! ARM64 away from zero (decision 187). Sums whose scale is no coarser than those of both terms
 //! never meet a half: they are exact everywhere.
+//!
+//! Of operators for additions, it does so with `Add` alone. `Sum` of two terms is the same number.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use super::onnx::{Message, Value};
 
 /// Most operators between a sum and where it is quantised.
 const PASSES: usize = 4;
+/// The operator that is fused, and the one that is not: names of equal length, so that one takes
+/// the other's place in the file.
+const FUSED: &[u8; 3] = b"Add";
+const PLAIN: &[u8; 3] = b"Sum";
 
 #[derive(Default)]
 struct Node {
     operator: Vec<u8>,
+    /// Where the operator's name stands in the file.
+    place: Range<usize>,
     inputs: Vec<Vec<u8>>,
     outputs: Vec<Vec<u8>>,
 }
 
-/// Whether a sum of dequantised numbers is quantised again with a scale that makes it round.
-/// Scales that are no plain numbers of the graph count as such.
+/// The model with those sums in float32 that round: what it computes stays the same, and every
+/// processor computes it.
 ///
 /// # Errors
 /// A sentence where the bytes are no ONNX file.
-pub(super) fn rounding_sums(model: &[u8]) -> Result<bool, String> {
+pub fn sums_in_float(model: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    let mut out = Cow::Borrowed(model);
+    for place in rounding_sums(model)? {
+        out.to_mut()[place].copy_from_slice(PLAIN);
+    }
+    Ok(out)
+}
+
+/// Where the names of those sums of dequantised numbers stand that are quantised again with a scale
+/// that makes them round. Scales that are no plain numbers of the graph count as such.
+fn rounding_sums(model: &[u8]) -> Result<Vec<Range<usize>>, String> {
     let (mut nodes, mut scales) = (Vec::new(), HashMap::new());
     let mut message = Message(model);
     while let Some((number, value)) = message.field()? {
         if let (7, Value::Bytes(graph)) = (number, value) {
-            read(graph, &mut nodes, &mut scales)?;
+            read(model, graph, &mut nodes, &mut scales)?;
         }
     }
     let is = |node: &Node, operators: &[&[u8]]| operators.contains(&&node.operator[..]);
@@ -55,7 +76,7 @@ pub(super) fn rounding_sums(model: &[u8]) -> Result<bool, String> {
             passes.insert(input, output);
         }
     }
-    Ok(nodes.iter().filter(|n| is(n, &[b"Add"])).any(|sum| {
+    let rounds = |sum: &&Node| {
         let (Some(mut output), [a, b]) = (sum.outputs.first(), &sum.inputs[..]) else {
             return false;
         };
@@ -75,10 +96,13 @@ pub(super) fn rounding_sums(model: &[u8]) -> Result<bool, String> {
             }
             _ => true,
         }
-    }))
+    };
+    let sums = nodes.iter().filter(|n| is(n, &[FUSED]));
+    Ok(sums.filter(rounds).map(|n| n.place.clone()).collect())
 }
 
 fn read(
+    model: &[u8],
     graph: &[u8],
     nodes: &mut Vec<Node>,
     scales: &mut HashMap<Vec<u8>, f32>,
@@ -93,7 +117,11 @@ fn read(
                     match number {
                         1 => node.inputs.push(bytes.to_vec()),
                         2 => node.outputs.push(bytes.to_vec()),
-                        4 => node.operator = bytes.to_vec(),
+                        4 => {
+                            let begin = bytes.as_ptr().addr() - model.as_ptr().addr();
+                            node.place = begin..begin + bytes.len();
+                            node.operator = bytes.to_vec();
+                        }
                         _ => {}
                     }
                 }
@@ -133,18 +161,24 @@ mod tests {
     fn one_sum_of_each_prior_rounds_and_none_of_the_syntheses() {
         let models = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
         for bundle in ["realtime", "visual"] {
-            for (graph, rounds) in [
-                ("key_prior", true),
-                ("inter_prior", true),
-                ("key_synth", false),
-                ("inter_synth", false),
-                ("key_mean", false),
+            for (graph, sums) in [
+                ("key_prior", 1),
+                ("inter_prior", 1),
+                ("key_synth", 0),
+                ("inter_synth", 0),
+                ("key_mean", 0),
             ] {
                 let path = models.join(bundle).join(graph).with_extension("onnx");
                 let bytes = std::fs::read(path).unwrap();
-                assert_eq!(rounding_sums(&bytes), Ok(rounds), "{bundle} {graph}");
+                let found = rounding_sums(&bytes).unwrap();
+                assert_eq!(found.len(), sums, "{bundle} {graph}");
+                let changed = sums_in_float(&bytes).unwrap();
+                let differing = bytes.iter().zip(&*changed).filter(|(a, b)| a != b).count();
+                // No letter of both names is the same at the same place.
+                assert_eq!(differing, sums * FUSED.len(), "{bundle} {graph}");
+                assert!(rounding_sums(&changed).unwrap().is_empty());
             }
         }
-        assert!(rounding_sums(b"not a model").is_err());
+        assert!(sums_in_float(b"not a model").is_err());
     }
 }

@@ -179,7 +179,35 @@ fn threads_optimisation_and_batches_do_not_change_a_bit() {
     }
 }
 
-/// The comparison above means something only if its sides really are integer and float32 kernels.
+/// What processors other than x86 run.
+#[test]
+fn sums_in_float_do_not_change_a_bit() {
+    let scratch = Scratch::new("float-sums");
+    let additions = |options: RuntimeOptions| {
+        let options = RuntimeOptions {
+            dump_optimised: Some(scratch.0.clone()),
+            ..options
+        };
+        let model = load(&bundle(), &options).unwrap();
+        let count = ["key_prior", "inter_prior"].map(|graph| {
+            let onnx = std::fs::read(scratch.0.join(format!("{graph}.onnx"))).unwrap();
+            onnx.windows(3).filter(|w| w == b"Sum").count()
+        });
+        (digests(&model, 1), count)
+    };
+    let fused = additions(cpu(1, Optimisation::All));
+    let float = additions(RuntimeOptions {
+        float_sums: true,
+        ..cpu(1, Optimisation::All)
+    });
+    assert_eq!(float.0, fused.0);
+    // They are there after all rewriting, so they were run.
+    for (fused, float) in fused.1.into_iter().zip(float.1) {
+        assert_eq!(float, fused + 1);
+    }
+}
+
+/// The comparisons above mean something only if its sides really are integer and float32 kernels.
 #[test]
 fn optimisation_levels_run_different_kernels() {
     let dumped = |optimisation, name: &str| {

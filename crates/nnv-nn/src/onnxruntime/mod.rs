@@ -5,6 +5,7 @@
 mod elf;
 mod runtime;
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType};
 use super::backend::{Backend, Data, Element, Network, Output, Port, RunError, Tensor, in_order};
 use super::cancel::Cancel;
 use super::error::Result;
-use super::rounding::rounding_sums;
+use super::rounding::sums_in_float;
 use super::{Optimisation, Provider, RuntimeOptions};
 
 pub use runtime::{LogSink, Runtime, set_log_sink};
@@ -208,15 +209,13 @@ fn build_session(
     provider: Provider,
     options: &RuntimeOptions,
 ) -> Result<Session, String> {
-    let optimisation = match options.optimisation {
-        // Below that, sums stay float32, which every processor rounds alike.
-        Optimisation::Extended | Optimisation::All if SUMS_ROUND_ALONE && rounding_sums(onnx)? => {
-            Optimisation::Basic
-        }
-        other => other,
+    let onnx = if SUMS_ROUND_ALONE || options.float_sums {
+        sums_in_float(onnx)?
+    } else {
+        Cow::Borrowed(onnx)
     };
     let configured = || -> ort::Result<SessionBuilder> {
-        let level = match optimisation {
+        let level = match options.optimisation {
             Optimisation::None => GraphOptimizationLevel::Disable,
             Optimisation::Basic => GraphOptimizationLevel::Level1,
             Optimisation::Extended => GraphOptimizationLevel::Level2,
@@ -238,7 +237,7 @@ fn build_session(
     };
     let mut builder = configured().map_err(|e| format!("session options: {e}"))?;
     builder = register(builder, provider, options)?;
-    builder.commit_from_memory(onnx).map_err(|e| explain(&e))
+    builder.commit_from_memory(&onnx).map_err(|e| explain(&e))
 }
 
 /// Adds the provider to the session. The CPU provider is always there.
