@@ -17,8 +17,8 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
-/// `models/`, beside them the predictions `models/network` and `models/rdo`, and super-resolution
-/// under `models/sr/`.
+/// `models/`, beside them the predictions `models/network`, `models/rdo` and `models/quality`, and
+/// super-resolution under `models/sr/`.
 /// Model cards are prose and stay out of the binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -39,6 +39,7 @@ fn main() {
                 let kind = match dir.file_name().and_then(|n| n.to_str()) {
                     Some("network") if *kind == "Codec" => "Network",
                     Some("rdo") if *kind == "Codec" => "Rdo",
+                    Some("quality") if *kind == "Codec" => "Quality",
                     _ => kind,
                 };
                 embed(&mut table, kind, &dir);

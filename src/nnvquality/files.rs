@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{BufWriter, Result, Write};
 use std::path::Path;
 
+use nnv_nn::Judgement;
 use nnv_quality::FrameQuality;
+
+use super::judge;
 
 /// A line of either file.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,8 @@ pub struct Row {
     pub frozen: bool,
     /// What was measured; `None` without a reference.
     pub quality: Option<FrameQuality>,
+    /// What the network says; `None` with a reference.
+    pub judgement: Option<Judgement>,
 }
 
 /// Both files, as far as they are asked for. Each row is written at once.
@@ -56,7 +61,7 @@ impl Files {
     fn begin(&mut self) -> Result<()> {
         if let Some(csv) = &mut self.csv {
             write!(csv, "frame,running-time,reference-time,frozen")?;
-            for name in FrameQuality::NAMES {
+            for name in FrameQuality::NAMES.into_iter().chain(judge::NAMES) {
                 write!(csv, ",{name}")?;
             }
             writeln!(csv)?;
@@ -72,14 +77,15 @@ impl Files {
     /// # Errors
     /// Those of writing.
     pub fn add(&mut self, row: &Row) -> Result<()> {
-        let values = row.quality.map(|q| q.values()).unwrap_or_default();
+        let measured = row.quality.map(|q| q.values()).unwrap_or_default();
+        let judged = row.judgement.as_ref().map(judge::values);
         if let Some(csv) = &mut self.csv {
             write!(csv, "{},{},", row.frame, row.time)?;
             if let Some(time) = row.reference {
                 write!(csv, "{time}")?;
             }
             write!(csv, ",{}", u8::from(row.frozen))?;
-            for value in values {
+            for value in measured.into_iter().chain(optional(judged)) {
                 match value {
                     Some(v) => write!(csv, ",{v:.6}")?,
                     None => write!(csv, ",")?,
@@ -93,7 +99,7 @@ impl Files {
             object.insert("running-time".into(), row.time.into());
             object.insert("reference-time".into(), row.reference.into());
             object.insert("frozen".into(), row.frozen.into());
-            insert(&mut object, values);
+            insert(&mut object, measured, judged);
             let comma = if self.rows == 0 { "\n" } else { ",\n" };
             write!(json, "{comma}{}", serde_json::Value::Object(object))?;
         }
@@ -109,6 +115,7 @@ impl Files {
         mut self,
         counts: &[(&str, u64)],
         mean: Option<&nnv_quality::Mean>,
+        judged: Option<[f64; judge::NAMES.len()]>,
     ) -> Result<()> {
         if let Some(csv) = &mut self.csv {
             csv.flush()?;
@@ -118,7 +125,8 @@ impl Files {
             for (name, count) in counts {
                 summary.insert((*name).into(), (*count).into());
             }
-            insert(&mut summary, mean.map(|m| m.values()).unwrap_or_default());
+            let measured = mean.map(|m| m.values()).unwrap_or_default();
+            insert(&mut summary, measured, judged);
             writeln!(
                 json,
                 "\n], \"summary\": {}}}",
@@ -130,12 +138,21 @@ impl Files {
     }
 }
 
-/// Adds measures by name. JSON knows no infinity: what has no error is null, as what is not there.
+/// Adds measures by name, and what was judged where it was. JSON knows no infinity: what has no
+/// error is null, as what is not there.
 fn insert(
     object: &mut serde_json::Map<String, serde_json::Value>,
-    values: [Option<f64>; FrameQuality::NAMES.len()],
+    measured: [Option<f64>; FrameQuality::NAMES.len()],
+    judged: Option<[f64; judge::NAMES.len()]>,
 ) {
-    for (name, value) in FrameQuality::NAMES.into_iter().zip(values) {
+    for (name, value) in FrameQuality::NAMES.into_iter().zip(measured) {
         object.insert(name.into(), value.into());
     }
+    for (name, value) in judge::NAMES.into_iter().zip(judged.into_iter().flatten()) {
+        object.insert(name.into(), value.into());
+    }
+}
+
+fn optional<const N: usize>(values: Option<[f64; N]>) -> [Option<f64>; N] {
+    values.map_or([None; N], |values| values.map(Some))
 }

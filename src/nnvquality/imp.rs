@@ -8,10 +8,12 @@ use gst::prelude::*;
 use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
+use nnv_nn::Judgement;
 use nnv_quality::{Decision, FrameQuality, Mean, Meter, Pairing, Upcoming};
 
 use super::QualityMetrics;
 use super::files::{Files, Row};
+use super::judge::{self, Judge};
 use super::pictures::{self, Raw};
 use crate::common::{self, lock};
 
@@ -36,6 +38,7 @@ struct Settings {
     frame_messages: bool,
     csv: Option<PathBuf>,
     json: Option<PathBuf>,
+    model_path: Option<PathBuf>,
 }
 
 impl Default for Settings {
@@ -45,6 +48,7 @@ impl Default for Settings {
             frame_messages: false,
             csv: None,
             json: None,
+            model_path: None,
         }
     }
 }
@@ -65,6 +69,8 @@ struct State {
     caps: Option<gst::Caps>,
     pairing: Pairing<Reference>,
     meter: Option<Meter>,
+    /// Loaded with the first frame that has no reference.
+    judge: Option<Judge>,
     /// The last pair: distorted picture, time of the reference's.
     last: Option<(Raw, Raw)>,
     frames: u64,
@@ -83,6 +89,7 @@ impl State {
             caps: None,
             pairing: Pairing::new(TOLERANCE),
             meter: None,
+            judge: None,
             last: None,
             frames: 0,
             frozen: 0,
@@ -115,6 +122,9 @@ impl State {
         if let Some(mean) = self.mean() {
             set_values(&mut summary, &mean.values());
         }
+        if let Some(mean) = self.judge.as_ref().and_then(Judge::mean) {
+            set_judged(&mut summary, mean);
+        }
         if let Some((frame, db)) = self.meter.as_ref().and_then(|m| m.clip().worst()) {
             summary.set("worst-pair", frame);
             summary.set("worst-psnr", db);
@@ -128,6 +138,12 @@ fn set_values(structure: &mut gst::StructureRef, values: &[Option<f64>]) {
         if let Some(value) = value {
             structure.set(name, *value);
         }
+    }
+}
+
+fn set_judged(structure: &mut gst::StructureRef, values: [f64; judge::NAMES.len()]) {
+    for (name, value) in judge::NAMES.into_iter().zip(values) {
+        structure.set(name, value);
     }
 }
 
@@ -190,6 +206,14 @@ impl ObjectImpl for NnvQuality {
                     .blurb("File for the measures of each frame and of the whole (unset: none)")
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecString::builder("model-path")
+                    .nick("Model path")
+                    .blurb(
+                        "Folder of a bundle of kind quality, which judges video that has no \
+                         reference (unset: the built-in one)",
+                    )
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecBoxed::builder::<gst::Structure>("stats")
                     .nick("Statistics")
                     .blurb(
@@ -197,7 +221,8 @@ impl ObjectImpl for NnvQuality {
                          the same frame of the reference again), unmatched (the reference has \
                          none), frozen (unlike the reference, did not change); means so far: \
                          psnr-* of the mean error, ssim-*, ms-ssim-y, xpsnr-*, ssimulacra2; \
-                         worst-pair, worst-psnr",
+                         worst-pair, worst-psnr; without a reference predicted-vmaf, \
+                         predicted-ssimulacra2, and as shares blocking, blur, noise, freeze",
                     )
                     .read_only()
                     .build(),
@@ -220,6 +245,7 @@ impl ObjectImpl for NnvQuality {
             }
             "csv-location" => settings.csv = path(),
             "json-location" => settings.json = path(),
+            "model-path" => settings.model_path = path(),
             other => unreachable!("no property {other}"),
         }
     }
@@ -235,6 +261,7 @@ impl ObjectImpl for NnvQuality {
             "frame-messages" => settings.frame_messages.to_value(),
             "csv-location" => path(&settings.csv),
             "json-location" => path(&settings.json),
+            "model-path" => path(&settings.model_path),
             "stats" => {
                 let shown = lock(&self.shown).clone();
                 let empty = || gst::Structure::new_empty(SUMMARY);
@@ -260,7 +287,7 @@ impl ElementImpl for NnvQuality {
                 "Quality measures",
                 "Filter/Analyzer/Video",
                 "Measures video beside its reference (PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2) \
-                 and passes it on as it is",
+                 or judges it without one, and passes it on as it is",
             )
         });
         Some(&METADATA)
@@ -335,6 +362,9 @@ impl AggregatorImpl for NnvQuality {
         let mut state = lock(&self.state);
         state.pairing.forget();
         state.last = None;
+        if let Some(judge) = &mut state.judge {
+            judge.begin();
+        }
         Ok(gst::FlowSuccess::Ok)
     }
 
@@ -457,6 +487,7 @@ impl NnvQuality {
             reference: None,
             frozen: false,
             quality: None,
+            judgement: None,
         };
         if let Some(pad) = reference {
             let next = pad.peek_buffer();
@@ -498,6 +529,15 @@ impl NnvQuality {
                     }
                 },
             }
+        } else {
+            match judge(state, &raw) {
+                Ok(judgement) => row.judgement = judgement,
+                Err(message) => {
+                    drop(guard);
+                    self.post_error_message(message);
+                    return Err(gst::FlowError::Error);
+                }
+            }
         }
         state.frames += 1;
         if let Some(files) = &mut state.files
@@ -522,6 +562,9 @@ impl NnvQuality {
             if let Some(quality) = row.quality {
                 set_values(&mut message, &quality.values());
             }
+            if let Some(judgement) = &row.judgement {
+                set_judged(&mut message, judge::values(judgement));
+            }
             message
         });
         let summary = state.summary();
@@ -540,7 +583,8 @@ impl NnvQuality {
         if std::mem::replace(&mut state.finished, true) {
             return;
         }
-        let written = files.finish(&state.counts(), state.mean().as_ref());
+        let judged = state.judge.as_ref().and_then(Judge::mean);
+        let written = files.finish(&state.counts(), state.mean().as_ref(), judged);
         let summary = state.summary();
         drop(state);
         if let Err(e) = written {
@@ -593,6 +637,19 @@ fn measure(state: &mut State, raw: &Raw) -> Result<(FrameQuality, i64, bool), St
     let time = reference.time;
     state.last = Some((raw.clone(), reference.raw.clone()));
     Ok((quality, time, frozen))
+}
+
+/// Judges a picture that has no reference.
+fn judge(state: &mut State, raw: &Raw) -> Result<Option<Judgement>, gst::ErrorMessage> {
+    let judge = match &mut state.judge {
+        Some(judge) => judge,
+        None => {
+            let judge = Judge::load(state.settings.model_path.clone())?;
+            state.judge.insert(judge)
+        }
+    };
+    let failed = |text| gst::error_msg!(gst::StreamError::Failed, ("{text}"));
+    judge.add(raw).map_err(failed)
 }
 
 /// Running time of a buffer in ns.

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MPL-2.0
-//! `nnvquality`: measures video beside its reference while it passes.
+//! `nnvquality`: measures video beside its reference while it passes, or judges it without one.
 
 mod files;
 mod imp;
+mod judge;
 mod pictures;
 
 use gst::glib;

@@ -310,6 +310,95 @@ fn nnvquality_writes_files_and_messages() {
     });
 }
 
+/// Without a reference, video into the element alone: what happened, and the summary.
+fn judged(video: &str, properties: &str) -> (Outcome, gst::Structure) {
+    let pipeline = launch(&format!(
+        "nnvquality name=q {properties} ! fakesink {video} ! q.distorted"
+    ));
+    let q = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    let q = q.by_name("q").unwrap();
+    let outcome = play(&pipeline);
+    (outcome, q.property("stats"))
+}
+
+#[test]
+fn nnvquality_judges_without_a_reference() {
+    within(|| {
+        if gst::ElementFactory::find("avdec_h264").is_none() {
+            eprintln!("SKIPPED: no avdec_h264 here");
+            return;
+        }
+        let clip = format!(
+            "filesrc location={}/tests/fixtures/demo.mkv ! decodebin ! videoconvert ! \
+             video/x-raw,format=I420 ! identity eos-after=13",
+            env!("CARGO_MANIFEST_DIR")
+        );
+        let csv = TempFile::new("judged.csv");
+        let (outcome, good) = judged(&clip, &format!("csv-location={}", csv.path()));
+        assert!(outcome.sound().eos);
+        let coarse = format!("{clip} ! nnvenc quantizer=58 ! nnvparse ! nnvdec");
+        let blurred = format!(
+            "{clip} ! videoscale ! video/x-raw,width=80,height=60 ! videoscale ! \
+             video/x-raw,width=320,height=240"
+        );
+        let (_, coarse) = judged(&coarse, "");
+        let (_, blurred) = judged(&blurred, "");
+        let vmaf = |stats: &gst::Structure| value(stats, "predicted-vmaf");
+        assert!(vmaf(&good) > vmaf(&coarse) + 3.0, "{good} {coarse}");
+        assert!(vmaf(&good) > vmaf(&blurred) + 3.0, "{good} {blurred}");
+        assert!(!good.has_field("psnr-y"), "{good}");
+        for stats in [&good, &coarse, &blurred] {
+            let shares = ["blocking", "blur", "noise", "freeze"].map(|name| value(stats, name));
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-4, "{stats}");
+        }
+        assert!(value(&blurred, "blur") > value(&coarse, "blur"));
+
+        let table = std::fs::read_to_string(&csv.0).unwrap();
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(',').collect()).collect();
+        let column = lines[0].iter().position(|name| *name == "predicted-vmaf");
+        let written: Vec<&str> = lines[1..].iter().map(|l| l[column.unwrap()]).collect();
+        assert_eq!(written.len() as u64, count(&good, "frames"));
+        // The first frame has none before it.
+        assert_eq!(written[0], "");
+        let values: Vec<f64> = written[1..].iter().map(|v| v.parse().unwrap()).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        assert!((mean - vmaf(&good)).abs() < 1e-4);
+    });
+}
+
+#[test]
+fn nnvquality_judges_odd_video_and_names_a_wrong_model() {
+    within(|| {
+        for caps in [
+            "format=I420,width=1,height=1,framerate=25/1",
+            "format=P010_10LE,width=67,height=500,framerate=25/1",
+            "format=VUYA,width=641,height=35,framerate=25/1",
+        ] {
+            let (outcome, stats) = judged(&source(3, caps, "pattern=snow"), "");
+            assert!(outcome.sound().eos, "{caps}");
+            let vmaf = value(&stats, "predicted-vmaf");
+            assert!((0.0..=100.0).contains(&vmaf), "{caps}: {vmaf}");
+        }
+        let one = source(1, "format=I420,width=64,height=48,framerate=25/1", "");
+        let (outcome, stats) = judged(&one, "");
+        assert!(outcome.sound().eos);
+        assert_eq!(count(&stats, "frames"), 1);
+        assert!(!stats.has_field("predicted-vmaf"), "{stats}");
+
+        for (folder, expected) in [
+            ("/nowhere/at/all", "/nowhere/at/all"),
+            ("models/rdo", "rdo"),
+        ] {
+            let path = match folder.starts_with('/') {
+                true => folder.to_string(),
+                false => format!("{}/{folder}", env!("CARGO_MANIFEST_DIR")),
+            };
+            let (outcome, _) = judged(&one, &format!("model-path={path}"));
+            assert!(outcome.errors[0].contains(expected), "{:?}", outcome.errors);
+        }
+    });
+}
+
 /// `rate-control=quality` of the encoder, measured by the element on decoded video.
 #[test]
 fn nnvenc_holds_the_quality_that_is_asked_for() {

@@ -51,6 +51,8 @@ pub(super) enum Kind {
     Network,
     /// Quality of shots over the quantizer.
     Rdo,
+    /// Quality of video without its original.
+    Quality,
 }
 
 impl Kind {
@@ -61,6 +63,7 @@ impl Kind {
             Self::Sr => "sr",
             Self::Network => "network",
             Self::Rdo => "rdo",
+            Self::Quality => "quality",
         }
     }
 }

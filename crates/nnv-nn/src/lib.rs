@@ -42,6 +42,7 @@ mod network;
 pub mod onnx;
 #[cfg(feature = "onnxruntime")]
 pub mod onnxruntime;
+mod quality;
 mod rdo;
 mod registry;
 #[cfg(feature = "onnxruntime")]
@@ -60,6 +61,7 @@ pub use model::{Analysis, Batch, InterItem, MAX_BATCH, Model, Pictures, Prior, R
 pub use network::{ThroughputModel, ThroughputState};
 #[cfg(feature = "onnxruntime")]
 pub use onnxruntime::{LogSink, Runtime, set_log_sink};
+pub use quality::{CAUSES, Judgement, QualityMemory, QualityModel};
 pub use rdo::RdoModel;
 #[cfg(feature = "onnxruntime")]
 pub use rounding::sums_in_float;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Bundles of one small network that is not normative: kinds `network` and `rdo`.
+//! Bundles of one small network that is not normative: kinds `network`, `rdo` and `quality`.
 
 use serde::de::DeserializeOwned;
 

@@ -8,6 +8,7 @@
 //! * [`ssimulacra2()`]: by the crate of that name;
 //! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip;
 //! * [`Meter`]: the same for video that may differ in size and depth ([`fit()`]);
+//! * [`patches()`]: what a network sees that judges without the original;
 //! * [`Pairing`]: which frames belong together.
 //!
 //! Everything else is a pure function of borrowed planes, 8 to 16 bit, any size, any stride.
@@ -26,6 +27,7 @@ mod clip;
 mod fit;
 mod ms_ssim;
 mod pairing;
+mod patches;
 mod plane;
 mod psnr;
 mod ssim;
@@ -36,6 +38,7 @@ pub use clip::{ClipQuality, FrameQuality, Mean, Meter, Metrics};
 pub use fit::{Fitted, OwnedPlane, fit, fit_pair};
 pub use ms_ssim::{MsSsim, SCALE_WEIGHTS, ms_ssim};
 pub use pairing::{Decision, PairCounts, Pairing, Upcoming};
+pub use patches::patches;
 pub use plane::PlaneView;
 pub use psnr::{DB_CAP, Psnr, SquaredError, decibels, peak};
 pub use ssim::{Ssim, ssim};

@@ -100,7 +100,7 @@ def test_patches_lie_within_and_apart():
 
 def test_frame_by_frame_is_the_same_as_at_once():
     torch.manual_seed(0)
-    net = model.QualityNet()
+    net = model.QualityNet().eval()
     assert net.parameters_count() <= 300_000
     x = torch.randn(1, 3, 4, 2, model.PATCH, model.PATCH)
     vmaf, *_ = net(x)

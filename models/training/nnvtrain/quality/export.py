@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from .material import CAUSES
-from .model import EPSILON, LOG_SCALE, PATCH, QualityNet, load, save
+from .model import EPSILON, LOG_SCALE, NOISE, PATCH, QualityNet, load, save
 
 MOST_PATCHES = 12
 TOLERANCE = 1e-4
@@ -36,39 +36,45 @@ def graph(net: QualityNet) -> bytes:
         nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    epsilon = constant("epsilon", np.float32(EPSILON))
-    scale = constant("log_scale", np.float32(LOG_SCALE))
+    def tiny(name, value):
+        return constant(name, np.float32(value))
+
+    epsilon, noise, scale = (
+        tiny("epsilon", EPSILON), tiny("noise", NOISE), tiny("log_scale", LOG_SCALE))
 
     def mean_and_spread(x, axes, name):
-        """Concatenated along axis 1, both with `axes` gone."""
+        """With `axes` gone."""
         axes = constant(f"{name}_axes", np.array(axes, np.int64))
-        kept = node("ReduceMean", [x, axes], f"{name}_kept", keepdims=1)
-        off = node("Sub", [x, kept], f"{name}_off")
+        off = node("Sub", [x, node("ReduceMean", [x, axes], f"{name}_kept", keepdims=1)],
+                   f"{name}_off")
         variance = node("ReduceMean", [node("Mul", [off, off], f"{name}_square"), axes],
                         f"{name}_variance", keepdims=0)
-        spread = node("Log", [node("Add", [variance, epsilon], f"{name}_above")], f"{name}_log")
-        spread = node("Mul", [spread, scale], f"{name}_spread")
-        mean = node("ReduceMean", [x, axes], f"{name}_mean", keepdims=0)
-        return mean, spread
+        spread = node("Sqrt", [node("Add", [variance, epsilon], f"{name}_above")], f"{name}_spread")
+        return [node("ReduceMean", [x, axes], f"{name}_mean", keepdims=0), spread]
 
-    x, means, spreads = "patches", [], []
-    for i, conv in enumerate(net.convs):
-        k, s, p = conv.kernel_size[0], conv.stride[0], conv.padding[0]
-        x = node("Conv", [x, constant(f"w{i}", conv.weight), constant(f"b{i}", conv.bias)],
-                 f"conv{i}", kernel_shape=[k, k], strides=[s, s], pads=[p] * 4)
-        mean, spread = mean_and_spread(x, [2, 3], f"stats{i}")
-        means.append(mean)
-        spreads.append(spread)
-        x = node("Relu", [x], f"relu{i}")
-    x = node("Concat", means + spreads, "patch_stats", axis=1)
+    x, seen = "patches", []
+    for i, (first, body) in enumerate(zip(net.first, net.body)):
+        if i:
+            x = node("AveragePool", [x], f"size{i}", kernel_shape=[2, 2], strides=[2, 2])
+        y = node("Conv", [x, constant(f"first{i}_w", first.weight)], f"first{i}",
+                 kernel_shape=list(first.kernel_size), strides=list(first.stride))
+        y = node("Add", [node("Mul", [y, y], f"first{i}_square"), noise], f"first{i}_above")
+        y = node("Mul", [node("Log", [y], f"first{i}_log"), scale], f"first{i}_scaled")
+        seen += mean_and_spread(y, [2, 3], f"first{i}_stats")
+        for j, conv in enumerate(body):
+            name = f"body{i}_{j}"
+            inputs = [y, constant(f"{name}_w", conv.weight), constant(f"{name}_b", conv.bias)]
+            y = node("Conv", inputs, name, kernel_shape=[3, 3], pads=[1] * 4)
+            y = node("Relu", [y], f"{name}_relu")
+        seen += mean_and_spread(y, [2, 3], f"body{i}_stats")
+    x = node("Concat", seen, "patch_stats", axis=1)
 
     def linear(x, layer, name):
         inputs = [x, constant(f"{name}_w", layer.weight), constant(f"{name}_b", layer.bias)]
         return node("Gemm", inputs, name, transB=1)
 
     x = node("Relu", [linear(x, net.patch, "patch_features")], "patch_seen")
-    mean, spread = mean_and_spread(x, [0], "frame")
-    frame = node("Concat", [mean, spread], "frame_flat", axis=0)
+    frame = node("Concat", mean_and_spread(x, [0], "frame"), "frame_flat", axis=0)
     width, memory = 2 * net.config.features, net.config.memory
     row = node("Reshape", [frame, constant("row", np.array([1, width], np.int64))], "frame_row")
     step = node("Reshape", [frame, constant("step", np.array([1, 1, width], np.int64))],
@@ -161,12 +167,11 @@ kind = "quality"
 name = "{args.name}"
 description = "judges decoded video without its original: VMAF, SSIMULACRA2, shares of cause"
 
-[network]
+[quality]
 file = "quality.onnx"
 sha256 = "{hashlib.sha256(onnx).hexdigest()}"
-memory = {net.config.memory}
 patch = {PATCH}
-patches = {MOST_PATCHES}
+memory = {net.config.memory}
 parameters = {net.parameters_count()}
 
 [training]

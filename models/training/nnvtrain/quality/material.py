@@ -2,7 +2,8 @@
 
 A sample is a stretch of a training clip and what became of it: noise or a loss of detail before
 coding, coding with x264, x265, SVT-AV1, VVenC or our own codec, frames that stand still
-afterwards, each with some probability. Its labels are measured, frame by frame: VMAF by ffmpeg's
+afterwards, each with some probability. Half of the clips are motion over stills, which are far more
+contents than there are videos; of those none is held out, and no still of a group that is. Its labels are measured, frame by frame: VMAF by ffmpeg's
 libvmaf and, where the program `nnv` is given, SSIMULACRA2. **Nobody looked at these pictures**: a
 network that learns from them learns what the two measures say.
 
@@ -31,11 +32,14 @@ from PIL import Image, ImageFilter
 from ..data import GroupSampler, default_folders, open_store
 from ..sr import pairs
 from ..sr.resample import to_u8
-from ..synth import log_uniform
+from ..synth import Synthesiser, log_uniform
 
 FRAMES = 20
 LARGEST = (384, 256)  # width, height: a larger clip gives a part
 SMALLEST_SIDE = 144
+# Motion over stills: how its groups' names begin, how many there are (groups are drawn by the root
+# of their size), and the side of its pictures.
+MOVED, MOVED_GROUPS, MOVED_SIDE = "moved-", 30, 352
 CAUSES = ("blocking", "blur", "noise", "freeze")
 # One group in so many, by the checksum of its name, is never learned from.
 HELD_OUT = 5
@@ -52,7 +56,7 @@ CODECS = {
 
 
 def is_held_out(group: str) -> bool:
-    return zlib.crc32(group.encode()) % HELD_OUT == 0
+    return not group.startswith(MOVED) and zlib.crc32(group.encode()) % HELD_OUT == 0
 
 
 def even(n: int) -> int:
@@ -218,23 +222,48 @@ def ssimulacra2(tool: str, distorted: Path, reference: Path, w: int, h: int) -> 
         return [round(float(row[head.index("ssimulacra2")]), 3) for row in rows]
 
 
+class ToLearn:
+    """A store whose stills are those of groups that are learned from."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __getattr__(self, name):
+        return getattr(self.store, name)
+
+    def stills(self):
+        return [c for c in self.store.stills() if not is_held_out(c["group"])]
+
+
 class Maker:
-    def __init__(self, store, folder: Path, seed: int = 0, coder=pairs.code, judge=vmaf):
+    def __init__(self, store, folder: Path, seed: int = 0, coder=pairs.code, judge=vmaf,
+                 synthetic: float = 0.0):
         clips = [c for c in store.videos() if c["frames"] >= FRAMES
                  and min(c["h"], c["w"]) >= SMALLEST_SIDE]
         self.store, self.folder, self.seed = store, folder, seed
         self.coder, self.judge, self.clips = coder, judge, GroupSampler(clips)
+        self.synthetic = synthetic
+        self.synth = Synthesiser(ToLearn(store)) if synthetic else None
+
+    def clip(self, rng, number: int):
+        """(name, group, planes)"""
+        if rng.random() < self.synthetic:
+            group = f"{MOVED}{number % MOVED_GROUPS}"
+            planes = self.synth.clip(rng, FRAMES, MOVED_SIDE)
+            return f"{group}__{number}_0", group, [np.asarray(p) for p in planes]
+        clip = self.clips.draw(rng)
+        return clip["name"], clip["group"], self.store.planes(clip)
 
     def make(self, number: int) -> dict:
         rng = np.random.default_rng((self.seed, number))
-        clip = self.clips.draw(rng)
-        frames = cut(rng, self.store.planes(clip), FRAMES)
+        name, group, planes = self.clip(rng, number)
+        frames = cut(rng, planes, FRAMES)
         h, w = frames[0][0].shape
         spoilt, how, errors = spoil(rng, frames, self.coder)
         reference, distorted = (self.folder / f"{number:05}{e}" for e in (".ref.u8", ".u8"))
         write(reference, frames)
         write(distorted, spoilt)
-        return {"number": number, "name": clip["name"], "group": clip["group"], "w": w, "h": h,
+        return {"number": number, "name": name, "group": group, "w": w, "h": h,
                 "how": how, "shares": shares(errors).round(4).tolist(),
                 "error": [round(e, 3) for e in luma_error(frames, spoilt)],
                 "vmaf": self.judge(distorted, reference, w, h)}
@@ -259,9 +288,11 @@ def arguments(p):
     p.add_argument("--out", type=Path, required=True, help="folder of the material")
     p.add_argument("--samples", type=int, default=2000)
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--synthetic", type=float, default=0.5, help="share of motion over stills")
     p.add_argument("--minutes", type=float, default=0, help="stop after so many")
     p.add_argument("--ssimulacra2", metavar="NNV",
-                   help="the built program nnv: adds SSIMULACRA2 to samples that lack it")
+                   help="the built program nnv: adds SSIMULACRA2 to samples that lack it and whose "
+                        "original (.ref.u8) is there")
 
 
 def run(args):
@@ -280,12 +311,15 @@ def run(args):
                     break
                 if s["number"] in done:
                     continue
-                files = (folder / f"{s['number']:05}{e}" for e in (".u8", ".ref.u8"))
+                files = [folder / f"{s['number']:05}{e}" for e in (".u8", ".ref.u8")]
+                if not files[1].exists():
+                    continue  # removed, to save room
                 values = ssimulacra2(args.ssimulacra2, *files, s["w"], s["h"])
                 out.write(json.dumps({"number": s["number"], "ssimulacra2": values}) + "\n")
                 out.flush()
         return
-    maker = Maker(open_store(args.data, args.cache), folder, args.seed)
+    maker = Maker(open_store(args.data, args.cache), folder, args.seed,
+                  synthetic=args.synthetic)
     done = {s["number"] for s in listed(folder)}
     failed = 0
     with open(folder / "material.jsonl", "a") as out:

@@ -1,8 +1,10 @@
 """The network that judges decoded video without its original.
 
-Of each frame it sees patches of luma, and the difference of each from the frame before. A small
-CNN makes features of each patch, their mean and spread over the patches go into a GRU, and what it
-remembers gives VMAF, SSIMULACRA2 and shares of cause.
+Of each frame it sees patches of luma, and the difference of each from the frame before. Kernels
+that begin as a DCT's look at them at full size, at a half and at a quarter. The logarithm of what
+each answers goes on, place by place: coding leaves many answers near zero, and how near tells how
+coarsely it rounded. Convolutions follow; mean and spread of all that over a patch, then over the
+patches, go into a GRU, and what it remembers gives VMAF, SSIMULACRA2 and shares of cause.
 """
 
 from __future__ import annotations
@@ -19,18 +21,24 @@ from .material import CAUSES
 PATCH = 64
 # Luma and its change enter as (y - 128) / 64 and change / 16, in 8-bit code values.
 LUMA_SCALE, CHANGE_SCALE = 64.0, 16.0
-EPSILON = 1e-3  # below the logarithm of a variance
+KERNEL = 8
+STRIDES = (4, 4, 2)  # of the first kernels, at full size, half and quarter
+# Below the logarithm of a squared answer, in squared code values: half of one, as rounding to code
+# values leaves about that much anyway.
+NOISE = 0.25
 LOG_SCALE = 0.25  # of that logarithm
-# The first kernels begin as so many of a DCT's, of luma and of its change: what coding, blur and
-# noise do shows in their variances from the first step on.
-OF_LUMA, KERNEL = 20, 8
+EPSILON = 1e-4  # below the root of a variance
 
 
 @dataclass
 class Config:
-    channels: tuple = (32, 48, 64)
-    features: int = 64
+    luma: int = 40  # first kernels for luma
+    change: int = 20  # and for its change
+    body: int = 56  # channels of the convolutions after them
+    layers: int = 2
+    features: int = 80
     memory: int = 64
+    dropout: float = 0.03
 
 
 class QualityNet(nn.Module):
@@ -41,53 +49,55 @@ class QualityNet(nn.Module):
     def __init__(self, config: Config | None = None):
         super().__init__()
         c = self.config = config or Config()
-        sizes = (2, *c.channels)
-        # The first looks at squares as large as most codecs' blocks, on a grid of half of that:
-        # a third of the work of 3x3 kernels at full size.
-        self.convs = nn.ModuleList(
-            nn.Conv2d(a, b, *((8, 4, 2) if i == 0 else (3, 2, 1)))
-            for i, (a, b) in enumerate(zip(sizes, sizes[1:])))
+        wide = c.luma + c.change
+        self.first = nn.ModuleList(
+            nn.Conv2d(2, wide, KERNEL, stride, bias=False) for stride in STRIDES)
         self.start()
-        self.patch = nn.Linear(2 * sum(c.channels), c.features)
+        self.body = nn.ModuleList(
+            nn.ModuleList(nn.Conv2d(c.body if i else wide, c.body, 3, 1, 1)
+                          for i in range(c.layers))
+            for _ in STRIDES)
+        self.patch = nn.Linear(len(STRIDES) * 2 * (wide + c.body), c.features)
+        self.dropout = nn.Dropout(c.dropout)
         self.gru = nn.GRU(2 * c.features, c.memory, batch_first=True)
         self.scores = nn.Linear(c.memory + 2 * c.features, 2)
         self.causes = nn.Linear(c.memory + 2 * c.features, len(CAUSES))
 
     @torch.no_grad()
     def start(self):
-        """The first kernels: a DCT's, the low frequencies first, without the mean."""
+        """The first kernels: a DCT's without the mean, evenly from low to high frequencies."""
         n = torch.arange(KERNEL)
         basis = torch.cos(torch.pi / KERNEL * (n[None] + 0.5) * n[:, None]) * (2 / KERNEL) ** 0.5
         order = sorted(((u, v) for u in range(KERNEL) for v in range(KERNEL) if u + v),
                        key=lambda f: (f[0] ** 2 + f[1] ** 2, f))
-        first = self.convs[0].weight.zero_()
-        self.convs[0].bias.zero_()
-        of_change = len(first) - OF_LUMA
-        for channel, at, count in ((0, 0, OF_LUMA), (1, OF_LUMA, of_change)):
-            # From the lowest to the highest, evenly.
-            picked = [order[i * (len(order) - 1) // max(1, count - 1)] for i in range(count)]
-            for i, (u, v) in enumerate(picked):
-                first[at + i, channel] = torch.outer(basis[u], basis[v])
+        c = self.config
+        for first in self.first:
+            first.weight.zero_()
+            parts = ((0, 0, c.luma, LUMA_SCALE), (1, c.luma, c.change, CHANGE_SCALE))
+            for channel, at, count, scale in parts:
+                picked = [order[i * (len(order) - 1) // max(1, count - 1)] for i in range(count)]
+                for i, (u, v) in enumerate(picked):
+                    first.weight[at + i, channel] = scale * torch.outer(basis[u], basis[v])
 
     def of_patches(self, x):
-        """[N,2,64,64] -> [N,features]: mean and spread of what each convolution gives."""
-        means, spreads = [], []
-        for conv in self.convs:
-            x = conv(x)
-            mean = x.mean((2, 3))
-            spread = ((x - mean[:, :, None, None]) ** 2).mean((2, 3))
-            x = F.relu(x)
-            means.append(mean)
-            spreads.append(LOG_SCALE * torch.log(spread + EPSILON))
-        return F.relu(self.patch(torch.cat(means + spreads, 1)))
+        """[N,2,64,64] -> [N,features]."""
+        seen = []
+        for i, (first, body) in enumerate(zip(self.first, self.body)):
+            if i:
+                x = F.avg_pool2d(x, 2)
+            answers = first(x).float()
+            y = LOG_SCALE * torch.log(answers * answers + NOISE)
+            seen.extend(mean_and_spread(y, (2, 3)))
+            for conv in body:
+                y = F.relu(conv(y))
+            seen.extend(mean_and_spread(y.float(), (2, 3)))
+        return F.relu(self.patch(self.dropout(torch.cat(seen, 1))))
 
     def of_frames(self, patches):
         """[B,T,P,2,64,64] -> [B,T,2*features]: mean and spread over the patches."""
         b, t, p = patches.shape[:3]
         f = self.of_patches(patches.flatten(0, 2)).view(b, t, p, -1)
-        mean = f.mean(2)
-        spread = ((f - mean[:, :, None]) ** 2).mean(2)
-        return torch.cat([mean, LOG_SCALE * torch.log(spread + EPSILON)], -1)
+        return self.dropout(torch.cat(mean_and_spread(f, 2), -1))
 
     def heads(self, seen):
         scores = self.scores(seen)
@@ -100,6 +110,13 @@ class QualityNet(nn.Module):
 
     def parameters_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
+
+
+def mean_and_spread(x, axes):
+    """Mean and standard deviation along `axes`, which go."""
+    mean = x.mean(axes, keepdim=True)
+    spread = ((x - mean) ** 2).mean(axes)
+    return mean.view_as(spread), (spread + EPSILON).sqrt()
 
 
 def save(net: QualityNet, path, **more) -> None:

@@ -4,6 +4,7 @@ groups that are held out. It can be stopped at any time: the same command goes o
 
 from __future__ import annotations
 
+import copy
 import json
 import time
 from collections import defaultdict
@@ -16,8 +17,9 @@ import torch.nn.functional as F
 from .material import CAUSES, SSIMULACRA2_STEP, is_held_out, listed
 from .model import PATCH, QualityNet, cut, grid, load, save
 
-FRAMES = 4  # of a sequence to learn from, each beside the one before
-PATCHES = 5
+FRAMES = 3  # of a sequence to learn from, each beside the one before
+PATCHES = 8
+KEPT = 0.998  # of the mean of the weights, at each step
 SETTLED = 4  # frames after which a sequence's mean counts in the measurements
 # What stands before a segment's number is one content.
 LEAST_OF_A_CONTENT = 4
@@ -79,8 +81,11 @@ class Batches:
         free = max(1, h - PATCH + 1), max(1, w - PATCH + 1)
         places = [tuple(int(rng.integers(n)) for n in free) for _ in range(PATCHES)]
         patches = cut(luma, places)
+        for axis in (-1, -2):
+            if rng.random() < 0.5:
+                patches = np.flip(patches, axis)
         if rng.random() < 0.5:
-            patches = patches[..., ::-1]
+            patches = patches.swapaxes(-1, -2)
         return patches, *labels(sample, first, FRAMES)
 
     def draw(self):
@@ -169,9 +174,7 @@ def summary(rows: list) -> dict:
 
 def measure(net, material: Material, samples: list) -> dict:
     net.eval()
-    rows = [(s, *judge(net, material, s)) for s in samples]
-    net.train()
-    return summary(rows)
+    return summary([(s, *judge(net, material, s)) for s in samples])
 
 
 def arguments(p):
@@ -179,6 +182,8 @@ def arguments(p):
     p.add_argument("--out", type=Path, required=True)
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--lr", type=float, default=2e-3)
+    p.add_argument("--decay", type=float, default=0.02, help="of the weights (AdamW)")
+    p.add_argument("--amp", choices=["bf16", "none"], default="bf16")
     p.add_argument("--minutes", type=float, default=30,
                    help="the learning rate falls to zero over this time; it ends the run")
     p.add_argument("--eval-every", type=float, default=5, help="minutes")
@@ -193,11 +198,8 @@ def run(args):
     material = Material(args.material)
     args.out.mkdir(parents=True, exist_ok=True)
     last = args.out / "last.pt"
-    net, spent, step, optimiser_state = QualityNet(), 0.0, 0, None
-    if last.exists():
-        net, state = load(last)
-        spent, step = state["seconds"], state["steps"]
-        optimiser_state = state.get("optimiser")
+    net, state = (QualityNet(), {}) if not last.exists() else load(last)
+    spent, step = state.get("seconds", 0.0), state.get("steps", 0)
     held = material.part(True)
     if args.measure:
         report = measure(net, material, held)
@@ -207,17 +209,23 @@ def run(args):
     learn = material.part(False)
     print(f"{net.parameters_count()} parameters; {len(learn)} samples to learn from, "
           f"{len(held)} held out", flush=True)
-    optimiser = torch.optim.Adam(net.parameters(), args.lr)
-    if optimiser_state:
-        optimiser.load_state_dict(optimiser_state)
+    # What is measured and kept is the mean of the weights over the last steps; training goes on
+    # from the weights themselves.
+    mean = copy.deepcopy(net).requires_grad_(False).eval()
+    if "weights" in state:
+        net.load_state_dict(state["weights"])
+    optimiser = torch.optim.AdamW(net.parameters(), args.lr, weight_decay=args.decay,
+                                  betas=(0.9, 0.99))
+    if "optimiser" in state:
+        optimiser.load_state_dict(state["optimiser"])
     batches = Batches(material, learn, args.batch, args.seed + step)
-    few = held[:: max(1, len(held) // 40)]
+    few = held[:: max(1, len(held) // 100)]
     looked = time.time()
     means = defaultdict(list)
 
     def keep():
-        save(net, last, seconds=spent, steps=step, optimiser=optimiser.state_dict(),
-             samples=len(learn))
+        save(mean, last, seconds=spent, steps=step, optimiser=optimiser.state_dict(),
+             weights=net.state_dict(), samples=len(learn))
 
     while spent < 60 * args.minutes:
         began = time.time()
@@ -225,18 +233,24 @@ def run(args):
             rest = 1 - spent / (60 * args.minutes)
             group["lr"] = args.lr * min(1.0, (step + 1) / 50) * min(1.0, 1.5 * rest)
         patches, *wanted = batches.draw()
-        loss, parts = loss_of(net(patches), wanted)
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.amp == "bf16"):
+            out = net(patches)
+        loss, parts = loss_of([v.float() for v in out], wanted)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimiser.step()
         step += 1
+        with torch.no_grad():
+            for kept, new in zip(mean.parameters(), net.parameters()):
+                kept.lerp_(new, max(1 - KEPT, 1 / step))
         spent += time.time() - began
         for name, value in parts.items():
             means[name].append(float(value.detach()))
         if time.time() - looked > 60 * args.eval_every:
             parts = ", ".join(f"{k} {np.mean(v):.4f}" for k, v in means.items())
-            print(f"step {step}, {spent:.0f} s: {parts}; {measure(net, material, few)}", flush=True)
+            found = measure(mean, material, few)
+            print(f"step {step}, {spent:.0f} s: {parts}; {found}", flush=True)
             means.clear()
             keep()
             looked = time.time()
@@ -245,6 +259,6 @@ def run(args):
             learn = material.part(False)
             batches = Batches(material, learn, args.batch, args.seed + step)
     keep()
-    report = measure(net, material, held)
+    report = measure(mean, material, held)
     (args.out / "held-out.json").write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report), flush=True)
