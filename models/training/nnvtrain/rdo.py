@@ -29,6 +29,7 @@ KNOTS = {
     "x265": (12.0, 19.0, 26.0, 33.0, 42.0),
     "nnv": (8.0, 20.0, 32.0, 44.0, 58.0),
     "vp9": (8.0, 22.0, 36.0, 49.0, 61.0),
+    "svtav1": (12.0, 24.0, 36.0, 48.0, 60.0),
 }
 # Loss of each measure, of which minus the logarithm is learned: as `Metric::log` of nnv-tools.
 LOSSES = {
@@ -165,6 +166,28 @@ def read(paths):
     return names, clips
 
 
+@torch.no_grad()
+def taught(clips, names, path):
+    """The clips, with what an older network says of codecs and measures that their material lacks:
+    what it learned from material that is gone stays known. Also its own figures of those.
+    """
+    net, c = load(path)
+    if c["names"] != names:
+        raise SystemExit(f"{path} goes by other features than this material")
+    present = {label[:2] for _, labels in clips.values() for label in labels}
+    rows = [row for row in c["held_out"]
+            if (CODECS.index(row[0]), METRICS.index(row[1])) not in present]
+    curves = net(torch.tensor([f for f, _ in clips.values()], dtype=torch.float32))
+    out = {}
+    for i, (clip, (features, labels)) in enumerate(clips.items()):
+        told = [(CODECS.index(codec), METRICS.index(metric), q, y)
+                for codec, metric, *_ in rows
+                for q, y in zip(KNOTS[codec],
+                                curves[i, CODECS.index(codec), METRICS.index(metric)].tolist())]
+        out[clip] = (features, labels + told)
+    return out, rows
+
+
 # ------------------------------------------------------------------ the network
 
 
@@ -277,6 +300,8 @@ def judge(net, data):
 def arguments(p):
     p.add_argument("--material", required=True, nargs="+", help="files of rdo-material")
     p.add_argument("--out", required=True, help="folder of the checkpoint")
+    p.add_argument("--taught", metavar="CHECKPOINT",
+                   help="also keep what this one knows of codecs that the material lacks")
     p.add_argument("--steps", type=int, default=6000)
     p.add_argument("--lr", type=float, default=3e-3)
     p.add_argument("--decay", type=float, default=0.05)
@@ -287,13 +312,18 @@ def arguments(p):
 def run(args):
     torch.set_num_threads(args.threads)
     names, clips = read(args.material)
+    codings, old = sum(len(labels) for _, labels in clips.values()), []
+    if args.taught:
+        clips, old = taught(clips, names, args.taught)
     held = {k: v for k, v in clips.items() if is_held_out(k)}
     rest = {k: v for k, v in clips.items() if not is_held_out(k)}
     if not held or not rest:
         raise SystemExit("too few groups of clips to hold some out: gather more")
     started = time.time()
     net, step, error = train(Data(rest), Data(held), args.steps, args.lr, args.decay, args.seed)
-    rows = judge(net, Data(held))
+    # Of what was taught, the figures are those of the teacher, whose material they are of.
+    rows = [row for row in judge(net, Data(held)) if row[:2] not in {tuple(o[:2]) for o in old}]
+    rows += [tuple(o) for o in old]
     print(f"{len(rest)} clips, {len(held)} held out: best at step {step}, log error {error:.3f}, "
           f"{time.time() - started:.0f} s")
     print("| codec | measure | codings | mean absolute error | in steps of the quantizer, median |")
@@ -307,7 +337,7 @@ def run(args):
     out.mkdir(parents=True, exist_ok=True)
     new = out / "rdo.new"
     torch.save({"net": net.state_dict(), "names": names, "clips": len(clips), "step": step,
-                "codings": int(everything.clip.numel()), "held_out": rows}, new)
+                "codings": codings, "held_out": rows}, new)
     new.replace(out / "rdo.pt")
 
 
@@ -398,6 +428,12 @@ def compare(net, onnx_bytes):
 def load(path):
     c = torch.load(path, map_location="cpu", weights_only=True)
     net = Curves(len(c["names"]))
+    with torch.no_grad():
+        # Of fewer codecs: those that came since stand last.
+        for key in ("head.weight", "head.bias"):
+            now, kept = net.state_dict()[key], c["net"][key]
+            now[: len(kept)].copy_(kept)
+            c["net"][key] = now
     net.load_state_dict(c["net"])
     return net.eval(), c
 

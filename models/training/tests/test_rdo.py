@@ -42,17 +42,17 @@ def test_losses_go_back():
             assert R.BACK[metric](-np.log(R.LOSSES[metric](value))) == pytest.approx(value)
 
 
-def made_up(path, clips=60):
+def made_up(path, clips=60, codec="x264"):
     """Shots whose VMAF and PSNR hang on one feature and the quantizer."""
     rng = np.random.default_rng(2)
     lines = []
     for i in range(clips):
         features = rng.normal(0, 1, 4)
         points = []
-        for q in R.draw(rng, "x264", 4):
+        for q in R.draw(rng, codec, 4):
             vmaf = 102 - np.exp(1.0 + 0.5 * features[1] + 0.06 * (q - 12))
             psnr = 50 - 0.6 * (q - 12) - 3 * features[1]
-            points.append({"codec": "x264", "quantizer": q, "bytes": 1,
+            points.append({"codec": codec, "quantizer": q, "bytes": 1,
                            "scores": {"vmaf": vmaf, "psnr": psnr}})
         lines.append({"clip": f"g{i % 12}__{i}.mp4", "frames": 33, "names": list("abcd"),
                       "features": features.tolist(), "points": points})
@@ -62,7 +62,7 @@ def made_up(path, clips=60):
 def test_a_run_learns_and_is_exported(tmp_path, capsys):
     made_up(tmp_path / "m.jsonl")
     R.run(argparse.Namespace(material=[str(tmp_path / "m.jsonl")], out=str(tmp_path / "run"),
-                             steps=800, lr=5e-3, decay=1e-3, seed=0, threads=1))
+                             taught=None, steps=800, lr=5e-3, decay=1e-3, seed=0, threads=1))
     assert "log error" in capsys.readouterr().out
     net, c = R.load(tmp_path / "run/rdo.pt")
     errors = {metric: error for _, metric, _, error, _ in c["held_out"]}
@@ -85,3 +85,29 @@ def test_another_version_of_the_features_is_refused(tmp_path):
     (tmp_path / "a.jsonl").write_text(text)
     with pytest.raises(SystemExit, match="several versions"):
         R.read([tmp_path / "a.jsonl"])
+
+
+def test_what_was_taught_stays_known(tmp_path):
+    common = {"steps": 800, "lr": 5e-3, "decay": 1e-3, "seed": 0, "threads": 1}
+    made_up(tmp_path / "old.jsonl")
+    R.run(argparse.Namespace(material=[str(tmp_path / "old.jsonl")], out=str(tmp_path / "old"),
+                             taught=None, **common))
+    made_up(tmp_path / "new.jsonl", codec="svtav1")
+    R.run(argparse.Namespace(material=[str(tmp_path / "new.jsonl")], out=str(tmp_path / "new"),
+                             taught=str(tmp_path / "old/rdo.pt"), **common))
+    (old, before), (new, after) = (R.load(tmp_path / f"{n}/rdo.pt") for n in ("old", "new"))
+    assert [row[0] for row in after["held_out"]] == ["svtav1"] * 2 + ["x264"] * 2
+    assert after["held_out"][2:] == before["held_out"] and after["codings"] == 60 * 4 * 2
+    x = torch.randn(20, 4)
+    with torch.no_grad():
+        a, b = (n(x)[:, R.CODECS.index("x264"), R.METRICS.index("vmaf"), :4] for n in (old, new))
+    assert (a - b).abs().mean() < 0.15
+    # A checkpoint of fewer codecs is read as far as it goes.
+    state = torch.load(tmp_path / "old/rdo.pt", weights_only=True)
+    per_codec = len(R.METRICS) * R.COUNT
+    for key in ("head.weight", "head.bias"):
+        state["net"][key] = state["net"][key][:-per_codec]
+    torch.save(state, tmp_path / "fewer.pt")
+    fewer, _ = R.load(tmp_path / "fewer.pt")
+    with torch.no_grad():
+        assert torch.equal(fewer(x)[:, 0], old(x)[:, 0])
