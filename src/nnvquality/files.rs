@@ -109,6 +109,7 @@ impl Files {
         mut self,
         counts: &[(&str, u64)],
         mean: Option<&nnv_quality::Mean>,
+        vmaf_model: Option<&str>,
     ) -> Result<()> {
         if let Some(csv) = &mut self.csv {
             csv.flush()?;
@@ -119,6 +120,7 @@ impl Files {
                 summary.insert((*name).into(), (*count).into());
             }
             insert(&mut summary, mean.map(|m| m.values()).unwrap_or_default());
+            summary.insert("vmaf-model".into(), vmaf_model.into());
             writeln!(
                 json,
                 "\n], \"summary\": {}}}",
