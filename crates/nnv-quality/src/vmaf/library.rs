@@ -2,7 +2,7 @@
 //! The shared library libvmaf: found at run time, behind safe types. All unsafe code is here.
 //!
 //! Structures are those of version 3. Version 2 knows them without the last member of
-//! [`Configuration`] and of [`RawPicture`]: it does not look at the one, and leaves the other alone.
+//! [`Configuration`] and of [`RawPicture`]: it does not look at the one, nor touch the other.
 #![cfg_attr(not(any(unix, windows)), allow(dead_code))]
 
 use std::ffi::{CString, OsStr, OsString, c_char, c_int, c_uint, c_void};
@@ -391,14 +391,17 @@ impl Context {
             .filter(|_| code == 0)
             .ok_or_else(unknown)?;
         let model = Model { library, raw };
-        // SAFETY: both are open; the model is destroyed after the context.
-        let code = unsafe { (library.use_features)(handle.raw.as_ptr(), model.raw.as_ptr()) };
-        check("vmaf_use_features_from_model", code)?;
-        Ok(Self {
+        // Also where it is given up, the context goes first.
+        let context = Self {
             handle,
             model,
             frames: 0,
-        })
+        };
+        let (raw, model) = (context.handle.raw.as_ptr(), context.model.raw.as_ptr());
+        // SAFETY: both are open; the model is destroyed after the context.
+        let code = unsafe { (library.use_features)(raw, model) };
+        check("vmaf_use_features_from_model", code)?;
+        Ok(context)
     }
 
     /// The next frame, of the format of those before.

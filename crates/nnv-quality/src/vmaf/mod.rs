@@ -14,8 +14,8 @@ use library::{Context, Format, Library};
 /// it the scores, only when they are told that there is no frame more; and every version keeps what
 /// it measured of each frame until it is closed.
 const CHUNK: u64 = 120;
-/// Frames that a context sees before those. Motion is between up to five frames, and the mean of two
-/// such (models `hfr`).
+/// Frames that a context sees before those. Motion is between up to five frames, and the mean of
+/// two such (models `hfr`).
 const LEAD: u64 = 4;
 /// Smallest sides, of models v0 and of all others. Version 3.0 of the library refuses shorter ones
 /// of the former; others, and all of the latter, read beyond their memory.
