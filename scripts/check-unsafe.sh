@@ -10,6 +10,7 @@ crates/nnv-format/src/entropy/mix.rs            vector instructions of the proce
 crates/nnv-kernels/src/lanes.rs                  vector instructions of the processor
 crates/nnv-mp4/tests/memory.rs                  an allocator that counts, in a test
 crates/nnv-nn/src/onnxruntime/runtime.rs        loading a library that is chosen at run time
+crates/nnv-quality/src/vmaf/library.rs          loading a library that is chosen at run time
 crates/nnv-tools/src/process.rs                 processor time and signals of the system
 '
 failed=0

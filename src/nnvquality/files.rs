@@ -116,6 +116,7 @@ impl Files {
         counts: &[(&str, u64)],
         mean: Option<&nnv_quality::Mean>,
         judged: Option<[f64; judge::NAMES.len()]>,
+        vmaf_model: Option<&str>,
     ) -> Result<()> {
         if let Some(csv) = &mut self.csv {
             csv.flush()?;
@@ -127,6 +128,7 @@ impl Files {
             }
             let measured = mean.map(|m| m.values()).unwrap_or_default();
             insert(&mut summary, measured, judged);
+            summary.insert("vmaf-model".into(), vmaf_model.into());
             writeln!(
                 json,
                 "\n], \"summary\": {}}}",

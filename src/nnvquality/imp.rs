@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MPL-2.0
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex};
 
@@ -9,7 +10,9 @@ use gst::subclass::prelude::*;
 use gst_base::prelude::*;
 use gst_base::subclass::prelude::*;
 use nnv_nn::Judgement;
-use nnv_quality::{Decision, FrameQuality, Mean, Meter, Pairing, Upcoming};
+use nnv_quality::{
+    Decision, FrameQuality, Mean, Meter, Pairing, QualityError, Upcoming, Vmaf, VmafError,
+};
 
 use super::QualityMetrics;
 use super::files::{Files, Row};
@@ -35,6 +38,7 @@ const TOLERANCE: i64 = 20_000_000;
 #[derive(Debug, Clone)]
 struct Settings {
     metrics: QualityMetrics,
+    vmaf_model: String,
     frame_messages: bool,
     csv: Option<PathBuf>,
     json: Option<PathBuf>,
@@ -45,6 +49,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             metrics: QualityMetrics::SSIM,
+            vmaf_model: Vmaf::DEFAULT_MODEL.into(),
             frame_messages: false,
             csv: None,
             json: None,
@@ -71,6 +76,10 @@ struct State {
     meter: Option<Meter>,
     /// Loaded with the first frame that has no reference.
     judge: Option<Judge>,
+    /// For the meter, where it is asked for.
+    vmaf: Option<Vmaf>,
+    /// Frames that passed before their VMAF was known, and those behind them.
+    rows: VecDeque<Row>,
     /// The last pair: distorted picture, time of the reference's.
     last: Option<(Raw, Raw)>,
     frames: u64,
@@ -90,6 +99,8 @@ impl State {
             pairing: Pairing::new(TOLERANCE),
             meter: None,
             judge: None,
+            vmaf: None,
+            rows: VecDeque::new(),
             last: None,
             frames: 0,
             frozen: 0,
@@ -114,6 +125,32 @@ impl State {
         self.meter.as_ref().and_then(Meter::mean)
     }
 
+    /// Name of the model that VMAF is of.
+    fn vmaf_model(&self) -> Option<&str> {
+        let measuring = self.meter.as_ref().and_then(Meter::vmaf);
+        measuring.or(self.vmaf.as_ref()).map(Vmaf::model)
+    }
+
+    /// Writes the frames of which all is known, and gives their messages.
+    fn publish(&mut self) -> std::io::Result<Vec<gst::Structure>> {
+        let mut messages = Vec::new();
+        while let Some(row) = self.rows.front_mut() {
+            if let (Some(quality), Some(meter)) = (&mut row.quality, &mut self.meter)
+                && !meter.complete(quality)
+            {
+                break;
+            }
+            if let Some(files) = &mut self.files {
+                files.add(row)?;
+            }
+            if self.settings.frame_messages {
+                messages.push(message(row));
+            }
+            self.rows.pop_front();
+        }
+        Ok(messages)
+    }
+
     fn summary(&self) -> gst::Structure {
         let mut summary = gst::Structure::new_empty(SUMMARY);
         for (name, count) in self.counts() {
@@ -129,8 +166,29 @@ impl State {
             summary.set("worst-pair", frame);
             summary.set("worst-psnr", db);
         }
+        if let Some(model) = self.vmaf_model() {
+            summary.set("vmaf-model", model);
+        }
         summary
     }
+}
+
+/// What is said of a frame.
+fn message(row: &Row) -> gst::Structure {
+    let mut message = gst::Structure::new_empty(FRAME);
+    message.set("frame", row.frame);
+    message.set("running-time", row.time);
+    message.set("frozen", row.frozen);
+    if let Some(reference) = row.reference {
+        message.set("reference-time", reference);
+    }
+    if let Some(quality) = row.quality {
+        set_values(&mut message, &quality.values());
+    }
+    if let Some(judgement) = &row.judgement {
+        set_judged(&mut message, judge::values(judgement));
+    }
+    message
 }
 
 fn set_values(structure: &mut gst::StructureRef, values: &[Option<f64>]) {
@@ -150,8 +208,8 @@ fn set_judged(structure: &mut gst::StructureRef, values: [f64; judge::NAMES.len(
 /// What `aggregate` does with the distorted pad's buffer.
 enum Next {
     Wait,
-    /// Pass it on; caps to set and a message to post before.
-    Pass(Option<gst::Caps>, Option<gst::Structure>),
+    /// Pass it on; caps to set and messages to post before.
+    Pass(Option<gst::Caps>, Vec<gst::Structure>),
 }
 
 pub struct NnvQuality {
@@ -191,6 +249,12 @@ impl ObjectImpl for NnvQuality {
                     .default_value(Settings::default().metrics)
                     .mutable_ready()
                     .build(),
+                glib::ParamSpecString::builder("vmaf-model")
+                    .nick("VMAF's model")
+                    .blurb("Model of VMAF, of those that libvmaf has built in; newest: the newest")
+                    .default_value(Some(Vmaf::DEFAULT_MODEL))
+                    .mutable_ready()
+                    .build(),
                 glib::ParamSpecBoolean::builder("frame-messages")
                     .nick("Message for each frame")
                     .blurb("Post an element message nnvquality-frame for each frame")
@@ -220,8 +284,8 @@ impl ObjectImpl for NnvQuality {
                         "frames, pairs, dropped (of the reference, passed over), repeated (beside \
                          the same frame of the reference again), unmatched (the reference has \
                          none), frozen (unlike the reference, did not change); means so far: \
-                         psnr-* of the mean error, ssim-*, ms-ssim-y, xpsnr-*, ssimulacra2; \
-                         worst-pair, worst-psnr; without a reference predicted-vmaf, \
+                         psnr-* of the mean error, ssim-*, ms-ssim-y, xpsnr-*, ssimulacra2, vmaf; \
+                         worst-pair, worst-psnr, vmaf-model; without a reference predicted-vmaf, \
                          predicted-ssimulacra2, and as shares blocking, blur, noise, freeze",
                     )
                     .read_only()
@@ -240,6 +304,10 @@ impl ObjectImpl for NnvQuality {
         };
         match pspec.name() {
             "metrics" => settings.metrics = value.get().expect("type checked upstream"),
+            "vmaf-model" => {
+                let model: Option<String> = value.get().expect("type checked upstream");
+                settings.vmaf_model = model.unwrap_or_else(|| Settings::default().vmaf_model);
+            }
             "frame-messages" => {
                 settings.frame_messages = value.get().expect("type checked upstream");
             }
@@ -258,6 +326,7 @@ impl ObjectImpl for NnvQuality {
         let settings = lock(&self.settings);
         match pspec.name() {
             "metrics" => settings.metrics.to_value(),
+            "vmaf-model" => settings.vmaf_model.to_value(),
             "frame-messages" => settings.frame_messages.to_value(),
             "csv-location" => path(&settings.csv),
             "json-location" => path(&settings.json),
@@ -286,8 +355,8 @@ impl ElementImpl for NnvQuality {
             common::metadata(
                 "Quality measures",
                 "Filter/Analyzer/Video",
-                "Measures video beside its reference (PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2) \
-                 or judges it without one, and passes it on as it is",
+                "Measures video beside its reference (PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2, \
+                 VMAF) or judges it without one, and passes it on as it is",
             )
         });
         Some(&METADATA)
@@ -339,12 +408,19 @@ impl AggregatorImpl for NnvQuality {
 
     fn start(&self) -> Result<(), gst::ErrorMessage> {
         let settings = lock(&self.settings).clone();
+        let vmaf = settings.metrics.contains(QualityMetrics::VMAF);
+        let vmaf = vmaf.then(|| Vmaf::new(&settings.vmaf_model)).transpose();
+        let vmaf = vmaf.map_err(|e| match e {
+            VmafError::Missing(_) => gst::error_msg!(gst::ResourceError::NotFound, ("{e}")),
+            _ => gst::error_msg!(gst::ResourceError::Settings, ("{e}")),
+        })?;
         let files = Files::create(settings.csv.as_deref(), settings.json.as_deref());
         let files =
             files.map_err(|text| gst::error_msg!(gst::ResourceError::OpenWrite, ("{text}")))?;
         let mut state = lock(&self.state);
         *state = State::new(settings);
         state.files = Some(files);
+        state.vmaf = vmaf;
         drop(state);
         *lock(&self.shown) = None;
         Ok(())
@@ -405,11 +481,11 @@ impl AggregatorImpl for NnvQuality {
         };
         match self.next(&buffer, timeout)? {
             Next::Wait => Err(gst_base::AGGREGATOR_FLOW_NEED_DATA),
-            Next::Pass(caps, message) => {
+            Next::Pass(caps, messages) => {
                 if let Some(caps) = caps {
                     self.obj().set_src_caps(&caps);
                 }
-                if let Some(message) = message {
+                for message in messages {
                     self.post_structure(message);
                 }
                 self.distorted.drop_buffer();
@@ -540,62 +616,58 @@ impl NnvQuality {
             }
         }
         state.frames += 1;
-        if let Some(files) = &mut state.files
-            && let Err(e) = files.add(&row)
-        {
-            drop(guard);
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Write,
-                ("The file of measures cannot be written: {e}")
-            );
-            return Err(gst::FlowError::Error);
-        }
-        let message = state.settings.frame_messages.then(|| {
-            let mut message = gst::Structure::new_empty(FRAME);
-            message.set("frame", row.frame);
-            message.set("running-time", row.time);
-            message.set("frozen", row.frozen);
-            if let Some(reference) = row.reference {
-                message.set("reference-time", reference);
+        state.rows.push_back(row);
+        let messages = match state.publish() {
+            Ok(messages) => messages,
+            Err(e) => {
+                drop(guard);
+                self.cannot_write(&e);
+                return Err(gst::FlowError::Error);
             }
-            if let Some(quality) = row.quality {
-                set_values(&mut message, &quality.values());
-            }
-            if let Some(judgement) = &row.judgement {
-                set_judged(&mut message, judge::values(judgement));
-            }
-            message
-        });
+        };
         let summary = state.summary();
         let caps = state.caps.take();
         drop(guard);
         *lock(&self.shown) = Some(summary);
-        Ok(Next::Pass(caps, message))
+        Ok(Next::Pass(caps, messages))
     }
 
-    /// Ends the files and posts the summary, once.
+    /// Publishes what waited, ends the files and posts the summary, once.
     fn finish(&self) {
-        let mut state = lock(&self.state);
-        let Some(files) = state.files.take() else {
-            return;
-        };
-        if std::mem::replace(&mut state.finished, true) {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        if state.files.is_none() || std::mem::replace(&mut state.finished, true) {
             return;
         }
+        let measured = state.meter.as_mut().map_or(Ok(()), Meter::finish);
+        let published = state.publish();
+        let (counts, mean) = (state.counts(), state.mean());
         let judged = state.judge.as_ref().and_then(Judge::mean);
-        let written = files.finish(&state.counts(), state.mean().as_ref(), judged);
+        let written = state.files.take().map_or(Ok(()), |files| {
+            files.finish(&counts, mean.as_ref(), judged, state.vmaf_model())
+        });
         let summary = state.summary();
-        drop(state);
+        drop(guard);
+        if let Err(e) = measured {
+            gst::element_imp_error!(self, gst::StreamError::Failed, ("{}", incomparable(&e)));
+        }
+        match published {
+            Ok(messages) => messages.into_iter().for_each(|m| self.post_structure(m)),
+            Err(e) => self.cannot_write(&e),
+        }
         if let Err(e) = written {
-            gst::element_imp_error!(
-                self,
-                gst::ResourceError::Write,
-                ("The file of measures cannot be written: {e}")
-            );
+            self.cannot_write(&e);
         }
         *lock(&self.shown) = Some(summary.clone());
         self.post_structure(summary);
+    }
+
+    fn cannot_write(&self, e: &std::io::Error) {
+        gst::element_imp_error!(
+            self,
+            gst::ResourceError::Write,
+            ("The file of measures cannot be written: {e}")
+        );
     }
 
     fn post_structure(&self, structure: gst::Structure) {
@@ -613,21 +685,22 @@ fn measure(state: &mut State, raw: &Raw) -> Result<(FrameQuality, i64, bool), St
         return Err("There is no frame of the reference".into());
     };
     let metrics = state.settings.metrics;
+    let vmaf = &mut state.vmaf;
     let meter = state.meter.get_or_insert_with(|| {
         let rate = reference.raw.info.fps();
         let rate = u32::try_from(rate.numer() / rate.denom().max(1)).unwrap_or_default();
         let colour = pictures::colour(&reference.raw.info);
-        Meter::new(metrics.into(), rate, colour)
+        Meter::new(metrics.into(), rate, colour).with_vmaf(vmaf.take())
     });
     let quality = reference.raw.with_planes(|a| {
-        raw.with_planes(|b| -> Result<FrameQuality, nnv_quality::QualityError> {
+        raw.with_planes(|b| -> Result<FrameQuality, QualityError> {
             meter.add(&a.views()?, &b.views()?)
         })
     });
     let quality = quality
         .flatten()
         .ok_or("A buffer is smaller than its caps say")?
-        .map_err(|e| format!("Frames cannot be compared: {e}"))?;
+        .map_err(|e| incomparable(&e))?;
     let frozen = state
         .last
         .as_ref()
@@ -650,6 +723,10 @@ fn judge(state: &mut State, raw: &Raw) -> Result<Option<Judgement>, gst::ErrorMe
     };
     let failed = |text| gst::error_msg!(gst::StreamError::Failed, ("{text}"));
     judge.add(raw).map_err(failed)
+}
+
+fn incomparable(e: &QualityError) -> String {
+    format!("Frames cannot be compared: {e}")
 }
 
 /// Running time of a buffer in ns.

@@ -15,16 +15,19 @@ use nnv_quality::Metrics;
 pub enum QualityMetrics {
     /// SSIM as ffmpeg's filter has it.
     #[flags_value(name = "SSIM of each plane, as ffmpeg has it", nick = "ssim")]
-    SSIM = 0b0001,
+    SSIM = 0b0_0001,
     /// MS-SSIM of luma.
     #[flags_value(name = "MS-SSIM of luma", nick = "ms-ssim")]
-    MS_SSIM = 0b0010,
+    MS_SSIM = 0b0_0010,
     /// XPSNR.
     #[flags_value(name = "XPSNR of each plane, as ffmpeg has it", nick = "xpsnr")]
-    XPSNR = 0b0100,
+    XPSNR = 0b0_0100,
     /// SSIMULACRA2.
     #[flags_value(name = "SSIMULACRA2 (slow)", nick = "ssimulacra2")]
-    SSIMULACRA2 = 0b1000,
+    SSIMULACRA2 = 0b0_1000,
+    /// VMAF, by libvmaf.
+    #[flags_value(name = "VMAF, where libvmaf is installed", nick = "vmaf")]
+    VMAF = 0b1_0000,
 }
 
 impl From<QualityMetrics> for Metrics {

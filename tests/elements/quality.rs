@@ -255,6 +255,24 @@ fn nnvquality_passes_the_distorted_video_as_it_is() {
     });
 }
 
+/// Plays a pipeline to its end and gives the element's messages.
+fn messages(pipeline: &gst::Element) -> Vec<gst::Structure> {
+    let seen: Arc<Mutex<Vec<gst::Structure>>> = Arc::default();
+    let kept = seen.clone();
+    let bus = pipeline.bus().unwrap();
+    bus.set_sync_handler(move |_, message| {
+        if let gst::MessageView::Element(element) = message.view()
+            && let Some(structure) = element.structure()
+        {
+            kept.lock().unwrap().push(structure.to_owned());
+        }
+        gst::BusSyncReply::Pass
+    });
+    play(pipeline).sound();
+    let seen = seen.lock().unwrap();
+    seen.clone()
+}
+
 #[test]
 fn nnvquality_writes_files_and_messages() {
     within(|| {
@@ -268,19 +286,7 @@ fn nnvquality_writes_files_and_messages() {
             source(3, caps, "pattern=ball"),
             source(3, caps, "pattern=snow"),
         ));
-        let seen: Arc<Mutex<Vec<gst::Structure>>> = Arc::default();
-        let kept = seen.clone();
-        let bus = pipeline.bus().unwrap();
-        bus.set_sync_handler(move |_, message| {
-            if let gst::MessageView::Element(element) = message.view()
-                && let Some(structure) = element.structure()
-            {
-                kept.lock().unwrap().push(structure.to_owned());
-            }
-            gst::BusSyncReply::Pass
-        });
-        play(&pipeline).sound();
-        let seen = seen.lock().unwrap();
+        let seen = messages(&pipeline);
         let names: Vec<&str> = seen.iter().map(|s| s.name().as_str()).collect();
         let frame = "nnvquality-frame";
         assert_eq!(names, [frame, frame, frame, "nnvquality-summary"]);
@@ -396,6 +402,110 @@ fn nnvquality_judges_odd_video_and_names_a_wrong_model() {
             let (outcome, _) = judged(&one, &format!("model-path={path}"));
             assert!(outcome.errors[0].contains(expected), "{:?}", outcome.errors);
         }
+    });
+}
+
+/// VMAF, whose scores come late, stands beside the other measures of its frame; frames without a
+/// reference stay in order, and the end loses none.
+#[test]
+fn nnvquality_gives_each_frame_its_vmaf() {
+    within(|| {
+        let (csv, json) = (TempFile::new("v.csv"), TempFile::new("v.json"));
+        let caps = "format=I420,width=64,height=48,framerate=25/1";
+        let clip = |frames| source(frames, caps, "pattern=ball background-color=0xff406080");
+        let description = format!(
+            "nnvquality name=q metrics=vmaf frame-messages=true csv-location={} json-location={} \
+             ! fakesink {} ! q.reference  {} ! videobalance name=spoil ! q.distorted",
+            csv.path(),
+            json.path(),
+            clip(130),
+            clip(132),
+        );
+        if let Err(e) = nnv_quality::Vmaf::new(nnv_quality::Vmaf::DEFAULT_MODEL) {
+            let outcome = play(&launch(&description));
+            assert!(
+                outcome.errors[0].contains("NNV_VMAF_LIBRARY"),
+                "{:?}",
+                outcome.errors
+            );
+            assert!(std::env::var_os("NNV_VMAF_LIBRARY").is_none(), "{e}");
+            eprintln!("NOT RUN: {e}");
+            return;
+        }
+        let pipeline = launch(&description);
+        let bin = pipeline.downcast_ref::<gst::Bin>().unwrap();
+        let spoil = bin.by_name("spoil").unwrap();
+        // From the 126th frame on.
+        spoil
+            .static_pad("sink")
+            .unwrap()
+            .add_probe(gst::PadProbeType::BUFFER, {
+                let spoil = spoil.downgrade();
+                move |_, info| {
+                    let late = info.buffer().unwrap().pts().unwrap() >= ms(125 * 40);
+                    spoil
+                        .upgrade()
+                        .unwrap()
+                        .set_property("contrast", if late { 0.2 } else { 1.0 });
+                    gst::PadProbeReturn::Ok
+                }
+            });
+        let seen = messages(&pipeline);
+        assert_eq!(seen.len(), 133);
+        for (n, message) in seen[..132].iter().enumerate() {
+            assert_eq!(count(message, "frame"), n as u64);
+            assert_eq!(message.has_field("vmaf"), n < 130, "{message}");
+            if n < 130 {
+                // The other measures say which frames were spoilt.
+                let spoilt = value(message, "psnr-y").is_finite();
+                assert_eq!(spoilt, n >= 125, "{message}");
+                assert_eq!(value(message, "vmaf") < 90.0, spoilt, "{message}");
+            }
+        }
+        let scores: Vec<f64> = seen[..130].iter().map(|m| value(m, "vmaf")).collect();
+        let mean = scores.iter().sum::<f64>() / 130.0;
+        let summary = &seen[132];
+        assert!((value(summary, "vmaf") - mean).abs() < 1e-9);
+        assert_eq!(summary.get::<&str>("vmaf-model").unwrap(), "vmaf_v0.6.1");
+        let table = std::fs::read_to_string(&csv.0).unwrap();
+        let lines: Vec<Vec<&str>> = table.lines().map(|l| l.split(',').collect()).collect();
+        assert_eq!(lines.len(), 133);
+        let column = lines[0].iter().position(|name| *name == "vmaf").unwrap();
+        for (line, score) in lines[1..].iter().zip(&scores) {
+            assert!((line[column].parse::<f64>().unwrap() - score).abs() < 1e-5);
+        }
+        let text = std::fs::read_to_string(&json.0).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(report["frames"][129]["vmaf"], scores[129]);
+        assert_eq!(report["frames"][130]["vmaf"], serde_json::Value::Null);
+        assert_eq!(report["summary"]["vmaf-model"], "vmaf_v0.6.1");
+
+        let wrong = "nnvquality metrics=vmaf vmaf-model=vmaf_v9 ! fakesink";
+        let outcome = play(&launch(&format!("{} ! {wrong}", source(1, caps, ""))));
+        assert!(
+            outcome.errors[0].contains("vmaf_v9"),
+            "{:?}",
+            outcome.errors
+        );
+        // Too small a picture has none, and is no error.
+        let tiny = source(2, "format=I420,width=32,height=20", "");
+        let (outcome, stats) = measured(&tiny, &tiny, "metrics=vmaf");
+        assert!(outcome.sound().eos);
+        assert!(!stats.has_field("vmaf"), "{stats}");
+        // Another size begins anew.
+        let sizes = "concat name=c ! nnvquality name=q metrics=vmaf ! fakesink";
+        let other = source(
+            4,
+            "format=I420,width=96,height=64,framerate=25/1",
+            "pattern=ball",
+        );
+        let of = |c: &str| format!("{} ! {c}. {other} ! {c}.", clip(4));
+        let outcome = play(&launch(&format!(
+            "{sizes} {} concat name=d ! q.reference {}",
+            of("c"),
+            of("d")
+        )));
+        assert!(outcome.sound().eos);
     });
 }
 

@@ -4,10 +4,12 @@
 //! ```text
 //! cargo run --release -p nnv-quality --example speed
 //! ```
+//!
+//! VMAF where libvmaf is there.
 
 use std::time::Instant;
 
-use nnv_quality::{Colour, Meter, Metrics, PlaneView, QualityError};
+use nnv_quality::{Colour, Meter, Metrics, PlaneView, QualityError, Vmaf};
 
 const SIZE: (usize, usize) = (1280, 720);
 
@@ -74,14 +76,15 @@ impl Clock {
 fn main() -> Result<(), QualityError> {
     let none = Metrics::default();
     let cases = [
-        ("PSNR", none, 120),
-        ("PSNR, SSIM", Metrics { ssim: true, ..none }, 120),
+        ("PSNR", none, None, 120),
+        ("PSNR, SSIM", Metrics { ssim: true, ..none }, None, 120),
         (
             "PSNR, MS-SSIM",
             Metrics {
                 ms_ssim: true,
                 ..none
             },
+            None,
             6,
         ),
         (
@@ -90,6 +93,7 @@ fn main() -> Result<(), QualityError> {
                 xpsnr: true,
                 ..none
             },
+            None,
             12,
         ),
         (
@@ -98,24 +102,33 @@ fn main() -> Result<(), QualityError> {
                 ssimulacra2: true,
                 ..none
             },
+            None,
             3,
         ),
+        ("PSNR, VMAF", none, Some(Vmaf::DEFAULT_MODEL), 240),
+        ("PSNR, VMAF, newest", none, Some(Vmaf::NEWEST_MODEL), 60),
     ];
     println!("frames per second of the processor, one thread, 1280x720, median of five");
     println!("{:26}  {:>8}  {:>8}", "", "8 bit", "10 bit");
     let both = |t, depth| (Picture::new(t, 0, depth), Picture::new(t, 12, depth));
-    for (name, metrics, frames) in cases {
+    for (name, metrics, model, frames) in cases {
         print!("{name:26}");
+        if let Some(Err(e)) = model.map(Vmaf::new) {
+            println!("  {e}");
+            continue;
+        }
         for depth in [8, 10] {
             let clip = [both(0, depth), both(1, depth)];
             let mut rates = Vec::new();
             for _ in 0..5 {
-                let mut meter = Meter::new(metrics, 25, Colour::default());
+                let vmaf = model.map(Vmaf::new).transpose()?;
+                let mut meter = Meter::new(metrics, 25, Colour::default()).with_vmaf(vmaf);
                 let start = Clock::now();
                 for t in 0..frames {
                     let (a, b) = &clip[t % 2];
                     meter.add(&a.views()?, &b.views()?)?;
                 }
+                meter.finish()?;
                 rates.push(frames as f64 / start.seconds());
             }
             rates.sort_by(f64::total_cmp);

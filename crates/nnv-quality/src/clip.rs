@@ -2,11 +2,12 @@
 //! All measures of a frame, and their means over a clip.
 
 use crate::{
-    Colour, DB_CAP, MsSsim, PlaneView, Psnr, QualityError, SquaredError, Ssim, Xpsnr, fit_pair,
-    ms_ssim, peak, ssimulacra2,
+    Colour, DB_CAP, MsSsim, PlaneView, Psnr, QualityError, SquaredError, Ssim, Vmaf, Xpsnr,
+    fit_pair, ms_ssim, peak, ssimulacra2,
 };
 
-/// Which measures are taken. PSNR always is: it costs next to nothing.
+/// Which measures are taken. PSNR always is: it costs next to nothing. VMAF, which needs a library,
+/// comes by [`Meter::with_vmaf`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// SSIM as ffmpeg has it.
@@ -46,11 +47,13 @@ pub struct FrameQuality {
     pub xpsnr: Option<[f64; 3]>,
     /// SSIMULACRA2; `None` where [`ssimulacra2()`](crate::ssimulacra2()) has none.
     pub ssimulacra2: Option<f64>,
+    /// VMAF, once [`Meter::complete`] knows it; `None` where the pictures are too small for it.
+    pub vmaf: Option<f64>,
 }
 
 impl FrameQuality {
     /// Names of [`FrameQuality::values`], in their order.
-    pub const NAMES: [&'static str; 15] = [
+    pub const NAMES: [&'static str; 16] = [
         "psnr-y",
         "psnr-u",
         "psnr-v",
@@ -66,6 +69,7 @@ impl FrameQuality {
         "xpsnr-u",
         "xpsnr-v",
         "ssimulacra2",
+        "vmaf",
     ];
 
     /// Compares Y, U and V of a picture with those of another of its size and depth: PSNR, SSIM
@@ -82,7 +86,7 @@ impl FrameQuality {
         Self::with(a, b, metrics, Colour::default())
     }
 
-    /// All but XPSNR, which takes the frames before.
+    /// All but XPSNR and VMAF, which take the frames before.
     fn with(
         a: &[PlaneView<'_>; 3],
         b: &[PlaneView<'_>; 3],
@@ -108,6 +112,7 @@ impl FrameQuality {
                 true => ssimulacra2(a, b, colour)?,
                 false => None,
             },
+            vmaf: None,
         })
     }
 
@@ -119,6 +124,7 @@ impl FrameQuality {
             self.ms_ssim.map(|m| m.ms_ssim),
             self.xpsnr,
             self.ssimulacra2,
+            self.vmaf,
         )
     }
 }
@@ -129,6 +135,7 @@ fn values(
     ms_ssim: Option<f64>,
     xpsnr: Option<[f64; 3]>,
     ssimulacra2: Option<f64>,
+    vmaf: Option<f64>,
 ) -> [Option<f64>; FrameQuality::NAMES.len()] {
     let of = |f: fn(Ssim) -> f64| ssim.map(f);
     let x = |i: usize| xpsnr.map(|x| x[i]);
@@ -148,6 +155,7 @@ fn values(
         x(1),
         x(2),
         ssimulacra2,
+        vmaf,
     ]
 }
 
@@ -168,6 +176,9 @@ pub struct Mean {
     pub xpsnr: Option<[f64; 3]>,
     /// Mean of SSIMULACRA2; `None` where a frame has none.
     pub ssimulacra2: Option<f64>,
+    /// Mean of VMAF, of the frames whose score is known ([`Meter::finish`]: all); `None` where a
+    /// frame has none.
+    pub vmaf: Option<f64>,
 }
 
 impl Mean {
@@ -179,24 +190,25 @@ impl Mean {
             self.ms_ssim,
             self.xpsnr,
             self.ssimulacra2,
+            self.vmaf,
         )
     }
 }
 
 /// A sum that is one only while every summand is there.
 #[derive(Clone, Copy, Debug, Default)]
-struct Sum {
+pub(crate) struct Sum {
     sum: f64,
     missing: bool,
 }
 
 impl Sum {
-    fn add(&mut self, value: Option<f64>) {
+    pub(crate) fn add(&mut self, value: Option<f64>) {
         self.sum += value.unwrap_or_default();
         self.missing |= value.is_none();
     }
 
-    fn mean(&self, n: f64) -> Option<f64> {
+    pub(crate) fn mean(&self, n: f64) -> Option<f64> {
         (!self.missing).then_some(self.sum / n)
     }
 }
@@ -243,7 +255,7 @@ impl ClipQuality {
         self.worst
     }
 
-    /// The means, without XPSNR's; `None` without frames.
+    /// The means, without those of XPSNR and VMAF; `None` without frames.
     pub fn mean(&self) -> Option<Mean> {
         let n = (self.frames > 0).then_some(self.frames as f64)?;
         let ssim = |i: usize| self.ssim[i].mean(n);
@@ -262,18 +274,20 @@ impl ClipQuality {
             ms_ssim: self.ms_ssim.mean(n),
             xpsnr: None,
             ssimulacra2: self.ssimulacra2.mean(n),
+            vmaf: None,
         })
     }
 }
 
 /// Measures a video beside its reference, frame by frame in order of presentation.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Meter {
     metrics: Metrics,
     frame_rate: u32,
     colour: Colour,
     clip: ClipQuality,
     xpsnr: Option<Xpsnr>,
+    vmaf: Option<Vmaf>,
     /// XPSNR is of one size; where the reference's changes, there is none of the clip.
     one_size: bool,
     size: Option<(usize, usize)>,
@@ -288,16 +302,26 @@ impl Meter {
             colour,
             clip: ClipQuality::default(),
             xpsnr: None,
+            vmaf: None,
             one_size: true,
             size: None,
         }
     }
 
+    /// Measures VMAF as well, if there is something to measure it by.
+    pub fn with_vmaf(self, vmaf: impl Into<Option<Vmaf>>) -> Self {
+        Self {
+            vmaf: vmaf.into(),
+            ..self
+        }
+    }
+
     /// The next frame of the reference and what was made of it, planes Y, U and V. Another size or
-    /// depth is brought to the reference's first ([`fit_pair`]).
+    /// depth is brought to the reference's first ([`fit_pair`]). VMAF is known later
+    /// ([`Meter::complete`]).
     ///
     /// # Errors
-    /// [`QualityError`], where planes cannot be brought to one size.
+    /// [`QualityError`], where planes cannot be brought to one size, or libvmaf refuses them.
     pub fn add(
         &mut self,
         reference: &[PlaneView<'_>; 3],
@@ -318,8 +342,35 @@ impl Meter {
             let xpsnr = xpsnr.get_or_insert_with(|| Xpsnr::new(self.frame_rate));
             frame.xpsnr = Some(xpsnr.add(&a, &b)?);
         }
+        if let Some(vmaf) = &mut self.vmaf {
+            vmaf.add(&a, &b)?;
+        }
         self.clip.add(&frame);
         Ok(frame)
+    }
+
+    /// Gives a frame its VMAF, where that is measured; `false`: it is not known yet. Frames have to
+    /// come in the order in which they were added, each until it is complete.
+    pub fn complete(&mut self, frame: &mut FrameQuality) -> bool {
+        let Some(vmaf) = &mut self.vmaf else {
+            return true;
+        };
+        let known = vmaf.next();
+        frame.vmaf = known.flatten();
+        known.is_some()
+    }
+
+    /// There is no frame more: VMAF becomes known of all.
+    ///
+    /// # Errors
+    /// [`QualityError::Vmaf`].
+    pub fn finish(&mut self) -> Result<(), QualityError> {
+        Ok(self.vmaf.as_mut().map_or(Ok(()), Vmaf::finish)?)
+    }
+
+    /// What VMAF is measured by.
+    pub fn vmaf(&self) -> Option<&Vmaf> {
+        self.vmaf.as_ref()
     }
 
     /// What was gathered.
@@ -332,6 +383,7 @@ impl Meter {
         let xpsnr = self.xpsnr.as_ref().filter(|_| self.one_size);
         Some(Mean {
             xpsnr: xpsnr.and_then(Xpsnr::mean),
+            vmaf: self.vmaf.as_ref().and_then(Vmaf::mean),
             ..self.clip.mean()?
         })
     }
@@ -376,9 +428,11 @@ mod tests {
         assert_eq!(given, 6);
         let mut meter = Meter::new(Metrics::ALL, 25, Colour::default());
         let frame = meter.add(&a, &b).unwrap();
-        assert!(frame.values().iter().all(Option::is_some));
+        // All but VMAF, which needs a library.
+        let all = |values: [Option<f64>; 16]| values[..15].iter().all(Option::is_some);
+        assert!(all(frame.values()));
         let mean = meter.mean().unwrap();
-        assert!(mean.values().iter().all(Option::is_some), "{mean:?}");
+        assert!(all(mean.values()), "{mean:?}");
         // Another size: XPSNR begins anew, and there is none of the whole.
         let half = [b[0]; 3];
         assert!(meter.add(&half, &half).unwrap().xpsnr.is_some());

@@ -6,6 +6,7 @@
 //! * [`ms_ssim`]: Wang, Simoncelli, Bovik 2003, with the Gaussian SSIM of 2004 at its first scale;
 //! * [`Xpsnr`]: as ffmpeg's filter `xpsnr` computes it; it needs the frames before;
 //! * [`ssimulacra2()`]: by the crate of that name;
+//! * [`Vmaf`]: by libvmaf, where that is installed;
 //! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip;
 //! * [`Meter`]: the same for video that may differ in size and depth ([`fit()`]);
 //! * [`patches()`]: what a network sees that judges without the original;
@@ -32,6 +33,7 @@ mod plane;
 mod psnr;
 mod ssim;
 mod ssimulacra2;
+mod vmaf;
 mod xpsnr;
 
 pub use clip::{ClipQuality, FrameQuality, Mean, Meter, Metrics};
@@ -43,6 +45,7 @@ pub use plane::PlaneView;
 pub use psnr::{DB_CAP, Psnr, SquaredError, decibels, peak};
 pub use ssim::{Ssim, ssim};
 pub use ssimulacra2::{Colour, ssimulacra2};
+pub use vmaf::{Vmaf, VmafError};
 pub use xpsnr::Xpsnr;
 
 /// Why two planes cannot be compared, or bytes are no plane.
@@ -87,4 +90,7 @@ pub enum QualityError {
         /// Bits of the second.
         b: u8,
     },
+    /// VMAF fails.
+    #[error(transparent)]
+    Vmaf(#[from] VmafError),
 }

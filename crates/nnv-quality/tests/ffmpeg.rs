@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MPL-2.0
-//! PSNR and SSIM beside those of ffmpeg's filters `psnr` and `ssim`, frame by frame.
+//! PSNR, SSIM, XPSNR and VMAF beside those of ffmpeg's filters, frame by frame.
 //!
 //! Needs an ffmpeg: `NNV_FFMPEG`, or the one that the benchmarks fetch into `.deps/ffmpeg`. Real
-//! clips are taken from `NNV_SHARED`. Without them the tests say so and pass.
+//! clips are taken from `NNV_SHARED`. VMAF needs libvmaf here, and an ffmpeg that has it. Without
+//! them the tests say so and pass.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use nnv_quality::{ClipQuality, FrameQuality, PlaneView, Xpsnr};
+use nnv_quality::{
+    ClipQuality, Colour, FrameQuality, Meter, Metrics, PlaneView, Vmaf, VmafError, Xpsnr,
+};
 
 fn ffmpeg() -> Option<PathBuf> {
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.deps/ffmpeg");
@@ -86,16 +89,21 @@ impl Clip {
         clip
     }
 
-    /// Coarser and noisier, more from frame to frame.
+    /// Coarser and noisier, more from frame to frame, eight in turn.
     fn spoilt(&self) -> Clip {
+        self.coarse(6)
+    }
+
+    /// The same with samples that are multiples of `step` before the noise.
+    fn coarse(&self, step: i32) -> Clip {
         let mut seed = 1_u32;
         let top = (1_i32 << self.depth) - 1;
         let frames = self.frames.iter().enumerate().map(|(t, planes)| {
             planes.clone().map(|plane| {
                 let spoil = |v: u16| {
                     seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    let noise = (seed >> 24) as i32 % (2 + 3 * t as i32);
-                    ((i32::from(v) / 6 * 6) + noise).clamp(0, top) as u16
+                    let noise = (seed >> 24) as i32 % (2 + 3 * (t as i32 % 8));
+                    ((i32::from(v) / step * step) + noise).clamp(0, top) as u16
                 };
                 plane.into_iter().map(spoil).collect()
             })
@@ -201,17 +209,17 @@ fn filter(ffmpeg: &Path, name: &str, a: &Clip, b: &Clip, rate: u32) -> (Vec<Stri
         .args(["-hide_banner", "-nostats"]);
     for (file, clip) in [("a.yuv", a), ("b.yuv", b)] {
         std::fs::write(folder.0.join(file), clip.raw()).unwrap();
-        let format = if clip.depth == 8 {
-            "yuv420p"
-        } else {
-            "yuv420p10le"
-        };
+        let format = pixels(clip.depth);
         let size = format!("{}x{}", clip.width, clip.height);
         command.args([
             "-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-r", &rate, "-i", file,
         ]);
     }
-    let graph = format!("[0:v][1:v]{name}=stats_file=stats");
+    let graph = match name {
+        // What was made of the reference comes first.
+        "libvmaf" => "[1:v][0:v]libvmaf=log_fmt=csv:log_path=stats".into(),
+        _ => format!("[0:v][1:v]{name}=stats_file=stats"),
+    };
     let out = command
         .args(["-lavfi", &graph, "-f", "null", "-"])
         .stdin(Stdio::null())
@@ -280,39 +288,57 @@ fn a_synthetic_clip_is_measured_as_ffmpeg_does() {
     agrees(&ffmpeg, &clip, &clip);
 }
 
+/// The first `frames` of a test clip in 4:2:0; `None`, and a word on it, where it is not there.
+fn real(ffmpeg: &Path, name: &str, size: (usize, usize), depth: u8, frames: usize) -> Option<Clip> {
+    let shared = std::env::var_os("NNV_SHARED").filter(|v| !v.is_empty());
+    let Some(shared) = shared else {
+        eprintln!("NOT RUN: {name}: NNV_SHARED is not set");
+        return None;
+    };
+    let file = Path::new(&shared).join("data/test/video").join(name);
+    if !file.is_file() {
+        eprintln!("NOT RUN: {} is not there", file.display());
+        return None;
+    }
+    let format = pixels(depth);
+    let out = Command::new(ffmpeg)
+        .args(["-v", "error", "-i"])
+        .arg(&file)
+        .args([
+            "-frames:v",
+            &frames.to_string(),
+            "-pix_fmt",
+            format,
+            "-f",
+            "rawvideo",
+            "-",
+        ])
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let clip = Clip::from_raw(size.0, size.1, depth, &out.stdout);
+    assert_eq!(clip.frames.len(), frames, "{name}");
+    Some(clip)
+}
+
+/// ffmpeg's name of 4:2:0 of so many bits.
+fn pixels(depth: u8) -> &'static str {
+    match depth {
+        8 => "yuv420p",
+        _ => "yuv420p10le",
+    }
+}
+
 #[test]
 fn real_clips_are_measured_as_ffmpeg_does() {
     let Some(ffmpeg) = ffmpeg() else { return };
-    let shared = std::env::var_os("NNV_SHARED").filter(|v| !v.is_empty());
-    let Some(shared) = shared else {
-        eprintln!("NOT RUN: NNV_SHARED is not set");
-        return;
-    };
-    let folder = Path::new(&shared).join("data/test/video");
-    for (name, width, height) in [("carphone.mp4", 176, 144), ("vid4_foliage.mkv", 720, 480)] {
-        let file = folder.join(name);
-        if !file.is_file() {
-            eprintln!("NOT RUN: {} is not there", file.display());
-            continue;
+    for (name, size) in [
+        ("carphone.mp4", (176, 144)),
+        ("vid4_foliage.mkv", (720, 480)),
+    ] {
+        if let Some(clip) = real(&ffmpeg, name, size, 8, 6) {
+            agrees(&ffmpeg, &clip, &clip.spoilt());
         }
-        let out = Command::new(&ffmpeg)
-            .args(["-v", "error", "-i"])
-            .arg(&file)
-            .args([
-                "-frames:v",
-                "6",
-                "-pix_fmt",
-                "yuv420p",
-                "-f",
-                "rawvideo",
-                "-",
-            ])
-            .stdin(Stdio::null())
-            .output()
-            .unwrap();
-        let clip = Clip::from_raw(width, height, 8, &out.stdout);
-        assert_eq!(clip.frames.len(), 6, "{name}");
-        agrees(&ffmpeg, &clip, &clip.spoilt());
     }
 }
 
@@ -357,5 +383,73 @@ fn xpsnr_is_what_ffmpeg_computes() {
             .find(|l| l.starts_with("XPSNR average"))
             .unwrap();
         near(ours.mean().unwrap(), total);
+    }
+}
+
+#[test]
+fn vmaf_is_what_ffmpeg_computes() {
+    let Some(ffmpeg) = ffmpeg() else { return };
+    let filters = Command::new(&ffmpeg)
+        .args(["-v", "quiet", "-filters"])
+        .output()
+        .unwrap();
+    if !String::from_utf8_lossy(&filters.stdout).contains(" libvmaf ") {
+        eprintln!("NOT RUN: {} has no libvmaf", ffmpeg.display());
+        return;
+    }
+    let mut clips = [(176, 144, 8), (64, 45, 8), (128, 72, 10)]
+        .map(|(width, height, depth)| Some(("waves", synthetic(width, height, depth))))
+        .into_iter()
+        .collect::<Vec<_>>();
+    // More frames than one context measures.
+    for (name, size, depth, frames) in [
+        ("bikes.mp4", (640, 272), 8, 130),
+        ("mobile_cif_30f.mkv", (352, 288), 8, 30),
+        ("vid4_foliage.mkv", (720, 480), 8, 30),
+        ("carphone.mp4", (176, 144), 8, 60),
+        ("svt_1280x720_crowd_run_10f.mkv", (1280, 720), 10, 10),
+        ("svt_1920x1080_old_town_cross_10f.mkv", (1920, 1080), 8, 10),
+    ] {
+        clips.push(real(&ffmpeg, name, size, depth, frames).map(|clip| (name, clip)));
+    }
+    for (name, clip) in clips.into_iter().flatten() {
+        let vmaf = match Vmaf::new(Vmaf::DEFAULT_MODEL) {
+            Ok(vmaf) => vmaf,
+            Err(e @ VmafError::Missing(_)) => {
+                assert!(std::env::var_os("NNV_VMAF_LIBRARY").is_none(), "{e}");
+                eprintln!("NOT RUN: {e}");
+                return;
+            }
+            Err(e) => panic!("{e}"),
+        };
+        // ffmpeg 9 has version 3.2; those before measure motion otherwise.
+        let old = ["2.", "3.0", "3.1"]
+            .iter()
+            .any(|v| vmaf.version().starts_with(v));
+        let within = if old { 0.1 } else { 0.01 };
+        let spoilt = clip.coarse(48 << (clip.depth - 8));
+        let mut meter = Meter::new(Metrics::default(), 25, Colour::default()).with_vmaf(vmaf);
+        let mut ours = clip.with_planes(&spoilt, |a, b| meter.add(a, b).unwrap());
+        meter.finish().unwrap();
+        let (lines, total) = filter(&ffmpeg, "libvmaf", &clip, &spoilt, 25);
+        let column = lines[0].split(',').position(|name| name == "vmaf").unwrap();
+        assert_eq!(lines.len(), 1 + ours.len());
+        let mut apart = 0.0_f64;
+        let mut near = |ours: f64, theirs: &str| {
+            let difference = (ours - theirs.parse::<f64>().unwrap()).abs();
+            assert!(
+                difference <= within,
+                "{name}: {ours} here, {theirs} by ffmpeg"
+            );
+            apart = apart.max(difference);
+        };
+        for (line, frame) in lines[1..].iter().zip(&mut ours) {
+            assert!(meter.complete(frame));
+            near(frame.vmaf.unwrap(), line.split(',').nth(column).unwrap());
+        }
+        let mean = meter.mean().unwrap().vmaf.unwrap();
+        near(mean, total.rsplit(' ').next().unwrap());
+        let (w, h, bits, frames) = (clip.width, clip.height, clip.depth, ours.len());
+        println!("{name} {w}x{h}, {bits} bit, {frames} frames: {mean:.3}, {apart:.6} apart");
     }
 }

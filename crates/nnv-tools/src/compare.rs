@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MPL-2.0
 //! `nnv compare`: how close a stream's pictures come to the original's.
 
+use std::collections::VecDeque;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use clap::Args;
 use nnv_format::picture::{Picture, RawFormat};
 use nnv_quality::{
     Colour, Decision, FrameQuality, Meter, Metrics, Pairing, PlaneView, Psnr, QualityError,
-    SquaredError, Upcoming, peak,
+    SquaredError, Upcoming, Vmaf, peak,
 };
 use serde_json::json;
 
@@ -17,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::frames::{Decoding, Frame, Frames};
 use crate::{models, plot};
 
-/// Compares a stream with what it was made from: PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2
+/// Compares a stream with what it was made from: PSNR, SSIM, MS-SSIM, XPSNR, SSIMULACRA2, VMAF
 #[derive(Args, Debug)]
 pub struct Options {
     /// The original: .y4m, a stream, or anything that GStreamer reads
@@ -36,7 +37,7 @@ pub struct Options {
     /// Draw PSNR and what --metrics names over time
     #[arg(long, value_name = "SVG")]
     plot: Option<PathBuf>,
-    /// What to measure beside PSNR; ssimulacra2 is slow
+    /// What to measure beside PSNR; ssimulacra2 is slow, vmaf needs libvmaf
     #[arg(
         long,
         value_name = "NAME",
@@ -44,6 +45,9 @@ pub struct Options {
         default_value = "ssim,ms-ssim,xpsnr,ssimulacra2"
     )]
     metrics: Vec<Measure>,
+    /// Model of VMAF, of those that libvmaf has built in; newest: the newest
+    #[arg(long, value_name = "NAME", default_value = Vmaf::DEFAULT_MODEL)]
+    vmaf_model: String,
     /// Leave out so many frames at the original's beginning, or, below 0, at the stream's
     #[arg(
         long,
@@ -82,6 +86,8 @@ enum Measure {
     Xpsnr,
     /// Slow
     Ssimulacra2,
+    /// By libvmaf, where that is installed
+    Vmaf,
 }
 
 /// Planes of a picture as its users get them: 8 bit rounded, 10 bit as they are.
@@ -304,11 +310,100 @@ impl Pairs {
     }
 }
 
+/// Measures of each frame, once they are known: as lines of a file, as curves, or neither.
+struct PerFrame {
+    csv: Option<BufWriter<std::fs::File>>,
+    curves: Option<plot::Curves>,
+    /// What waits for its VMAF: whether it was concealed, and its measures.
+    waiting: VecDeque<(bool, FrameQuality)>,
+    frames: u64,
+}
+
+impl PerFrame {
+    fn new(options: &Options) -> Result<Self> {
+        let mut csv = options.csv.as_deref().map(create).transpose()?;
+        if let Some(csv) = &mut csv {
+            writeln!(
+                csv,
+                "frame,psnr_y,psnr_u,psnr_v,psnr_weighted_db,psnr_weighted_error,psnr_pooled,\
+                 ssim_y,ssim_u,ssim_v,ssim_all,ms_ssim_y,concealed,xpsnr_y,xpsnr_u,xpsnr_v,\
+                 ssimulacra2,vmaf"
+            )?;
+        }
+        Ok(Self {
+            csv,
+            curves: options.plot.as_ref().map(|_| plot::Curves::default()),
+            waiting: VecDeque::new(),
+            frames: 0,
+        })
+    }
+
+    /// The next frame.
+    fn add(&mut self, concealed: bool, quality: FrameQuality, meter: &mut Meter) -> Result<()> {
+        self.waiting.push_back((concealed, quality));
+        self.write(meter)
+    }
+
+    /// Writes the frames of which all is known.
+    fn write(&mut self, meter: &mut Meter) -> Result<()> {
+        while let Some((concealed, quality)) = self.waiting.front_mut()
+            && meter.complete(quality)
+        {
+            if let Some(csv) = &mut self.csv {
+                line(csv, self.frames, *concealed, quality)?;
+            }
+            if let Some(curves) = &mut self.curves {
+                curves.add("PSNR Y, dB", 2, quality.psnr.y);
+                for (name, digits, value) in [
+                    ("SSIM Y", 4, quality.ssim.map(|s| s.y)),
+                    ("MS-SSIM Y", 4, quality.ms_ssim.map(|m| m.ms_ssim)),
+                    ("XPSNR Y, dB", 2, quality.xpsnr.map(|x| x[0])),
+                    ("SSIMULACRA2", 2, quality.ssimulacra2),
+                    ("VMAF", 2, quality.vmaf),
+                ] {
+                    if let Some(value) = value {
+                        curves.add(name, digits, value);
+                    }
+                }
+            }
+            self.waiting.pop_front();
+            self.frames += 1;
+        }
+        Ok(())
+    }
+}
+
+/// A line of the file.
+fn line(out: &mut impl Write, frame: u64, concealed: bool, q: &FrameQuality) -> Result<()> {
+    write!(out, "{frame}")?;
+    let values = q.values();
+    let (before, after) = values.split_at(11);
+    for (i, value) in before.iter().enumerate() {
+        match value {
+            Some(v) if i < 6 => write!(out, ",{v:.4}")?,
+            Some(v) => write!(out, ",{v:.6}")?,
+            None => write!(out, ",")?,
+        }
+    }
+    write!(out, ",{}", u8::from(concealed))?;
+    for value in after {
+        match value {
+            Some(v) => write!(out, ",{v:.4}")?,
+            None => write!(out, ",")?,
+        }
+    }
+    Ok(writeln!(out)?)
+}
+
 /// The subcommand.
 pub fn run(options: &Options) -> Result<()> {
     if options.frames == Some(0) {
         return Err(Failure::Usage("--frames 0 compares nothing".into()));
     }
+    let has = |measure| options.metrics.contains(&measure);
+    let mut vmaf = has(Measure::Vmaf)
+        .then(|| Vmaf::new(&options.vmaf_model))
+        .transpose()?;
     let decoding = Decoding {
         model: options.model.as_deref().map(models::source),
         threads: options.threads,
@@ -317,23 +412,14 @@ pub fn run(options: &Options) -> Result<()> {
     let original = Frames::open(&options.original, &decoding)?;
     let stream = Frames::open(&options.stream, &decoding)?;
     let mut pairs = Pairs::new(original, stream, options.offset, options.by_time)?;
-    let has = |measure| options.metrics.contains(&measure);
     let metrics = Metrics {
         ssim: has(Measure::Ssim),
         ms_ssim: has(Measure::MsSsim),
         xpsnr: has(Measure::Xpsnr),
         ssimulacra2: has(Measure::Ssimulacra2),
     };
-    let mut csv = options.csv.as_deref().map(create).transpose()?;
-    if let Some(csv) = &mut csv {
-        writeln!(
-            csv,
-            "frame,psnr_y,psnr_u,psnr_v,psnr_weighted_db,psnr_weighted_error,psnr_pooled,ssim_y,\
-             ssim_u,ssim_v,ssim_all,ms_ssim_y,concealed,xpsnr_y,xpsnr_u,xpsnr_v,ssimulacra2"
-        )?;
-    }
     let mut meter = None;
-    let mut curves = plot::Curves::default();
+    let mut each = PerFrame::new(options)?;
     let mut worst = None;
     let (mut frames, mut concealed) = (0_u64, 0_u64);
     let ends = loop {
@@ -352,6 +438,7 @@ pub fn run(options: &Options) -> Result<()> {
                 ..Colour::default()
             };
             Meter::new(metrics, rate.map_or(0, |(n, d)| n / d.max(1)), colour)
+                .with_vmaf(vmaf.take())
         });
         let q = measure(meter, &a, &b, options.scale).map_err(|e| match e {
             Failure::Input(what) | Failure::Usage(what) => Failure::file(
@@ -359,39 +446,7 @@ pub fn run(options: &Options) -> Result<()> {
                 format!("frame {frames} cannot be compared with the original's: {what}"),
             ),
         })?;
-        if let Some(csv) = &mut csv {
-            write!(csv, "{frames}")?;
-            let values = q.values();
-            let (before, after) = values.split_at(11);
-            for (i, value) in before.iter().enumerate() {
-                match value {
-                    Some(v) if i < 6 => write!(csv, ",{v:.4}")?,
-                    Some(v) => write!(csv, ",{v:.6}")?,
-                    None => write!(csv, ",")?,
-                }
-            }
-            write!(csv, ",{}", u8::from(b.concealed))?;
-            for value in after {
-                match value {
-                    Some(v) => write!(csv, ",{v:.4}")?,
-                    None => write!(csv, ",")?,
-                }
-            }
-            writeln!(csv)?;
-        }
-        if options.plot.is_some() {
-            curves.add("PSNR Y, dB", 2, q.psnr.y);
-            for (name, digits, value) in [
-                ("SSIM Y", 4, q.ssim.map(|s| s.y)),
-                ("MS-SSIM Y", 4, q.ms_ssim.map(|m| m.ms_ssim)),
-                ("XPSNR Y, dB", 2, q.xpsnr.map(|x| x[0])),
-                ("SSIMULACRA2", 2, q.ssimulacra2),
-            ] {
-                if let Some(value) = value {
-                    curves.add(name, digits, value);
-                }
-            }
-        }
+        each.add(b.concealed, q, meter)?;
         concealed += u64::from(b.concealed);
         if meter
             .clip()
@@ -402,6 +457,10 @@ pub fn run(options: &Options) -> Result<()> {
         }
         frames += 1;
     };
+    if let Some(meter) = &mut meter {
+        meter.finish()?;
+        each.write(meter)?;
+    }
     let found = meter.as_ref().and_then(|meter| {
         let worst = meter.clip().worst()?;
         Some((meter.mean()?, worst))
@@ -413,13 +472,13 @@ pub fn run(options: &Options) -> Result<()> {
         };
         return Err(Failure::file(empty, "no picture comes out of it"));
     };
-    if let Some(mut csv) = csv {
+    if let Some(csv) = &mut each.csv {
         csv.flush()?;
     }
     if let (Some(path), Some((a, b))) = (&options.picture, &worst) {
         side_by_side(path, a, b)?;
     }
-    if let Some(path) = &options.plot {
+    if let (Some(path), Some(curves)) = (&options.plot, &each.curves) {
         let mut out = create(path)?;
         let name = options
             .stream
@@ -429,6 +488,7 @@ pub fn run(options: &Options) -> Result<()> {
         out.write_all(curves.svg(&name, pairs.stream.rate()).as_bytes())?;
         out.flush()?;
     }
+    let vmaf = meter.as_ref().and_then(Meter::vmaf);
     let size = worst.map(|(a, _)| (a.picture.width(), a.picture.height(), a.bit_depth));
     let (width, height, bit_depth) = size.unwrap_or_default();
     if options.json {
@@ -454,6 +514,8 @@ pub fn run(options: &Options) -> Result<()> {
                 json!({ "y": finite(x[0]), "u": finite(x[1]), "v": finite(x[2]) })
             }),
             "ssimulacra2": mean.ssimulacra2,
+            "vmaf": mean.vmaf,
+            "vmaf_model": vmaf.map(Vmaf::model),
             "worst": { "frame": number, "weighted_error": finite(db) },
         });
         println!("{report:#}");
@@ -490,6 +552,15 @@ pub fn run(options: &Options) -> Result<()> {
             Some(s) => println!("SSIMULACRA2        {s:.3}"),
             None if metrics.ssimulacra2 => println!("SSIMULACRA2        {none}"),
             None => {}
+        }
+        match (mean.vmaf, vmaf) {
+            (Some(v), Some(by)) => println!(
+                "VMAF               {v:.3} ({}, libvmaf {})",
+                by.model(),
+                by.version()
+            ),
+            (None, Some(_)) => println!("VMAF               {none}"),
+            _ => {}
         }
         println!("worst frame        {number}: {db:.3} dB by weighted errors");
         if concealed > 0 {

@@ -78,8 +78,14 @@ impl Ran {
 
 /// Runs the program; `code` is what it has to exit with.
 fn nnv(code: i32, arguments: &[&str]) -> Ran {
+    nnv_with(code, arguments, &[])
+}
+
+/// The same with variables of the environment.
+fn nnv_with(code: i32, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     let out = Command::new(env!("CARGO_BIN_EXE_nnv"))
         .args(arguments)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -456,6 +462,33 @@ fn compare_measures_what_was_done_to_a_clip() {
             .out
             .contains("MS-SSIM")
     );
+    let vmaf = [
+        "compare",
+        "--json",
+        "--metrics",
+        "vmaf",
+        "--csv",
+        &csv,
+        &other,
+        &stream,
+    ];
+    let nowhere = folder.path("no-libvmaf.so");
+    nnv_with(1, &vmaf, &[("NNV_VMAF_LIBRARY", &nowhere)]).one_line(&nowhere);
+    if let Err(e) = nnv_quality::Vmaf::new(nnv_quality::Vmaf::DEFAULT_MODEL) {
+        nnv(1, &vmaf).one_line("libvmaf");
+        assert!(std::env::var_os("NNV_VMAF_LIBRARY").is_none(), "{e}");
+        eprintln!("NOT RUN: {e}");
+    } else {
+        let report = nnv(0, &vmaf).json();
+        assert_eq!(report["vmaf_model"], "vmaf_v0.6.1");
+        let lines = std::fs::read_to_string(&csv).unwrap();
+        let scores = lines.lines().skip(1).map(|l| l.rsplit(',').next().unwrap());
+        let scores: Vec<f64> = scores.map(|s| s.parse().unwrap()).collect();
+        assert_eq!(scores.len(), 12);
+        let mean = scores.iter().sum::<f64>() / 12.0;
+        assert!((report["vmaf"].as_f64().unwrap() - mean).abs() < 1e-3);
+        nnv(1, &[&vmaf[..], &["--vmaf-model", "vmaf_v9"]].concat()).one_line("vmaf_v9");
+    }
 
     let short = folder.file("short.y4m", &y4m(&pictures[..5], |v| v));
     nnv(1, &["compare", &short, &stream]).one_line("more frames than the original");

@@ -37,7 +37,7 @@ use report::Report;
 use shot::Coding;
 use source::Source;
 use target::{Metric, Target};
-use vmaf::Ffmpeg;
+use vmaf::Judge;
 use work::Job;
 
 use crate::failure::{Failure, Result};
@@ -144,7 +144,7 @@ pub fn run(options: &Options) -> Result<()> {
     let source = Source::open(&options.input)?;
     codec.check_elements()?;
     let metric = options.target.metric;
-    let ffmpeg = (metric == Metric::Vmaf).then(Ffmpeg::find).transpose()?;
+    let judge = (metric == Metric::Vmaf).then(Judge::find).transpose()?;
     let predictor = Predictor::load(&models::source(&options.model), codec)?;
     if let Some(unknown) = predictor.unknown(metric) {
         eprintln!(
@@ -182,7 +182,7 @@ pub fn run(options: &Options) -> Result<()> {
         codec,
         preset: options.preset().into(),
         threads: processors().div_ceil(jobs),
-        ffmpeg,
+        judge,
         metrics: vec![metric],
     };
     let job = Job {

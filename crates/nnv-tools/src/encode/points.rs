@@ -14,7 +14,7 @@ use super::plan::{Limits, Plan};
 use super::shot::{Coding, RawWriter};
 use super::source::Source;
 use super::target::Metric;
-use super::vmaf::Ffmpeg;
+use super::vmaf::Judge;
 use crate::failure::{Failure, Result};
 use crate::process;
 
@@ -83,8 +83,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     raw.finish()?;
-    let ffmpeg = options.metrics.contains(&Metric::Vmaf).then(Ffmpeg::find);
-    let ffmpeg = ffmpeg.transpose()?;
+    let judge = options.metrics.contains(&Metric::Vmaf).then(Judge::find);
+    let judge = judge.transpose()?;
     let mut points = Vec::new();
     for Point(codec, quantizer) in &options.points {
         codec.check_elements()?;
@@ -94,7 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
             codec: *codec,
             preset: options.preset.clone().unwrap_or(facts.preset.into()),
             threads: options.threads,
-            ffmpeg: ffmpeg.clone(),
+            judge: judge.clone(),
             metrics: options.metrics.clone(),
         };
         let q = codec.nearest(*quantizer);

@@ -13,7 +13,7 @@ use super::codec::Codec;
 use super::gst;
 use super::source::Video;
 use super::target::Metric;
-use super::vmaf::{Ffmpeg, Vmaf};
+use super::vmaf::{Judge, Vmaf, library};
 use crate::compare::Shown;
 use crate::failure::{Failure, Result};
 use crate::frames::{Decoding, Frame, Frames};
@@ -78,8 +78,8 @@ pub struct Coding {
     pub preset: String,
     /// Threads of one shot's encoder, and of what measures it.
     pub threads: usize,
-    /// The program that measures VMAF, where that is asked for.
-    pub ffmpeg: Option<Ffmpeg>,
+    /// What measures VMAF, where that is asked for.
+    pub judge: Option<Judge>,
     /// What is measured.
     pub metrics: Vec<Metric>,
 }
@@ -120,15 +120,20 @@ impl Coding {
         let file = File::open(&raw_path).map_err(|e| Failure::file(&raw_path, e))?;
         let frames = file.metadata()?.len() / video.frame_bytes() as u64;
         let mut reference = BufReader::with_capacity(1 << 20, file);
-        let mut vmaf = match &self.ffmpeg {
-            Some(ffmpeg) if self.metrics.contains(&Metric::Vmaf) => {
-                Some(Vmaf::start(ffmpeg, folder, raw, video, self.threads)?)
+        let judge = self.judge.as_ref();
+        let (mut vmaf, library) = match judge.filter(|_| self.metrics.contains(&Metric::Vmaf)) {
+            Some(Judge::Ffmpeg(ffmpeg)) => {
+                let vmaf = Vmaf::start(ffmpeg, folder, raw, video, self.threads)?;
+                (Some(vmaf), None)
             }
-            _ => None,
+            Some(Judge::Library) => (None, Some(library()?)),
+            None => (None, None),
         };
         let rate = video.rate.0 / video.rate.1.max(1);
-        let mut meter = Meter::new(Metric::wanted(&self.metrics), rate, Colour::default());
         let others = self.metrics.iter().any(|metric| *metric != Metric::Vmaf);
+        let metered = others || library.is_some();
+        let mut meter =
+            Meter::new(Metric::wanted(&self.metrics), rate, Colour::default()).with_vmaf(library);
         let mut bytes = vec![0; video.frame_bytes()];
         let mut wide = Vec::new();
         let mut count = 0;
@@ -144,7 +149,7 @@ impl Coding {
             if let Some(vmaf) = &mut vmaf {
                 vmaf.add(&shown)?;
             }
-            if others {
+            if metered {
                 let planes = reference_planes(&bytes, video, &mut wide)?;
                 meter.add(&planes, &shown.planes()?)?;
             }
@@ -163,6 +168,7 @@ impl Coding {
         if let Some(vmaf) = vmaf {
             scores.insert(Metric::Vmaf, vmaf.finish()?);
         }
+        meter.finish()?;
         if let Some(mean) = meter.mean() {
             for metric in &self.metrics {
                 if let Some(value) = metric.of(&mean) {

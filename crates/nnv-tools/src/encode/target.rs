@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// By an ffmpeg with libvmaf, its default model, at the video's own size.
+    /// By libvmaf, here or in an ffmpeg, its default model, at the video's own size.
     Vmaf,
     /// Decibels of the planes' errors, weighted (6 Y + U + V) / 8.
     Psnr,
@@ -100,10 +100,11 @@ impl Metric {
         }
     }
 
-    /// Its value among the means; `None` for VMAF and where the pictures are too small for it.
+    /// Its value among the means; `None` where the pictures are too small for it, and for VMAF that
+    /// an ffmpeg measures.
     pub fn of(self, mean: &Mean) -> Option<f64> {
         match self {
-            Self::Vmaf => None,
+            Self::Vmaf => mean.vmaf,
             Self::Psnr => Some(mean.mean_of_db.weighted_error),
             Self::Ssim => mean.ssim.map(|s| s.y),
             Self::MsSsim => mean.ms_ssim,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MPL-2.0
-//! VMAF, by an ffmpeg that has libvmaf: a program of its own.
+//! VMAF: by libvmaf, or by an ffmpeg that has it, a program of its own.
 
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,39 @@ use super::source::Video;
 use crate::compare::Shown;
 use crate::failure::{Failure, Result};
 
-/// Names an ffmpeg in place of the one on PATH.
+/// Names an ffmpeg in place of the library and of the one on PATH.
 const VARIABLE: &str = "NNV_FFMPEG";
+
+/// What measures VMAF.
+#[derive(Clone, Debug)]
+pub enum Judge {
+    /// libvmaf, loaded into this program.
+    Library,
+    /// A program.
+    Ffmpeg(Ffmpeg),
+}
+
+impl Judge {
+    /// The ffmpeg that is named, else the library, else the ffmpeg on PATH.
+    ///
+    /// # Errors
+    /// There is none: the message says what helps.
+    pub fn find() -> Result<Self> {
+        let named = std::env::var_os(VARIABLE).is_some_and(|name| !name.is_empty());
+        if !named && library().is_ok() {
+            return Ok(Self::Library);
+        }
+        Ffmpeg::find().map(Self::Ffmpeg)
+    }
+}
+
+/// The default model of the library.
+///
+/// # Errors
+/// There is no library.
+pub fn library() -> std::result::Result<nnv_quality::Vmaf, nnv_quality::VmafError> {
+    nnv_quality::Vmaf::new(nnv_quality::Vmaf::DEFAULT_MODEL)
+}
 
 /// A program that was asked whether it can.
 #[derive(Clone, Debug)]
@@ -25,8 +56,9 @@ impl Ffmpeg {
         let named = std::env::var_os(VARIABLE).filter(|name| !name.is_empty());
         let program = PathBuf::from(named.unwrap_or_else(|| "ffmpeg".into()));
         let remedy = format!(
-            "VMAF needs an ffmpeg with libvmaf: name one in {VARIABLE} (a current one is in the \
-             package imageio-ffmpeg of PyPI), or take another measure, as in --target psnr=40"
+            "VMAF needs libvmaf (nnv compare --metrics vmaf tells how to get it) or an ffmpeg \
+             that has it: name one in {VARIABLE} (a current one is in the package imageio-ffmpeg \
+             of PyPI), or take another measure, as in --target psnr=40"
         );
         let out = Command::new(&program)
             .args(["-hide_banner", "-filters"])
