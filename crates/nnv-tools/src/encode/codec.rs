@@ -26,7 +26,7 @@ pub enum Codec {
     X265,
     /// `svtav1enc`, by constant rate factor
     Svtav1,
-    /// `vp9enc`, by constant quality level
+    /// `vp9enc`, by constant quantizer: in one pass its level of quality hardly counts
     Vp9,
 }
 
@@ -284,8 +284,8 @@ impl Codec {
                  logical-processors={threads} ! av1parse ! mp4mux"
             ),
             Self::Vp9 => format!(
-                "vp9enc end-usage=cq cq-level={q} target-bitrate=1000000000 deadline=1000000 \
-                 cpu-used={preset} keyframe-max-dist={NO_LIMIT} auto-alt-ref=true \
+                "vp9enc min-quantizer={q} max-quantizer={q} target-bitrate=1000000000 \
+                 deadline=1000000 cpu-used={preset} keyframe-max-dist={NO_LIMIT} auto-alt-ref=true \
                  lag-in-frames={VP9_LAG} \
                  threads={threads} row-mt=true ! vp9parse ! mp4mux"
             ),
