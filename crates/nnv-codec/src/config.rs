@@ -128,7 +128,7 @@ pub enum ErrorResilience {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum SpeedPreset {
     /// The smallest motion search that still follows motion: one vector per block, into the last
-    /// frame where all references lie in the past.
+    /// frame where all references lie in the past. More frames than elsewhere stay as predicted.
     Ultrafast,
     /// Small motion search, symbols by a dead zone.
     Fast,
@@ -175,8 +175,12 @@ pub struct Tuning {
     /// six. 0: no ink.
     pub ink: f32,
     /// Bits of a place that taking it as predicted may be worse, as it is faster to decode. 0: no
-    /// such places.
+    /// such places, nor frames.
     pub still: f32,
+    /// Frames that nothing refers to stay as predicted, and no network runs for them, where the
+    /// squared error is at most this many times what coding loses: in the mean, and in each cell of
+    /// 8×8 luma samples. 0: all are coded.
+    pub as_predicted: [f32; 2],
     /// Scales the cost of a bit in motion search.
     pub motion_lambda: f32,
     /// A scene cut needs this ratio of inter to intra cost, far from the last key frame.
@@ -232,6 +236,7 @@ impl Tuning {
             "adaptive_quantizer" => [self.adaptive_quantizer] = reals(name, values)?,
             "temporal_filter" => self.temporal_filter = reals(name, values)?,
             "still" => [self.still] = reals(name, values)?,
+            "as_predicted" => self.as_predicted = reals(name, values)?,
             "ink" => [self.ink] = reals(name, values)?,
             "motion_lambda" => [self.motion_lambda] = reals(name, values)?,
             "scene_cut" => [self.scene_cut] = reals(name, values)?,
@@ -257,6 +262,7 @@ impl Tuning {
                 lambda: 0.09,
                 adaptive_quantizer: 2.0,
                 ink: 2500.0,
+                as_predicted: [0.0; 2],
                 ..plain
             },
         }
@@ -302,6 +308,7 @@ impl Default for Tuning {
             temporal_filter: [10.0, 4.0, 0.0, 0.0],
             ink: 1000.0,
             still: 0.1,
+            as_predicted: [2.0, 10.0],
             motion_lambda: 1.2,
             scene_cut: 0.82,
             scene_cut_near: 0.12,

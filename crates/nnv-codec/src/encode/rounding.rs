@@ -115,6 +115,10 @@ pub fn bits_by_place(
         .zip(scale_idx.chunks_exact(positions))
     {
         for (at, bits) in bits.iter_mut().enumerate() {
+            // Nothing is coded there, and nothing costs nothing.
+            if scales[at] == 0 {
+                continue;
+            }
             let magnitude = plane[at].unsigned_abs().into();
             *bits += costs.cost(scales[at], near(plane, width, at), magnitude) as f32 / 256.0;
         }

@@ -11,11 +11,12 @@ use super::motion::{SearchEffort, SearchParams, search};
 use super::step::nominal_distortion;
 use crate::config::MAX_LOOKAHEAD;
 use nnv_cpu::parallel;
+use nnv_cpu::simd::with_avx2;
 use nnv_format::motion::{MotionError, predict};
 use nnv_format::picture::{MAX_SAMPLE, Picture, Plane};
 
-/// Most frames that one is averaged with.
-pub const NEIGHBOURS: usize = 4;
+/// Most frames that one is averaged with: key frames and anchors, others.
+pub const NEIGHBOURS: [usize; 2] = [4, 2];
 /// Frames before and after that may serve.
 pub const REACH: u8 = MAX_LOOKAHEAD;
 
@@ -63,7 +64,7 @@ pub fn temporal_filter(
         } = neighbours[i];
         let params = SearchParams {
             threads: inner,
-            effort: SearchEffort::Fast,
+            effort: SearchEffort::Filter,
             ..SearchParams::new(quantizer)
         };
         let field = search(picture, [other; 2], None, &params)?;
@@ -79,28 +80,39 @@ pub fn temporal_filter(
     let fall: Vec<f32> = (0..=MAX_SAMPLE)
         .map(|v| (-f32::from(v) * f32::from(v) / (SINGLE * half)).exp())
         .collect();
-    let filtered = parallel::map(threads, 3, |p| {
+    let mut out = picture.clone();
+    let planes = out.planes_mut().iter_mut().enumerate().collect();
+    parallel::for_each(threads, planes, |(p, out): (usize, &mut Plane)| {
         let moved: Vec<(&Plane, &[f32])> = others
             .iter()
             .map(|other| (other.picture.plane(p), &other.weights[..]))
             .collect();
-        filter_plane(
-            picture.plane(p),
-            &moved,
-            if p == 0 { CELL } else { CELL / 2 },
-            &fall,
-        )
+        let side = if p == 0 { CELL } else { CELL / 2 };
+        filter_plane(picture.plane(p), &moved, side, &fall, out);
     });
-    let mut out = picture.clone();
-    for (to, plane) in out.planes_mut().iter_mut().zip(filtered) {
-        *to = plane;
-    }
     Ok(out)
 }
 
-/// One plane, cell by cell. `fall`: what a difference of a single sample leaves of its weight.
-fn filter_plane(plane: &Plane, moved: &[(&Plane, &[f32])], side: usize, fall: &[f32]) -> Plane {
-    let mut out = plane.clone();
+with_avx2! {
+    /// One plane, cell by cell, into a copy of itself. `fall`: what a difference of a single sample
+    /// leaves of its weight.
+    fn filter_plane(
+        plane: &Plane,
+        moved: &[(&Plane, &[f32])],
+        side: usize,
+        fall: &[f32],
+        out: &mut Plane,
+    ) = filter_plane_impl
+}
+
+#[inline(always)]
+fn filter_plane_impl(
+    plane: &Plane,
+    moved: &[(&Plane, &[f32])],
+    side: usize,
+    fall: &[f32],
+    out: &mut Plane,
+) {
     let columns = plane.width() / side;
     let count = (side * side) as f32;
     for (cy, y0) in (0..plane.height()).step_by(side).enumerate() {
@@ -140,7 +152,6 @@ fn filter_plane(plane: &Plane, moved: &[(&Plane, &[f32])], side: usize, fall: &[
             }
         }
     }
-    out
 }
 
 /// How much of what the mean of the neighbours would change is noise of the picture's own, 0 to 1.

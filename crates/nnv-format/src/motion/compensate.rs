@@ -12,7 +12,7 @@
 use super::error::MotionError;
 use super::field::{Leaf, Mode, MotionField, Mv, is_split};
 use crate::picture::{MAX_SAMPLE, Picture, PictureError, Plane, pack_planes};
-use nnv_cpu::simd::weighted8;
+use nnv_cpu::simd::{signed, weigh};
 
 /// Luma taps by quarter-sample phase; they sum to 64.
 pub const LUMA_TAPS: [[i16; 8]; 4] = [
@@ -261,7 +261,15 @@ fn overlap<const N: usize, const LUMA: bool>(
     let mut sums = [[0i16; N]; N];
     for (side, leaf) in near.iter().enumerate() {
         let Some(leaf) = leaf else { continue };
-        let theirs = leaf_samples::<N, LUMA>(*leaf, planes, (x, y));
+        // Above and below, only the rows along the edge are needed.
+        let rows = match side {
+            0 => 0..weights.len(),
+            1 => N - weights.len()..N,
+            _ => 0..N,
+        };
+        let mut theirs = [[0i16; N]; N];
+        let at = (x, y + rows.start);
+        leaf_samples::<N, LUMA>(*leaf, planes, at, &mut theirs[rows]);
         for (k, &weight) in weights.iter().enumerate() {
             let line = if side % 2 == 0 { k } else { N - 1 - k };
             for i in 0..N {
@@ -278,30 +286,31 @@ fn overlap<const N: usize, const LUMA: bool>(
     }
 }
 
-/// What a leaf predicts for the N×N samples at (`x`, `y`).
+/// What a leaf predicts for rows of N samples, at most N, from `at` on.
 #[inline(always)]
 fn leaf_samples<const N: usize, const LUMA: bool>(
     leaf: Leaf,
     planes: [&Plane; 2],
     at: (usize, usize),
-) -> [[i16; N]; N] {
-    let (mut a, mut b) = ([[0i16; N]; N], [[0i16; N]; N]);
+    a: &mut [[i16; N]],
+) {
     if leaf.mode() == Mode::Bi {
-        block_14::<N, LUMA>(planes[0], at, leaf.mv(0), &mut a);
-        block_14::<N, LUMA>(planes[1], at, leaf.mv(1), &mut b);
-        for (a, b) in a.iter_mut().zip(&b) {
+        let mut b = [[0i16; N]; N];
+        let b = &mut b[..a.len()];
+        block_14::<N, LUMA>(planes[0], at, leaf.mv(0), a);
+        block_14::<N, LUMA>(planes[1], at, leaf.mv(1), b);
+        for (a, b) in a.iter_mut().zip(b) {
             for i in 0..N {
                 a[i] = average(a[i], b[i]) as i16;
             }
         }
     } else {
         let index = usize::from(leaf.mode() == Mode::Ref1);
-        block_14::<N, LUMA>(planes[index], at, leaf.mv(index), &mut a);
+        block_14::<N, LUMA>(planes[index], at, leaf.mv(index), a);
         for v in a.as_flattened_mut() {
             *v = round(*v) as i16;
         }
     }
-    a
 }
 
 /// Predicts a leaf in all planes. `x`, `y` place it in the row of blocks that starts at `top`.
@@ -418,13 +427,13 @@ fn difference(a: i16, b: i16) -> i16 {
     ((i32::from(a) - i32::from(b) + 8) >> 4).clamp(-limit, limit) as i16
 }
 
-/// 14-bit prediction of the N×N block at (`x`, `y`) of a luma or chroma plane.
+/// 14-bit prediction of rows of N samples, at most N, from (`x`, `y`) of a luma or chroma plane on.
 #[inline(always)]
 pub fn block_14<const N: usize, const LUMA: bool>(
     plane: &Plane,
     (x, y): (usize, usize),
     mv: Mv,
-    out: &mut [[i16; N]; N],
+    out: &mut [[i16; N]],
 ) {
     let (bits, before, taps) = if LUMA { (2, 3, 8) } else { (3, 1, 4) };
     let (fx, fy) = (
@@ -434,26 +443,26 @@ pub fn block_14<const N: usize, const LUMA: bool>(
     let x = x as i32 + i32::from(mv.x >> bits);
     let y = y as i32 + i32::from(mv.y >> bits);
     if fx == 0 && fy == 0 {
-        match inside(plane, (x, y), (N, N)) {
+        match inside(plane, (x, y), (N, out.len())) {
             Some(src) => widen(src, plane.stride(), out),
             None => {
                 let mut patch = [0u16; PATCH * PATCH];
-                fetch_clamped(plane, (x, y), (N, N), PATCH, &mut patch);
+                fetch_clamped(plane, (x, y), (N, out.len()), PATCH, &mut patch);
                 widen(&patch, PATCH, out);
             }
         }
         return;
     }
-    let side = N + taps - 1;
+    let size = (N + taps - 1, out.len() + taps - 1);
     let first = (x - before, y - before);
-    match inside(plane, first, (side, side)) {
+    match inside(plane, first, size) {
         Some(src) => filter_any::<N, LUMA>(src, plane.stride(), (fx, fy), out),
         None => filter_outside::<N, LUMA>(plane, first, (fx, fy), out),
     }
 }
 
 #[inline(always)]
-fn widen<const N: usize>(src: &[u16], stride: usize, out: &mut [[i16; N]; N]) {
+fn widen<const N: usize>(src: &[u16], stride: usize, out: &mut [[i16; N]]) {
     for (row, out) in out.iter_mut().enumerate() {
         let s = &src[row * stride..][..N];
         for i in 0..N {
@@ -467,7 +476,7 @@ fn filter_any<const N: usize, const LUMA: bool>(
     src: &[u16],
     stride: usize,
     (fx, fy): (usize, usize),
-    out: &mut [[i16; N]; N],
+    out: &mut [[i16; N]],
 ) {
     if LUMA {
         filter::<N, 8>(src, stride, (fx, fy), (&LUMA_TAPS[fx], &LUMA_TAPS[fy]), out);
@@ -488,11 +497,17 @@ fn filter_outside<const N: usize, const LUMA: bool>(
     plane: &Plane,
     first: (i32, i32),
     phase: (usize, usize),
-    out: &mut [[i16; N]; N],
+    out: &mut [[i16; N]],
 ) {
-    let side = N + if LUMA { 7 } else { 3 };
+    let more = if LUMA { 7 } else { 3 };
     let mut patch = [0u16; PATCH * PATCH];
-    fetch_clamped(plane, first, (side, side), PATCH, &mut patch);
+    fetch_clamped(
+        plane,
+        first,
+        (N + more, out.len() + more),
+        PATCH,
+        &mut patch,
+    );
     filter_any::<N, LUMA>(&patch, PATCH, phase, out);
 }
 
@@ -529,80 +544,28 @@ pub fn fetch_clamped(
     }
 }
 
-/// Filters an (N+T-1)² patch into N² intermediates. At least one of the phases is not zero.
+/// Filters a patch, T-1 samples wider and higher, into rows of N intermediates. At least one of the
+/// phases is not zero.
 #[inline(always)]
 fn filter<const N: usize, const T: usize>(
     src: &[u16],
     stride: usize,
     (fx, fy): (usize, usize),
     (tx, ty): (&[i16; T], &[i16; T]),
-    out: &mut [[i16; N]; N],
+    out: &mut [[i16; N]],
 ) {
     let before = T / 2 - 1;
+    // Samples have 10 bits: with a sign they are the same.
+    let src = signed(src);
     if fy == 0 {
-        for (row, out) in out.iter_mut().enumerate() {
-            let s = &src[(row + before) * stride..][..N + T - 1];
-            *out = weighted_row::<N, T, 2>(|k| &s[k..], tx);
-        }
-        return;
+        return weigh::<N, T, 2>(&src[before * stride..], (stride, 1), tx, OFFSET, out);
     }
     if fx == 0 {
-        for (row, out) in out.iter_mut().enumerate() {
-            *out = weighted_row::<N, T, 2>(|k| &src[(row + k) * stride + before..], ty);
-        }
-        return;
+        return weigh::<N, T, 2>(&src[before..], (stride, stride), ty, OFFSET, out);
     }
     let mut rows = [[0i16; N]; PATCH];
-    for (row, out) in rows.iter_mut().take(N + T - 1).enumerate() {
-        let s = &src[row * stride..][..N + T - 1];
-        *out = weighted_row::<N, T, 2>(|k| &s[k..], tx);
-    }
-    for (row, out) in out.iter_mut().enumerate() {
-        if N >= 8 {
-            for x in (0..N).step_by(8) {
-                let row = |k: usize| *rows[row + k][x..].first_chunk().expect("within the row");
-                out[x..x + 8].copy_from_slice(&weighted8::<T, 6>(row, ty));
-            }
-        } else {
-            let mut sum = [0i32; N];
-            for k in 0..T {
-                for i in 0..N {
-                    sum[i] += i32::from(ty[k]) * i32::from(rows[row + k][i]);
-                }
-            }
-            *out = sum.map(|v| (v >> 6) as i16);
-        }
-    }
-}
-
-/// A row of N sums of T products of samples and taps, shifted by `SHIFT` and lowered by [`OFFSET`].
-/// `source(k)` starts at the first sample for tap `k`. Samples have 10 bits: as `i16` they stay
-/// positive.
-#[inline(always)]
-fn weighted_row<'a, const N: usize, const T: usize, const SHIFT: i32>(
-    source: impl Fn(usize) -> &'a [u16],
-    taps: &[i16; T],
-) -> [i16; N] {
-    let mut out = [0i16; N];
-    if N >= 8 {
-        for x in (0..N).step_by(8) {
-            let row = |k: usize| -> [i16; 8] {
-                let s: &[u16; 8] = source(k)[x..].first_chunk().expect("within the patch");
-                s.map(|v| v as i16)
-            };
-            out[x..x + 8].copy_from_slice(&weighted8::<T, SHIFT>(row, taps));
-        }
-    } else {
-        let mut sum = [0i32; N];
-        for (k, &tap) in taps.iter().enumerate() {
-            let s = &source(k)[..N];
-            for i in 0..N {
-                sum[i] += i32::from(tap) * i32::from(s[i] as i16);
-            }
-        }
-        out = sum.map(|v| (v >> SHIFT) as i16);
-    }
-    out.map(|v| v - OFFSET)
+    weigh::<N, T, 2>(src, (stride, 1), tx, OFFSET, &mut rows[..out.len() + T - 1]);
+    weigh::<N, T, 6>(rows.as_flattened(), (N, N), ty, 0, out);
 }
 
 #[cfg(test)]

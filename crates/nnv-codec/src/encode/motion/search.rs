@@ -21,6 +21,9 @@ pub enum SearchEffort {
     /// One vector per block, few starts, one round of sub-pel steps; where both references lie in
     /// the past, into the first one alone.
     Least,
+    /// As `Fast`, but one vector per block, and none anew where what is there comes near: for
+    /// averages, which a bad block is left out of.
+    Filter,
     /// Few sub-pel steps, splits only where they promise much.
     Fast,
     /// Full decisions.
@@ -161,7 +164,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
     };
     let (quarter, eighth) = pyramid(current);
     let range = match params.effort {
-        SearchEffort::Least | SearchEffort::Fast => 7,
+        SearchEffort::Least | SearchEffort::Filter | SearchEffort::Fast => 7,
         SearchEffort::Medium => 10,
         SearchEffort::Slow => 16,
     };
@@ -191,7 +194,7 @@ fn coarse(current: &Picture, refs: &[&Picture], params: &SearchParams) -> Coarse
                 let zero = Window {
                     centre: (0, 0),
                     range: match params.effort {
-                        SearchEffort::Least | SearchEffort::Fast => 1,
+                        SearchEffort::Least | SearchEffort::Filter | SearchEffort::Fast => 1,
                         SearchEffort::Medium => 2,
                         SearchEffort::Slow => 4,
                     },
@@ -526,7 +529,7 @@ impl State<'_> {
         }
         let rounds = match self.params.effort {
             SearchEffort::Least => 2,
-            SearchEffort::Fast => 4,
+            SearchEffort::Filter | SearchEffort::Fast => 4,
             SearchEffort::Medium => 12,
             SearchEffort::Slow => 24,
         };
@@ -632,7 +635,7 @@ impl State<'_> {
             let dy = if down < up { 1 } else { -1 };
             let follow = match self.params.effort {
                 SearchEffort::Least => false,
-                SearchEffort::Fast => found.mv != centre,
+                SearchEffort::Filter | SearchEffort::Fast => found.mv != centre,
                 SearchEffort::Medium | SearchEffort::Slow => true,
             };
             if follow {
@@ -668,7 +671,7 @@ impl State<'_> {
             leaf: Leaf::bi(found[0].mv, found[1].mv),
         };
         let (rounds, hope) = match self.params.effort {
-            SearchEffort::Least | SearchEffort::Fast => (0, 0.0),
+            SearchEffort::Least | SearchEffort::Filter | SearchEffort::Fast => (0, 0.0),
             SearchEffort::Medium => (1, 1.1),
             SearchEffort::Slow => (3, 1.25),
         };
@@ -758,6 +761,7 @@ impl State<'_> {
         // Differences this small are lost in quantisation: searching on would buy nothing.
         let (enough, split_from) = match self.params.effort {
             SearchEffort::Least => (48.0, f32::INFINITY),
+            SearchEffort::Filter => (80.0, f32::INFINITY),
             SearchEffort::Fast => (36.0, 110.0),
             SearchEffort::Medium => (24.0, 70.0),
             SearchEffort::Slow => (4.0, 12.0),
