@@ -306,7 +306,8 @@ impl Piped {
             .to_str()
             .ok_or_else(|| Failure::file(path, "its name is not UTF-8"))?;
         let mut child = Command::new("gst-launch-1.0")
-            .args(["-q", "filesrc"])
+            // Without --no-fault it does not end where an element crashes.
+            .args(["-q", "--no-fault", "filesrc"])
             .arg(format!("location={name}"))
             .args([
                 "!",

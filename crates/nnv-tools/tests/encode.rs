@@ -170,6 +170,32 @@ fn shots_meet_their_target_and_are_joined() {
     }
 }
 
+/// Shots of every codec that is here reach their target and are joined.
+#[test]
+fn every_codec_is_coded_and_joined() {
+    let folder = Folder::new("codecs");
+    let input = folder.path("in.y4m");
+    clip(&input, (WIDTH, HEIGHT), 2 * SCENE);
+    for (codec, elements) in [
+        ("x264", X264),
+        ("x265", &["x265enc", "h265parse", "mp4mux", "avdec_h265"]),
+        ("vp9", &["vp9enc", "vp9parse", "mp4mux", "capssetter"]),
+        ("svtav1", &["svtav1enc", "av1parse", "mp4mux"]),
+    ] {
+        if !has(elements) {
+            continue;
+        }
+        for ending in ["mp4", "mkv"] {
+            let output = folder.path(&format!("{codec}.{ending}"));
+            let got = encode(&input, &output, &["--codec", codec, "--target", "psnr=36"]);
+            assert_eq!(got.code, 0, "{codec}: {}", got.err);
+            let (frames, psnr) = compared(&input, &output);
+            assert_eq!(frames, 2 * SCENE as u64, "{codec}.{ending}");
+            assert!((psnr - 36.0).abs() < 3.0, "{codec}.{ending}: {psnr} dB");
+        }
+    }
+}
+
 #[test]
 fn a_killed_run_goes_on() {
     if !has(X264) {

@@ -40,6 +40,8 @@ pub struct Facts {
     needs: &'static [(&'static str, &'static str)],
     /// What stands behind the encoder, up to the muxer.
     pub parser: &'static str,
+    /// Caps that the muxer needs and a shot's file does not tell.
+    pub untold: Option<&'static str>,
     /// Ending of a shot's file, and its muxer.
     pub ending: &'static str,
     /// Lowest and highest quantizer in use.
@@ -79,6 +81,7 @@ const NNV: Facts = Facts {
         ("rawvideoparse", "gstreamer1.0-plugins-base"),
     ],
     parser: "nnvparse",
+    untold: None,
     ending: "nnv",
     quantizers: (4.0, 62.0),
     step: 1.0,
@@ -96,6 +99,7 @@ const X264: Facts = Facts {
         ("avdec_h264", "gstreamer1.0-libav"),
     ],
     parser: "h264parse",
+    untold: None,
     ending: "mp4",
     quantizers: (6.0, 50.0),
     step: 0.25,
@@ -113,6 +117,7 @@ const X265: Facts = Facts {
         ("avdec_h265", "gstreamer1.0-libav"),
     ],
     parser: "h265parse",
+    untold: None,
     ending: "mp4",
     quantizers: (6.0, 50.0),
     step: 0.25,
@@ -132,6 +137,7 @@ const SVTAV1: Facts = Facts {
         ("mp4mux", GOOD),
     ],
     parser: "av1parse",
+    untold: None,
     ending: "mp4",
     quantizers: (8.0, 63.0),
     step: 1.0,
@@ -142,8 +148,15 @@ const SVTAV1: Facts = Facts {
 const VP9: Facts = Facts {
     name: "vp9",
     encoder: "vp9enc",
-    needs: &[("vp9enc", GOOD), ("vp9parse", BAD), ("mp4mux", GOOD)],
+    needs: &[
+        ("vp9enc", GOOD),
+        ("vp9parse", BAD),
+        ("mp4mux", GOOD),
+        ("capssetter", GOOD),
+    ],
     parser: "vp9parse",
+    // mp4mux of 1.22 crashes without, and qtdemux does not give it.
+    untold: Some("video/x-vp9,chroma-site=mpeg2"),
     ending: "mp4",
     quantizers: (4.0, 63.0),
     step: 1.0,

@@ -41,7 +41,8 @@ pub const SOURCE: &str = "filesrc-of-source";
 /// What the pipeline says.
 pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()> {
     let location = source.map(|path| format!("location={}", path.display()));
-    let mut arguments = vec!["-q"];
+    // Without --no-fault it does not end where an element crashes.
+    let mut arguments = vec!["-q", "--no-fault"];
     for word in pipeline.split_whitespace() {
         match &location {
             Some(location) if word == SOURCE => arguments.extend(["filesrc", location]),
@@ -49,6 +50,7 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
         }
     }
     let out = run("gst-launch-1.0", Some(folder), &arguments)?;
+    let silent = format!("it ended without a word, {}", out.status);
     let said = [out.stderr, out.stdout].concat();
     let said = String::from_utf8_lossy(&said);
     let error = said
@@ -58,10 +60,7 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
         None if out.status.success() => Ok(()),
         error => Err(Failure::Input(format!(
             "GStreamer: {}",
-            error
-                .or(said.lines().last())
-                .unwrap_or("it failed without a word")
-                .trim()
+            error.or(said.lines().last()).unwrap_or(&silent).trim()
         ))),
     }
 }
@@ -72,7 +71,7 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
 /// The pipeline cannot be run.
 pub fn caps(file: &Path, rest: &str) -> Result<Vec<(String, String)>> {
     let location = format!("location={}", file.display());
-    let mut arguments = vec!["-v", "filesrc", &location, "!"];
+    let mut arguments = vec!["-v", "--no-fault", "filesrc", &location, "!"];
     arguments.extend(rest.split_whitespace());
     let out = run("gst-launch-1.0", None, &arguments)?;
     let said = String::from_utf8_lossy(&out.stdout);

@@ -97,11 +97,10 @@ pub fn join(joining: &Joining<'_>) -> Result<()> {
         files,
         ..
     } = joining;
-    let parser_of_video = codec.facts().parser;
     let video = if *codec == Codec::Nnv {
         let paths: Vec<_> = files.iter().map(|file| folder.join(file)).collect();
         cut::join_files(&paths, &folder.join("joined.nnv"))?;
-        format!("filesrc location=joined.nnv ! {parser_of_video}")
+        format!("filesrc location=joined.nnv ! {}", codec.facts().parser)
     } else {
         let mut parts = files.to_vec();
         let mut round = 0;
@@ -110,14 +109,14 @@ pub fn join(joining: &Joining<'_>) -> Result<()> {
             let mut joined = Vec::new();
             for (n, part) in parts.chunks(AT_ONCE).enumerate() {
                 let name = format!("round{round}-{n:06}.mp4");
-                let read = read(part, parser_of_video);
+                let read = read(part, *codec);
                 let pipeline = format!("{read} ! queue ! mp4mux ! filesink location={name}");
                 gst::launch(folder, &pipeline, None)?;
                 joined.push(name);
             }
             parts = joined;
         }
-        read(&parts, parser_of_video)
+        read(&parts, *codec)
     };
     let part = "joined.part";
     let mut pipeline = format!("{video} ! queue ! {muxer} name=m ! filesink location={part}");
@@ -138,9 +137,14 @@ pub fn join(joining: &Joining<'_>) -> Result<()> {
 }
 
 /// What reads files behind each other: their pictures leave one pad, one time after the other.
-fn read(files: &[String], parser: &str) -> String {
+fn read(files: &[String], codec: Codec) -> String {
+    let parser = codec.facts().parser;
     let each = files
         .iter()
         .map(|file| format!("  filesrc location={file} ! qtdemux ! {parser} ! c."));
-    format!("{}  concat name=c ! {parser}", each.collect::<String>())
+    let all = format!("{}  concat name=c ! {parser}", each.collect::<String>());
+    match codec.facts().untold {
+        Some(caps) => format!("{all} ! capssetter caps={caps}"),
+        None => all,
+    }
 }
