@@ -1,11 +1,12 @@
 """Material for the quality network: ``python -m nnvtrain quality-material``.
 
 A sample is a stretch of a training clip and what became of it: noise or a loss of detail before
-coding, coding with x264, x265, SVT-AV1, VVenC or our own codec, frames that stand still
-afterwards, each with some probability. Half of the clips are motion over stills, which are far more
-contents than there are videos; of those none is held out, and no still of a group that is. Its labels are measured, frame by frame: VMAF by ffmpeg's
-libvmaf and, where the program `nnv` is given, SSIMULACRA2. **Nobody looked at these pictures**: a
-network that learns from them learns what the two measures say.
+coding, coding with x264, x265, SVT-AV1, VVenC or our own codec, frames that stand still afterwards,
+each with some probability. Half of the clips are motion over stills, which are far more contents
+than there are videos; of those none is held out, and no still of a group that is. Its labels are
+measured, frame by frame: VMAF by ffmpeg's libvmaf and, where the program `nnv` is given,
+SSIMULACRA2. **Nobody looked at these pictures**: a network that learns from them learns what the
+two measures say.
 
 Shares of cause come from how the sample was made: the squared error that each stage alone added.
 
