@@ -70,7 +70,7 @@ struct RawPicture {
 
 /// What is called of the library, which stays loaded until the process ends.
 #[derive(Debug)]
-pub struct Library {
+pub struct Functions {
     version: String,
     init: unsafe extern "C" fn(*mut *mut RawContext, Configuration) -> c_int,
     close: unsafe extern "C" fn(*mut RawContext) -> c_int,
@@ -85,19 +85,19 @@ pub struct Library {
     score: unsafe extern "C" fn(*mut RawContext, *mut RawModel, *mut f64, c_uint) -> c_int,
 }
 
-impl Library {
+impl Functions {
     /// The library; the first that was found stays.
     ///
     /// # Errors
     /// [`VmafError::Missing`].
     pub fn get() -> Result<&'static Self, VmafError> {
-        static LIBRARY: OnceLock<Library> = OnceLock::new();
-        if let Some(library) = LIBRARY.get() {
-            return Ok(library);
+        static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+        if let Some(functions) = FUNCTIONS.get() {
+            return Ok(functions);
         }
         let named = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        let library = Self::find(named.as_deref())?;
-        Ok(LIBRARY.get_or_init(|| library))
+        let functions = Self::find(named.as_deref())?;
+        Ok(FUNCTIONS.get_or_init(|| functions))
     }
 
     /// The file that is named, else the first of those of the system that is there.
@@ -118,7 +118,7 @@ impl Library {
         let mut why = Vec::new();
         for name in names {
             match Self::load(&name) {
-                Ok(library) => return Ok(library),
+                Ok(functions) => return Ok(functions),
                 Err(what) => {
                     let name = name.display().to_string();
                     // The system's words begin with the name.
@@ -235,14 +235,14 @@ impl Format {
 
 /// A picture of the library's.
 struct Picture {
-    library: &'static Library,
+    functions: &'static Functions,
     raw: RawPicture,
 }
 
 impl Picture {
     /// A copy.
     fn new(
-        library: &'static Library,
+        functions: &'static Functions,
         format: Format,
         planes: &[PlaneView<'_>; 3],
     ) -> Result<Self, VmafError> {
@@ -260,10 +260,10 @@ impl Picture {
         let (width, height) = (format.width, format.height);
         // SAFETY: `raw` is writable and at least as large as the library's structure.
         let code = unsafe {
-            (library.picture_alloc)(&mut raw, format.chroma as c_int, bits, width, height)
+            (functions.picture_alloc)(&mut raw, format.chroma as c_int, bits, width, height)
         };
         check("vmaf_picture_alloc", code)?;
-        let picture = Self { library, raw };
+        let picture = Self { functions, raw };
         for (i, plane) in planes.iter().enumerate() {
             match plane.samples {
                 Samples::U8(samples) => picture.fill(i, samples, plane),
@@ -310,33 +310,33 @@ impl Drop for Picture {
     fn drop(&mut self) {
         // SAFETY: the library allocated it. What it has already taken back it has filled with
         // zeros, and refuses.
-        unsafe { (self.library.picture_unref)(&mut self.raw) };
+        unsafe { (self.functions.picture_unref)(&mut self.raw) };
     }
 }
 
 /// A trained model.
 struct Model {
-    library: &'static Library,
+    functions: &'static Functions,
     raw: NonNull<RawModel>,
 }
 
 impl Drop for Model {
     fn drop(&mut self) {
         // SAFETY: the library made it, and the context that knows it is closed.
-        unsafe { (self.library.model_destroy)(self.raw.as_ptr()) };
+        unsafe { (self.functions.model_destroy)(self.raw.as_ptr()) };
     }
 }
 
 /// An open `VmafContext`.
 struct Handle {
-    library: &'static Library,
+    functions: &'static Functions,
     raw: NonNull<RawContext>,
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: the library made it, and nothing uses it any more.
-        unsafe { (self.library.close)(self.raw.as_ptr()) };
+        unsafe { (self.functions.close)(self.raw.as_ptr()) };
     }
 }
 
@@ -357,10 +357,10 @@ impl Context {
     ///
     /// # Errors
     /// [`VmafError::Model`], [`VmafError::Failed`].
-    pub fn new(library: &'static Library, model: &str) -> Result<Self, VmafError> {
+    pub fn new(functions: &'static Functions, model: &str) -> Result<Self, VmafError> {
         let unknown = || VmafError::Model {
             model: model.into(),
-            version: library.version.clone(),
+            version: functions.version.clone(),
         };
         let name = CString::new(model).map_err(|_| unknown())?;
         // On the calling thread, every frame; silent, since scores are asked for before they are
@@ -376,21 +376,21 @@ impl Context {
         // SAFETY: `raw` is writable; the structure goes over memory, where version 2 reads the
         // front of it.
         check("vmaf_init", unsafe {
-            (library.init)(&mut raw, configuration)
+            (functions.init)(&mut raw, configuration)
         })?;
         let raw = NonNull::new(raw).ok_or(VmafError::Failed("vmaf_init", 0))?;
-        let handle = Handle { library, raw };
+        let handle = Handle { functions, raw };
         let mut configuration = ModelConfiguration {
             name: std::ptr::null(),
             flags: 0,
         };
         let mut raw = null_mut();
         // SAFETY: all three are valid for the call, and the library copies what it keeps.
-        let code = unsafe { (library.model_load)(&mut raw, &mut configuration, name.as_ptr()) };
+        let code = unsafe { (functions.model_load)(&mut raw, &mut configuration, name.as_ptr()) };
         let raw = NonNull::new(raw)
             .filter(|_| code == 0)
             .ok_or_else(unknown)?;
-        let model = Model { library, raw };
+        let model = Model { functions, raw };
         // Also where it is given up, the context goes first.
         let context = Self {
             handle,
@@ -399,7 +399,7 @@ impl Context {
         };
         let (raw, model) = (context.handle.raw.as_ptr(), context.model.raw.as_ptr());
         // SAFETY: both are open; the model is destroyed after the context.
-        let code = unsafe { (library.use_features)(raw, model) };
+        let code = unsafe { (functions.use_features)(raw, model) };
         check("vmaf_use_features_from_model", code)?;
         Ok(context)
     }
@@ -414,13 +414,13 @@ impl Context {
         reference: &[PlaneView<'_>; 3],
         distorted: &[PlaneView<'_>; 3],
     ) -> Result<(), VmafError> {
-        let library = self.handle.library;
-        let mut a = Picture::new(library, format, reference)?;
-        let mut b = Picture::new(library, format, distorted)?;
+        let functions = self.handle.functions;
+        let mut a = Picture::new(functions, format, reference)?;
+        let mut b = Picture::new(functions, format, distorted)?;
         // SAFETY: the context is open, and both pictures are the library's.
         let code = unsafe {
             let context = self.handle.raw.as_ptr();
-            (library.read_pictures)(context, &mut a.raw, &mut b.raw, self.frames)
+            (functions.read_pictures)(context, &mut a.raw, &mut b.raw, self.frames)
         };
         check("vmaf_read_pictures", code)?;
         // They are the context's now. Where it refuses them, they are not.
@@ -437,7 +437,7 @@ impl Context {
         // SAFETY: the context is open; no pictures mean the end.
         let code = unsafe {
             let context = self.handle.raw.as_ptr();
-            (self.handle.library.read_pictures)(context, null_mut(), null_mut(), 0)
+            (self.handle.functions.read_pictures)(context, null_mut(), null_mut(), 0)
         };
         check("vmaf_read_pictures", code)
     }
@@ -451,7 +451,7 @@ impl Context {
         // SAFETY: context and model are open, and `score` is writable.
         let code = unsafe {
             let context = self.handle.raw.as_ptr();
-            (self.handle.library.score)(context, self.model.raw.as_ptr(), &mut score, frame)
+            (self.handle.functions.score)(context, self.model.raw.as_ptr(), &mut score, frame)
         };
         check("vmaf_score_at_index", code)?;
         Ok(score)

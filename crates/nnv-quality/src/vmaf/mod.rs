@@ -8,7 +8,7 @@ use std::fmt;
 
 use crate::PlaneView;
 use crate::clip::Sum;
-use library::{Context, Format, Library};
+use library::{Context, Format, Functions};
 
 /// Frames that a context gives scores of. Newer versions of the library know the motion, and by
 /// it the scores, only when they are told that there is no frame more; and every version keeps what
@@ -62,7 +62,7 @@ pub enum VmafError {
 /// VMAF of a video's frames in order. A frame's score is known some frames later: one, or up to 120
 /// where the library is of version 3.2 or newer.
 pub struct Vmaf {
-    library: &'static Library,
+    functions: &'static Functions,
     model: String,
     run: Option<Run>,
     /// Known, in order, and not yet asked for.
@@ -109,23 +109,23 @@ impl Vmaf {
     /// # Errors
     /// [`VmafError::Missing`], [`VmafError::Model`].
     pub fn new(model: &str) -> Result<Self, VmafError> {
-        let library = Library::get()?;
+        let functions = Functions::get()?;
         let names = match model {
             Self::NEWEST_MODEL => &Self::NEWEST[..],
             _ => &[model],
         };
         let mut found = Err(VmafError::Model {
             model: model.into(),
-            version: library.version().into(),
+            version: functions.version().into(),
         });
         for name in names {
-            found = Context::new(library, name).map(|_| *name);
+            found = Context::new(functions, name).map(|_| *name);
             if !matches!(found, Err(VmafError::Model { .. })) {
                 break;
             }
         }
         Ok(Self {
-            library,
+            functions,
             model: found?.into(),
             run: None,
             scores: VecDeque::new(),
@@ -141,7 +141,7 @@ impl Vmaf {
 
     /// The library's version.
     pub fn version(&self) -> &str {
-        self.library.version()
+        self.functions.version()
     }
 
     /// The next frame, both pictures of one size and depth. Where those change, the video begins
@@ -225,7 +225,7 @@ impl Vmaf {
     }
 
     fn chunk(&self, first: u64) -> Result<Chunk, VmafError> {
-        let context = Context::new(self.library, &self.model)?;
+        let context = Context::new(self.functions, &self.model)?;
         Ok(Chunk { context, first })
     }
 
@@ -316,7 +316,7 @@ mod tests {
 
     #[test]
     fn what_is_no_library_says_what_to_do() {
-        let find = |path: &std::path::Path| Library::find(Some(path.as_os_str())).unwrap_err();
+        let find = |path: &std::path::Path| Functions::find(Some(path.as_os_str())).unwrap_err();
         let path = std::env::temp_dir().join(format!("nnv-no-libvmaf-{}", std::process::id()));
         let error = find(&path).to_string();
         assert!(
@@ -366,7 +366,7 @@ mod tests {
                 eprintln!("NOT RUN: {:?}", Vmaf::new(model));
                 continue;
             };
-            let mut single = Context::new(chunked.library, model).unwrap();
+            let mut single = Context::new(chunked.functions, model).unwrap();
             let frames = 2 * CHUNK + 7;
             for t in 0..frames {
                 feed(size, (true, true), 8, t, &mut chunked);
