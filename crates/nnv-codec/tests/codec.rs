@@ -441,20 +441,23 @@ fn where_nothing_moves_no_network_runs() {
         let pairs = shown.iter().zip(&frames);
         pairs.map(|(a, b)| a.psnr_yuv(b)).sum::<f64>() / frames.len() as f64
     };
+    // Places alone: whole frames that stay as predicted have a test of their own, and what the
+    // filter changes is more than what is compared here.
+    let tuning = Tuning {
+        as_predicted: [0.0; 2],
+        temporal_filter: [0.0; 4],
+        ..Tuning::default()
+    };
     for bframes in [0, 3] {
         let with = EncoderConfig {
             quantizer: 32,
-            // Places alone: whole frames that stay as predicted have a test of their own.
-            tuning: Some(Tuning {
-                as_predicted: [0.0; 2],
-                ..Tuning::default()
-            }),
+            tuning: Some(tuning),
             ..config(w, h, bframes)
         };
         let mut without = with.clone();
         without.tuning = Some(Tuning {
             still: 0.0,
-            ..Tuning::default()
+            ..tuning
         });
         let (with, without) = (encode(with, &frames), encode(without, &frames));
         assert_eq!(still_frames(&without), 0);
@@ -463,8 +466,7 @@ fn where_nothing_moves_no_network_runs() {
         let (less, more) = (bytes(&with), bytes(&without));
         assert!(less as f64 <= 1.02 * more as f64, "{less} {more} bytes");
         let (better, worse) = (quality(&with), quality(&without));
-        // A place may be worse by a tenth of a bit's worth.
-        assert!(better > worse - 0.01, "{better} {worse} dB");
+        assert!(better > worse, "{better} {worse} dB");
         // In parts, batches and threads: what the encoder saw.
         for (threads, batch_size) in [(1, 1), (2, 4)] {
             let mut decoder = decoder_with(

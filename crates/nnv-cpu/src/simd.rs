@@ -292,6 +292,18 @@ pub fn weigh<const N: usize, const T: usize, const SHIFT: i32>(
         // SAFETY: the processor has AVX2.
         return unsafe { weigh_avx2::<N, T, SHIFT>(words, (row_step, tap_step), taps, lower, out) };
     }
+    weigh_plain::<N, T, SHIFT>(words, (row_step, tap_step), taps, lower, out);
+}
+
+/// As [`weigh`], without AVX2.
+#[inline(always)]
+fn weigh_plain<const N: usize, const T: usize, const SHIFT: i32>(
+    words: &[i16],
+    (row_step, tap_step): (usize, usize),
+    taps: &[i16; T],
+    lower: i16,
+    out: &mut [[i16; N]],
+) {
     for (row, out) in out.iter_mut().enumerate() {
         let words = &words[row * row_step..];
         if N < 8 {
@@ -415,6 +427,9 @@ mod tests {
                 let words: Vec<i16> = (0..len).map(|_| (rng() % 3000) as i16 - 1000).collect();
                 let mut out = vec![[7; N]; rows];
                 weigh::<N, T, 3>(&words, steps, &taps, 100, &mut out);
+                let mut plain = out.clone();
+                weigh_plain::<N, T, 3>(&words, steps, &taps, 100, &mut plain);
+                assert_eq!(plain, out);
                 for (row, out) in out.iter().enumerate() {
                     for (x, &out) in out.iter().enumerate() {
                         let at = row * steps.0 + x;

@@ -115,6 +115,16 @@ struct Part<'a> {
     originals: Vec<Arc<Picture>>,
 }
 
+/// How an inter frame is coded.
+struct Manner {
+    /// That of the frame's header: what regions want more of is taken off.
+    quantizer: u8,
+    /// Quantizers by place, where regions want them.
+    map: Option<QuantizerMap>,
+    /// It stays as predicted, and no network sees it.
+    as_predicted: bool,
+}
+
 /// A result, and what its stages took.
 type Timed<T> = (T, StageTimes);
 
@@ -883,22 +893,24 @@ impl Encoder {
         let found = self.find_ink(&sources, Some(&predicted), quantizers, threads)?;
         let measure = found.iter().any(Option::is_some);
         let (w, h) = (self.coding.grid.w16(), self.coding.grid.h16());
-        let shifts: Vec<u8> = (inputs.iter().zip(quantizers))
-            .map(|(input, &q)| shift_of_regions(&input.regions, q))
-            .collect();
-        let maps: Vec<Option<QuantizerMap>> = (inputs.iter().zip(&shifts))
-            .map(|(i, &s)| map_of_regions(None, &i.regions, s, w, h).filter(|map| !map.is_flat()))
-            .collect();
-        let shifted: Vec<u8> = quantizers.iter().zip(&shifts).map(|(q, s)| q - s).collect();
-        let pass = self.pass(threads);
-        let still: Vec<bool> = (plans.iter().zip(&predicted).zip(&maps).zip(&shifted))
-            .map(|(((plan, predicted), map), &quantizer)| {
-                !plan.keep && map.is_none() && self.stays_as_predicted(predicted, quantizer)
+        let manners: Vec<Manner> = (0..plans.len())
+            .map(|i| {
+                let regions = &inputs[i].regions;
+                let shift = shift_of_regions(regions, quantizers[i]);
+                let quantizer = quantizers[i] - shift;
+                let map = map_of_regions(None, regions, shift, w, h).filter(|map| !map.is_flat());
+                let as_predicted = !plans[i].keep
+                    && map.is_none()
+                    && self.stays_as_predicted(&predicted[i], quantizer);
+                Manner {
+                    quantizer,
+                    map,
+                    as_predicted,
+                }
             })
             .collect();
-        let mut coded = self.run_inters(
-            &pass, &refs, &predicted, &still, &maps, &shifted, measure, times,
-        )?;
+        let pass = self.pass(threads);
+        let mut coded = self.run_inters(&pass, &refs, &predicted, &manners, measure, times)?;
         let found = ink::prune(found, &sources, &coded, threads);
         if found.iter().any(Option::is_some) {
             let layers = ink::code(found, &sources, threads)?;
@@ -917,9 +929,7 @@ impl Encoder {
                     *first = again;
                 }
             }
-            let under = self.run_inters(
-                &pass, &refs, &predicted, &still, &maps, &shifted, false, times,
-            )?;
+            let under = self.run_inters(&pass, &refs, &predicted, &manners, false, times)?;
             coded = ink::choose(layers, &sources, coded, under);
         }
         Ok(coded
@@ -960,17 +970,13 @@ impl Encoder {
             && errors.iter().sum::<f32>() <= mean * bound * cells as f32
     }
 
-    /// Networks and entropy coding of predicted frames, with maps of quantizers where regions want
-    /// them. Frames that are `still` stay as predicted.
-    #[allow(clippy::too_many_arguments)]
+    /// Networks and entropy coding of predicted frames.
     fn run_inters(
         &self,
         pass: &Pass<'_>,
         refs: &[(Reference, Option<Reference>)],
         predicted: &[Predicted],
-        still: &[bool],
-        maps: &[Option<QuantizerMap>],
-        quantizers: &[u8],
+        manners: &[Manner],
         measure: bool,
         times: &mut StageTimes,
     ) -> Result<Vec<Outcome>> {
@@ -995,12 +1001,14 @@ impl Encoder {
                 still: (ref0.still.as_deref(), still),
             })
         };
-        let changed: Vec<usize> = (0..still.len()).filter(|&i| !still[i]).collect();
+        let changed: Vec<usize> = (0..manners.len())
+            .filter(|&i| !manners[i].as_predicted)
+            .collect();
         let mut coded = Vec::new();
         if !changed.is_empty() {
             let items: Vec<InterItem> = (changed.iter())
                 .map(|&i| InterItem {
-                    quantizer: quantizers[i],
+                    quantizer: manners[i].quantizer,
                     p: &predicted[i].p,
                     d: &predicted[i].d,
                 })
@@ -1009,14 +1017,15 @@ impl Encoder {
             let tables = self.model.tables(NetworkSet::Inter);
             let mut frames = Vec::with_capacity(changed.len());
             for (place, &i) in changed.iter().enumerate() {
-                if maps[i].is_some() {
+                let Manner { quantizer, map, .. } = &manners[i];
+                if map.is_some() {
                     batch.raise_scales(place, HEADROOM);
                 }
                 frames.push(Frame {
                     x: &predicted[i].x,
                     p: Some(&predicted[i].p),
-                    quantizer: quantizers[i],
-                    steps: Quantisation::new(tables, quantizers[i], maps[i].as_ref()),
+                    quantizer: *quantizer,
+                    steps: Quantisation::new(tables, *quantizer, map.as_ref()),
                     start: start(i)?,
                 });
             }
@@ -1024,12 +1033,12 @@ impl Encoder {
         }
         let mut coded = coded.into_iter();
         let outcomes = predicted.iter().enumerate().map(|(i, predicted)| {
-            let mut outcome = match (!still[i]).then(|| coded.next()).flatten() {
+            let mut outcome = match (!manners[i].as_predicted).then(|| coded.next()).flatten() {
                 Some(coded) => coded,
                 None => pass.as_predicted(start(i)?, &predicted.p)?,
             };
             outcome.field = Some(predicted.field.clone());
-            outcome.map = maps[i].as_ref().map(QuantizerMap::to_bytes);
+            outcome.map = manners[i].map.as_ref().map(QuantizerMap::to_bytes);
             Ok(outcome)
         });
         outcomes.collect()
