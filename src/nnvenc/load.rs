@@ -40,10 +40,10 @@ const THINNED: f64 = 0.95;
 /// Processor time by effort, over that of `fast`: 640×360, one thread (decision 140).
 fn cost(effort: SpeedPreset) -> f64 {
     match effort {
-        SpeedPreset::Ultrafast => 0.77,
+        SpeedPreset::Ultrafast => 0.82,
         SpeedPreset::Fast => 1.0,
-        SpeedPreset::Medium => 1.5,
-        SpeedPreset::Slow => 3.5,
+        SpeedPreset::Medium => 1.3,
+        SpeedPreset::Slow => 3.2,
     }
 }
 
