@@ -231,4 +231,25 @@ mod tests {
             assert!(error.contains(expected), "{error}");
         }
     }
+
+    #[cfg(feature = "onnxruntime")]
+    #[test]
+    fn the_judge_that_ships_remembers_and_takes_whole_patches() {
+        let model = QualityModel::load(&ModelSource::Embedded("quality".into())).unwrap();
+        let len = CHANNELS * model.patch() * model.patch();
+        let waves: Vec<f32> = (0..3 * len).map(|i| (i as f32 * 0.7).sin()).collect();
+        let mut memory = model.start();
+        let first = model.judge(&mut memory, &waves).unwrap();
+        assert!((0.0..=100.0).contains(&first.vmaf) && first.ssimulacra2 <= 100.0);
+        assert!((first.shares.iter().sum::<f64>() - 1.0).abs() < 1e-4);
+        assert_ne!(memory, model.start());
+        // What came before counts; a new video begins anew.
+        assert_ne!(model.judge(&mut memory, &waves).unwrap(), first);
+        assert_eq!(model.judge(&mut model.start(), &waves).unwrap(), first);
+        let before = memory.clone();
+        for wrong in [&waves[..0], &waves[..len - 1], &waves[..len + 1]] {
+            assert!(model.judge(&mut memory, wrong).is_err());
+        }
+        assert_eq!(memory, before);
+    }
 }
