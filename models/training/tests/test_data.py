@@ -1,4 +1,6 @@
 import itertools
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -159,6 +161,19 @@ def test_pack_reads_back(made_up, store, tmp_path):
         for a, b in zip(packed.planes(clip), store.planes(original)):
             error = np.abs(a.astype(int) - b[: len(a)]).mean()
             assert error < 4, (clip["name"], error)
+
+
+def test_the_cache_is_keyed_by_content(made_up, tmp_path):
+    source = shutil.copytree(made_up, tmp_path / "source")
+    cache = tmp_path / "cache"
+    data.open_store(source, cache, log=lambda line: None)
+    file = min(data.list_source(source)[0])
+    os.utime(file, (1, 1))
+    data.open_store(source, cache, log=pytest.fail)
+    file.unlink()
+    lines = []
+    data.open_store(source, cache, log=lines.append)
+    assert lines and "decoding" in lines[0]
 
 
 def test_prefetch_delivers_and_reports_errors():

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..data import group_of, list_source
+from ..data import fingerprint, group_of, list_source
 from .resample import down_margin, downscale, luma, resize, to_u8
 
 VERSION = 1
@@ -300,8 +300,7 @@ def read_pairs(path):
 def _key(files, *facts):
     key = hashlib.sha256(json.dumps([VERSION, LAYOUT, *facts]).encode())
     for path in files:
-        stat = path.stat()
-        key.update(f"{path.name}|{stat.st_size}|{stat.st_mtime_ns}\n".encode())
+        key.update(f"{path.name}|{fingerprint(path)}\n".encode())
     return key.hexdigest()[:16]
 
 
