@@ -258,7 +258,7 @@ pub enum Finding {
         /// Number of the first run that is there.
         run: u64,
     },
-    /// Runs are missing in between.
+    /// Runs are missing in between, or earlier ones come again.
     Missing {
         /// Number of the first one that is missing.
         from: u64,
@@ -337,6 +337,10 @@ impl std::fmt::Display for Finding {
             Finding::CutBegin { run } => write!(
                 f,
                 "the stream begins with run {run}: its beginning is cut off or was not received"
+            ),
+            Finding::Missing { from, to } if to < from => write!(
+                f,
+                "run {to} comes instead of run {from}: runs were repeated or put in another order"
             ),
             Finding::Missing { from, to } => write!(
                 f,

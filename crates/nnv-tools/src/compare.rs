@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::colours::Colours;
 use crate::failure::{Failure, Result};
+use crate::files::keep_apart;
 use crate::frames::{Decoding, Frame, Frames};
 use crate::{models, plot};
 
@@ -400,6 +401,11 @@ pub fn run(options: &Options) -> Result<()> {
     if options.frames == Some(0) {
         return Err(Failure::Usage("--frames 0 compares nothing".into()));
     }
+    let outputs = [&options.csv, &options.plot, &options.picture];
+    keep_apart(
+        [&*options.original, &*options.stream],
+        outputs.into_iter().flatten().map(|path| &**path),
+    )?;
     let has = |measure| options.metrics.contains(&measure);
     let mut vmaf = has(Measure::Vmaf)
         .then(|| Vmaf::new(&options.vmaf_model))

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::failure::{Failure, Result};
+use crate::files::keep_apart;
 use crate::groups::Groups;
 use crate::info::clock;
 use crate::stream::{Content, Depth, Piece, Stream, UnitAt};
@@ -85,14 +86,7 @@ struct Output {
 
 impl Output {
     fn new(path: &Path, inputs: &[&Path]) -> Result<Self> {
-        let same = |a: &Path| {
-            let real = |p: &Path| p.canonicalize().ok();
-            real(a).is_some_and(|a| Some(a) == real(path))
-        };
-        if let Some(input) = inputs.iter().find(|input| same(input)) {
-            let what = format!("{} is read from, it cannot be the output", input.display());
-            return Err(Failure::Usage(what));
-        }
+        keep_apart(inputs.iter().copied(), [path])?;
         let mut name = path
             .file_name()
             .ok_or_else(|| Failure::Usage(format!("{} is no name of a file", path.display())))?

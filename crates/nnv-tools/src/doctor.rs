@@ -85,7 +85,11 @@ fn gstreamer() -> Gstreamer {
     });
     let mut elements = Vec::new();
     if version.is_some() {
-        let there = |name: &&str| says("gst-inspect-1.0", &["--exists", name]).is_some();
+        // Of any version: else a plugin has to be as new as GStreamer itself.
+        let there = |name: &&str| {
+            let words = ["--exists", "--atleast-version=0.0", *name];
+            says("gst-inspect-1.0", &words).is_some()
+        };
         elements.extend(ELEMENTS.into_iter().filter(there));
     }
     Gstreamer { version, elements }

@@ -18,6 +18,7 @@ use nnv_format::picture::Picture;
 use nnv_nn::{ModelSource, RuntimeOptions};
 
 use crate::failure::{Failure, Result};
+use crate::files::location;
 use crate::models;
 use crate::stream::{Content, Depth, Piece, Stream};
 use crate::y4m;
@@ -302,13 +303,11 @@ struct Piped {
 
 impl Piped {
     fn open(path: &Path, even_times: bool) -> Result<Self> {
-        let name = path
-            .to_str()
-            .ok_or_else(|| Failure::file(path, "its name is not UTF-8"))?;
+        let location = location(path)?;
         let mut child = Command::new("gst-launch-1.0")
             // Without --no-fault it does not end where an element crashes.
             .args(["-q", "--no-fault", "filesrc"])
-            .arg(format!("location={name}"))
+            .arg(location)
             .args([
                 "!",
                 "decodebin",

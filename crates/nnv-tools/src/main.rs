@@ -13,6 +13,7 @@ mod cut;
 mod doctor;
 mod encode;
 mod failure;
+mod files;
 mod frames;
 mod groups;
 mod hls;

@@ -389,7 +389,20 @@ fn what_no_decoder_can_begin_with_is_not_joined() {
     nnv(1, &["join", &good, &headless, "-o", &out]).one_line("offset 0");
     assert!(!Path::new(&out).exists() && !folder.0.join("out.nnv.part").exists());
     nnv(1, &["cut", &headless, "-o", &out]).one_line("no key frame");
-    nnv(2, &["join", &good, "-o", &good]).one_line("cannot be the output");
+    let kept = bytes("hierarchical-b");
+    let own = folder.file("own.nnv", &kept);
+    for words in [
+        &["join", &own, "-o", &own][..],
+        &["inspect", &own, "-o", &own],
+        &["inspect", &good, "--original", &own, "-o", &own],
+        &["compare", &good, &own, "--csv", &own],
+        &["compare", &own, &good, "--plot", &own],
+        &["compare", &own, &good, "--picture", &own],
+        &["model", "realtime", "--atlas", &own, "--clip", &own],
+    ] {
+        nnv(2, words).one_line("cannot be the output");
+        assert!(std::fs::read(&own).unwrap() == kept, "{words:?}");
+    }
     nnv(2, &["cut", &good, "-o", &out, "--from", "3", "--to", "2"]);
     nnv(2, &["cut", &good, "-o", &out, "--from", "soon"]);
     nnv(1, &["cut", &good, "-o", &out, "--from", "1:00:00"]).one_line("it ends at");
@@ -766,6 +779,14 @@ fn the_doctor_knows_what_is_there() {
             .any(|a| a["bundle"] == "fast" && a["kind"] == "sr")
     );
     assert!(nnv(0, &["doctor"]).out.contains("ONNX Runtime"));
+    // Elements that GStreamer knows are found, though the plugin is of another version than it.
+    let known = Command::new("gst-inspect-1.0").arg("nnvenc").output();
+    if known.is_ok_and(|known| known.status.success()) {
+        let found = report["gstreamer"]["elements"].as_array().unwrap();
+        assert!(found.iter().any(|e| e == "nnvenc"), "{report}");
+    } else {
+        eprintln!("SKIPPED: GStreamer does not find the plugin");
+    }
     // Without the library it says so, and what to do.
     let out = Command::new(env!("CARGO_BIN_EXE_nnv"))
         .args(["doctor"])

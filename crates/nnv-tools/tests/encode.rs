@@ -303,6 +303,56 @@ fn sound_is_kept() {
 }
 
 #[test]
+fn subtitles_are_kept() {
+    let needs = ["filesrc", "subparse", "matroskamux", "videotestsrc"];
+    if !has(X264) || !has(&needs) {
+        return;
+    }
+    let folder = Folder::new("subtitles");
+    let cues = folder.path("cues.srt");
+    let text = "1\n00:00:00,200 --> 00:00:00,900\nA & <i>B</i>\n\n";
+    std::fs::write(&cues, text).unwrap();
+    let input = folder.path("in 'quoted\" back\\slash.mkv");
+    let named = input
+        .to_str()
+        .unwrap()
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"");
+    let made = Command::new("gst-launch-1.0")
+        .args(["-q", "videotestsrc", "num-buffers=50", "!"])
+        .arg("video/x-raw,format=I420,width=96,height=64,framerate=25/1")
+        .args([
+            "!",
+            "x264enc",
+            "!",
+            "matroskamux",
+            "name=m",
+            "!",
+            "filesink",
+        ])
+        .arg(format!("location=\"{named}\""))
+        .arg("filesrc")
+        .arg(format!("location={}", cues.display()))
+        .args(["!", "subparse", "!", "text/x-raw,format=utf8", "!", "m."])
+        .status()
+        .unwrap();
+    assert!(made.success());
+    for name in ["out.mkv", "out.mp4"] {
+        let output = folder.path(name);
+        let words = ["--codec", "x264", "--target", "ssim=0.95"];
+        let got = encode(&input, &output, &words);
+        assert_eq!(got.code, 0, "{}", got.err);
+        let said = Command::new("gst-discoverer-1.0")
+            .args(["-v", output.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(said.contains("subtitles #"), "{name}: {said}");
+        assert_eq!(compared(&input, &output).0, 50, "{name}");
+    }
+}
+
+#[test]
 fn targets_out_of_reach_warn_and_end() {
     if !has(X264) {
         return;

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::failure::{Failure, Result};
+use crate::files::location;
 
 fn run(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
     let mut command = Command::new(program);
@@ -40,7 +41,7 @@ pub const SOURCE: &str = "filesrc-of-source";
 /// # Errors
 /// What the pipeline says.
 pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()> {
-    let location = source.map(|path| format!("location={}", path.display()));
+    let location = source.map(location).transpose()?;
     // Without --no-fault it does not end where an element crashes.
     let mut arguments = vec!["-q", "--no-fault"];
     for word in pipeline.split_whitespace() {
@@ -70,7 +71,7 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
 /// # Errors
 /// The pipeline cannot be run.
 pub fn caps(file: &Path, rest: &str) -> Result<Vec<(String, String)>> {
-    let location = format!("location={}", file.display());
+    let location = location(file)?;
     let mut arguments = vec!["-v", "--no-fault", "filesrc", &location, "!"];
     arguments.extend(rest.split_whitespace());
     let out = run("gst-launch-1.0", None, &arguments)?;

@@ -39,7 +39,9 @@ fn parser(caps: &str, muxer: &str) -> Option<&'static str> {
     let everywhere = match caps {
         "audio/mpeg,mpegversion=4" => Some("aacparse"),
         "audio/x-opus" => Some("opusparse"),
-        "text/x-raw" => Some("identity"),
+        // Out of Matroska it comes as markup, which no muxer takes. It is the same text: players know
+        // its tags.
+        "text/x-raw" => Some("capssetter caps=text/x-raw,format=utf8"),
         _ => None,
     };
     let not_nnv = match caps {

@@ -22,7 +22,7 @@ mod target;
 mod vmaf;
 mod work;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
@@ -41,6 +41,7 @@ use vmaf::Judge;
 use work::Job;
 
 use crate::failure::{Failure, Result};
+use crate::files::keep_apart;
 use crate::{models, process};
 
 /// Codes a film so that every shot has the quality asked for
@@ -104,14 +105,11 @@ impl Options {
         if self.frames == Some(0) {
             return Err(Failure::Usage("--frames 0 codes nothing".into()));
         }
-        let real = |path: &Path| path.canonicalize().ok();
-        if real(&self.input).is_some_and(|input| Some(input) == real(&self.output)) {
-            let name = self.output.display();
-            return Err(Failure::Usage(format!(
-                "{name} is read from, it cannot be the output"
-            )));
-        }
-        Ok(())
+        let outputs = [Some(&self.output), self.json.as_ref()];
+        keep_apart(
+            [&*self.input],
+            outputs.into_iter().flatten().map(|path| &**path),
+        )
     }
 
     /// Whatever decides what a shot becomes, beside the source.

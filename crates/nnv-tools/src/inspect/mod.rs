@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::colours::Colours;
 use crate::failure::{Failure, Result};
+use crate::files::keep_apart;
 use crate::frames::{Coded, Decoding, Frames, Native, cropped};
 use crate::stream::{Content, Depth, Piece, Stream};
 use crate::{compare, info, models};
@@ -241,6 +242,11 @@ fn count(options: &Options) -> Result<(u64, u64)> {
 /// The subcommand.
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
+    let inputs = [Some(&options.file), options.original.as_ref()];
+    keep_apart(
+        inputs.into_iter().flatten().map(|path| &**path),
+        [&*options.output],
+    )?;
     let (count, bytes) = count(options)?;
     if let Some(&beyond) = (options.frames.iter().flatten()).find(|&&number| number >= count) {
         return Err(Failure::Usage(format!(
