@@ -9,8 +9,7 @@ case ${1:-} in -h | --help) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 0 ;; esac
 file=${1:-out/nnv-conformance.tar.gz}
 mkdir -p "$(dirname "$file")"
 git ls-files -z tests/conformance docs/bitstream.md docs/bitstream-motion.md LICENSE \
-  'models/realtime/*.toml' 'models/realtime/*.onnx' 'models/realtime/*.bin' \
-  'models/visual/*.toml' 'models/visual/*.onnx' 'models/visual/*.bin' |
+  models/{realtime,visual,earlier/*}/*.{toml,onnx,bin} |
   tar --null --files-from=- --sort=name --owner=0 --group=0 --numeric-owner --mode='u+rw,go+r-w,a-s' \
     --mtime="@$(git log -1 --format=%ct)" --transform='s,^,nnv-conformance/,' -cf - |
   gzip -n9 > "$file"

@@ -19,7 +19,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 root=$PWD
 deps=$root/.deps/exactness
 python=$root/.deps/python/bin/python
-bundles=("$root"/models/realtime "$root"/models/visual)
+bundles=("$root"/models/realtime "$root"/models/visual "$root"/models/earlier/*)
 runtimes=(1.17.3 1.19.2 1.22.1 1.26.0 1.31.1 1.32.0)
 failed=()
 mkdir -p "$deps"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Make the streams of tests/conformance that are not there, and the sums of all. Where the shipped
-# bundle changes, which makes them unreadable, remove them first.
+# Make the streams of tests/conformance that are not there, and the sums of all. None is ever
+# removed or made anew: where the shipped bundle changes, the earlier one moves to models/earlier
+# and a new stream is added to the list.
 #
 #   scripts/make-conformance.sh
 #

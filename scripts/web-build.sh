@@ -61,13 +61,14 @@ say "the package"
 rm -f web/dist/*.js
 npm run --silent --prefix web build >&2
 cp web/src/wasm/nnv_web_bg.wasm web/dist/
-for bundle in models/*/; do
-  # A codec's; of its networks those that decoders run.
+rm -rf web/dist/bundles
+for bundle in models/*/ models/earlier/*/; do
+  # A codec's; of its networks those that decoders run. What lies at an address never changes.
   [ -f "$bundle/key_prior.onnx" ] || continue
-  to=web/dist/bundles/$(basename "$bundle")
+  to=web/dist/bundles/$(sed -n 's/^name = "\(.*\)"/\1/p;s/^hash = "\(.\{16\}\).*/\1/p' "$bundle/bundle.toml" | paste -sd-)
   mkdir -p "$to"
   for file in bundle.toml key_prior.onnx key_synth.onnx inter_prior.onnx inter_synth.onnx tables.bin kat.bin; do
-    cmp -s "$bundle/$file" "$to/$file" || cp "$bundle/$file" "$to/"
+    cp "$bundle/$file" "$to/"
   done
 done
 node web/sizes.mjs web/dist

@@ -17,8 +17,9 @@ fn sorted_entries(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// Writes `EMBEDDED`: every file of each folder that holds a `bundle.toml`, codecs directly under
-/// `models/`, beside them the predictions `models/network`, `models/rdo` and `models/quality`, and
-/// super-resolution under `models/sr/`.
+/// `models/` and, for decoding, those of earlier versions under `models/earlier/`; beside them the
+/// predictions `models/network`, `models/rdo` and `models/quality`, and super-resolution under
+/// `models/sr/`.
 /// Model cards are prose and stay out of the binary.
 fn main() {
     let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets this"));
@@ -30,7 +31,11 @@ fn main() {
     }
     let mut table = String::from("static EMBEDDED: &[EmbeddedBundle] = &[\n");
     let kinds: &[_] = match env::var_os("CARGO_FEATURE_EMBEDDED") {
-        Some(_) => &[("Codec", models.clone()), ("Sr", models.join("sr"))],
+        Some(_) => &[
+            ("Codec", models.clone()),
+            ("Codec", models.join("earlier")),
+            ("Sr", models.join("sr")),
+        ],
         None => &[],
     };
     for (kind, parent) in kinds {

@@ -2,9 +2,9 @@
 //! Streams that every decoder must turn into the same pixels: files with the MD5 of what
 //! `videocodectestsink` sees.
 //!
-//! `tests/conformance/NAME.nnv` and its line in `tests/conformance/MD5SUMS`. Made anew with
-//! `scripts/make-conformance.sh`, which is needed only where the shipped bundle changes. Those
-//! named `drawn-…` are not made by an encoder but by `nnv conformance`.
+//! `tests/conformance/NAME.nnv` and its line in `tests/conformance/MD5SUMS`. New ones are made with
+//! `scripts/make-conformance.sh`. Those named `drawn-…` are not made by an encoder but by
+//! `nnv conformance`.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -182,6 +182,19 @@ const STREAMS: &[(&str, &[Part])] = &[
             12,
             &[("bframes", "3"), ("quantizer", "28"), ("tune", "visual")],
         )],
+    ),
+    // Of the second bundle `realtime`.
+    (
+        "second-bundle",
+        &[
+            (
+                VideoFormat::I420,
+                (144, 96),
+                10,
+                &[("bframes", "3"), ("quantizer", "24")],
+            ),
+            (VideoFormat::I42010le, (96, 64), 4, &[("quantizer", "40")]),
+        ],
     ),
 ];
 

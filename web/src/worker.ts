@@ -63,10 +63,8 @@ function alive(): void {
 
 /** Fetches and loads the networks that a stream names. */
 async function load(bundle: { name: string; hash: string }): Promise<void> {
-  if (/^\.+$/.test(bundle.name)) {
-    throw new PageError('DataError', `the stream names its networks "${bundle.name}", no name`);
-  }
-  const base = new URL(`${bundle.name}/`, config.bundles);
+  // What lies at an address never changes, and those of earlier streams stay beside the newest.
+  const base = new URL(`${bundle.name}-${bundle.hash}/`, config.bundles);
   fetching = new AbortController();
   const { signal } = fetching;
   const names = glue.bundleFiles();

@@ -168,7 +168,7 @@ describe('streams', () => {
     assert.equal(got.support.supported, true);
     assert.ok(got.stats.loaded > 0);
     assert.equal(got.stats.bundle.name, 'realtime');
-    const asked = server.asked.filter((path) => path.startsWith('/nnv/bundles/realtime/'));
+    const asked = server.asked.filter((path) => path.startsWith('/nnv/bundles/realtime-b6810cea96f96c4b/'));
     assert.equal(asked.length, 7);
     assert.ok(!asked.some((path) => path.includes('_enc')));
   }));

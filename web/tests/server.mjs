@@ -1,7 +1,7 @@
 // A static server for the tests: the built package, streams, and answers that servers should not
 // give. Every page is under a strict Content-Security-Policy.
 import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
+import { readFile, readdir } from 'node:fs/promises';
 import { extname, join, normalize } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -21,6 +21,12 @@ async function content(path) {
   const [mount, ...rest] = normalize(path).split('/').filter(Boolean);
   if (!(mount in MOUNTS)) throw new Error('no such place');
   return readFile(join(root, MOUNTS[mount], ...rest));
+}
+
+/** The folder of a bundle's networks. */
+async function folder(name) {
+  const all = await readdir(join(root, MOUNTS.nnv, 'bundles'));
+  return all.find((one) => one.startsWith(`${name}-`));
 }
 
 /**
@@ -102,7 +108,7 @@ async function spoil(way, path, response, headers) {
       return true;
     }
     case 'other':
-      whole(await content(`/nnv/${path.replace('realtime', 'visual')}`));
+      whole(await content(`/nnv/${path.replace(/realtime-\w+/, await folder('visual'))}`));
       return true;
     case 'no-worker':
       if (!path.endsWith('worker.js')) return false;

@@ -12,9 +12,9 @@ use nnv_bitstream::{
     AccessUnitScan, AccessUnitScanner, ChromaFormat, FrameMetadata, StreamMetadata,
 };
 use nnv_codec::config::DecoderConfig;
-use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, Host, StreamModels};
+use nnv_codec::decode::{Decoded, DecodedFrame, Decoder, Host, StreamModels, built_in};
 use nnv_format::picture::RawFormat;
-use nnv_nn::RuntimeOptions;
+use nnv_nn::{RuntimeOptions, embedded};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/conformance")
@@ -110,6 +110,32 @@ fn decode(name: &str, data: &[u8], piece: usize, config: DecoderConfig) -> Outco
         frames: shown,
         verified: decoder.stats().verified,
         md5,
+    }
+}
+
+/// Bundles that shipped stay as long as their streams, and each has one.
+#[test]
+fn streams_and_bundles_are_held_to_each_other() {
+    let list = std::fs::read_to_string(folder().join("MD5SUMS")).unwrap();
+    let mut named = BTreeMap::new();
+    for line in list.lines().filter(|l| !l.starts_with('#')) {
+        let name = line.split(' ').next().unwrap();
+        let data = stream(name);
+        let AccessUnitScan::Unit(unit) = AccessUnitScanner::default().scan(0, &data, true) else {
+            panic!("{name} does not begin with an access unit");
+        };
+        named.insert(unit.sequence.unwrap().bundle_hash, name.to_owned());
+    }
+    for (hash, name) in &named {
+        assert!(built_in(hash).is_some(), "the bundle of {name} is gone");
+    }
+    for bundle in embedded() {
+        let has_one = named.keys().any(|hash| bundle.hash.starts_with(hash));
+        assert!(
+            has_one,
+            "{} has no stream in tests/conformance",
+            bundle.name
+        );
     }
 }
 

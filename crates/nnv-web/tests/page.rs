@@ -30,9 +30,15 @@ fn files(name: &str) -> Vec<(String, Vec<u8>)> {
         .collect()
 }
 
+/// Loads what is needed: of an earlier version or of this one.
 fn fetch(decoder: &mut PageDecoder<Kernels>, needed: Option<NeededBundle>) {
     if let Some(needed) = needed {
-        decoder.load(&needed, "here", files(&needed.name)).unwrap();
+        let earlier = format!("earlier/{}-{}", needed.name, nnv_nn::hex(&needed.hash));
+        let name = match root().join("models").join(&earlier).is_dir() {
+            true => &earlier,
+            false => &needed.name,
+        };
+        decoder.load(&needed, "here", files(name)).unwrap();
     }
 }
 

@@ -93,7 +93,8 @@ class Bundle:
 
 
 class Bundles:
-    """Those below a folder, loaded once each."""
+    """Those below a folder, loaded once each. Those of earlier versions lie in `earlier`, named by
+    the first bytes of their hashes too."""
 
     def __init__(self, folder, runtime=OnnxRuntime):
         self.folder, self.runtime, self.loaded = Path(folder), runtime, {}
@@ -101,7 +102,9 @@ class Bundles:
     def get(self, name, first_bytes):
         key = name, first_bytes
         if key not in self.loaded:
-            folder = self.folder / name
+            folder = self.folder / "earlier" / f"{name}-{first_bytes.hex()}"
+            if not folder.is_dir():
+                folder = self.folder / name
             if not (folder / "bundle.toml").is_file():
                 raise Unsupported(f"the stream needs the bundle {name}; it is not in {self.folder}")
             bundle = Bundle(folder, self.runtime)

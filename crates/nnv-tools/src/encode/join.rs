@@ -39,8 +39,8 @@ fn parser(caps: &str, muxer: &str) -> Option<&'static str> {
     let everywhere = match caps {
         "audio/mpeg,mpegversion=4" => Some("aacparse"),
         "audio/x-opus" => Some("opusparse"),
-        // Out of Matroska it comes as markup, which no muxer takes. It is the same text: players know
-        // its tags.
+        // Out of Matroska it comes as markup, which no muxer takes. It is the same text: players
+        // know the tags.
         "text/x-raw" => Some("capssetter caps=text/x-raw,format=utf8"),
         _ => None,
     };
