@@ -104,6 +104,18 @@ impl Frames {
         Ok(Self(source))
     }
 
+    /// Pictures that leave a pipeline in gst-launch's notation, run in `folder`, with 8 bits.
+    /// Errors name `path`.
+    ///
+    /// # Errors
+    /// It does not start, or says what is wrong before its first picture.
+    pub fn of_pipeline(folder: &Path, pipeline: &str, path: &Path) -> Result<Self> {
+        let mut command = Command::new("gst-launch-1.0");
+        command.current_dir(folder).args(["-q", "--no-fault"]);
+        command.args(pipeline.split_whitespace());
+        Ok(Self(Source::Piped(Piped::start(path, command)?)))
+    }
+
     /// The next picture; `None` at the end.
     ///
     /// # Errors
@@ -303,24 +315,22 @@ struct Piped {
 
 impl Piped {
     fn open(path: &Path, even_times: bool) -> Result<Self> {
-        let location = location(path)?;
-        let mut child = Command::new("gst-launch-1.0")
+        let mut command = Command::new("gst-launch-1.0");
+        command
             // Without --no-fault it does not end where an element crashes.
             .args(["-q", "--no-fault", "filesrc"])
-            .arg(location)
-            .args([
-                "!",
-                "decodebin",
-                "!",
-                "videoconvert",
-                "!",
-                "video/x-raw,format=I420",
-            ])
-            .args(if even_times {
-                &["!", "videorate"][..]
-            } else {
-                &[]
-            })
+            .arg(location(path)?)
+            .args(["!", "decodebin", "!", "videoconvert"])
+            .args(["!", "video/x-raw,format=I420"]);
+        if even_times {
+            command.args(["!", "videorate"]);
+        }
+        Self::start(path, command)
+    }
+
+    /// Runs a pipeline whose last pad gives pictures.
+    fn start(path: &Path, mut command: Command) -> Result<Self> {
+        let mut child = command
             // y4menc (GStreamer 1.22) asks for padded planes and writes the padding.
             .args(["!", "identity", "drop-allocation=true"])
             .args(["!", "y4menc", "!", "fdsink", "fd=1"])

@@ -66,6 +66,8 @@ const X26_PRESETS: &[&str] = &[
     "slower",
     "veryslow",
 ];
+/// Where this project's own elements are.
+pub const OURS: &str = "this project's plugin, on GST_PLUGIN_PATH (source scripts/env.sh)";
 const BAD: &str = "gstreamer1.0-plugins-bad";
 const UGLY: &str = "gstreamer1.0-plugins-ugly";
 const GOOD: &str = "gstreamer1.0-plugins-good";
@@ -74,10 +76,7 @@ const NNV: Facts = Facts {
     name: "nnv",
     encoder: "nnvenc",
     needs: &[
-        (
-            "nnvenc",
-            "this project's plugin, on GST_PLUGIN_PATH (source scripts/env.sh)",
-        ),
+        ("nnvenc", OURS),
         ("rawvideoparse", "gstreamer1.0-plugins-base"),
     ],
     parser: "nnvparse",
@@ -165,6 +164,22 @@ const VP9: Facts = Facts {
     odd_sizes: true,
 };
 
+/// That this machine has elements, each with its package, that `what` needs.
+///
+/// # Errors
+/// One is missing: the message names it and its package.
+pub fn needs(what: &str, elements: &[(&str, &str)]) -> Result<()> {
+    for (element, package) in elements {
+        if !gst::exists(element)? {
+            return Err(Failure::Input(format!(
+                "{what} needs the element {element}, which GStreamer does not find here: install \
+                 {package}"
+            )));
+        }
+    }
+    Ok(())
+}
+
 impl Codec {
     /// What is known of it.
     pub fn facts(self) -> &'static Facts {
@@ -209,16 +224,7 @@ impl Codec {
     /// One is missing: the message names it and its package.
     pub fn check_elements(self) -> Result<()> {
         let facts = self.facts();
-        for (element, package) in facts.needs {
-            if !gst::exists(element)? {
-                return Err(Failure::Input(format!(
-                    "--codec {} needs the element {element}, which GStreamer does not find here: \
-                     install {package}",
-                    facts.name
-                )));
-            }
-        }
-        Ok(())
+        needs(&format!("--codec {}", facts.name), facts.needs)
     }
 
     /// That pictures of this size can be coded.

@@ -81,10 +81,22 @@ impl Folder {
     /// # Errors
     /// It cannot be written.
     pub fn keep_plan(&self, plan: &Plan) -> Result<()> {
-        write_whole(&self.0.join(PLAN), &serde_json::to_vec(plan)?)
+        self.keep(PLAN, plan)
     }
 
-    fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    /// Keeps something.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn keep(&self, name: &str, what: &impl serde::Serialize) -> Result<()> {
+        write_whole(&self.0.join(name), &serde_json::to_vec(what)?)
+    }
+
+    /// What was kept.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         let path = self.0.join(name);
         match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
@@ -114,8 +126,7 @@ impl Folder {
     /// # Errors
     /// It cannot be written.
     pub fn keep_shot(&self, index: usize, shot: &Shot) -> Result<()> {
-        let path = self.0.join(format!("{}.json", Self::name(index)));
-        write_whole(&path, &serde_json::to_vec(shot)?)
+        self.keep(&format!("{}.json", Self::name(index)), shot)
     }
 
     /// How many shots are finished.

@@ -5,8 +5,10 @@
 //! the frames of each shot to a file, which a worker codes and measures (`work`). What is finished
 //! lies in a folder beside the output, until all is joined.
 
+mod choice;
 mod codec;
 mod features;
+mod feed;
 mod folder;
 mod gst;
 mod join;
@@ -17,6 +19,7 @@ mod probing;
 mod progress;
 mod report;
 mod shot;
+mod size;
 mod source;
 mod target;
 mod vmaf;
@@ -28,6 +31,7 @@ use std::time::Instant;
 
 use clap::Args;
 
+use choice::Choice;
 use codec::Codec;
 use folder::Folder;
 use plan::{Limits, Plan};
@@ -35,6 +39,7 @@ use predict::Predictor;
 use progress::Progress;
 use report::Report;
 use shot::Coding;
+use size::Size;
 use source::Source;
 use target::{Metric, Target};
 use vmaf::Judge;
@@ -47,8 +52,8 @@ use crate::{models, process};
 /// Codes a film so that every shot has the quality asked for
 ///
 /// A network predicts the quantizer of each shot from what it looks like. What was coded is
-/// measured; a shot that misses by more than the tolerance is coded once more. Sound and subtitles
-/// of the source are taken over. Killed and called again with the same words, it goes on.
+/// measured; a shot that misses by more than the tolerance is coded again, twice at most. Sound and
+/// subtitles of the source are taken over. Killed and called again with the same words, it goes on.
 #[derive(Args, Debug)]
 pub struct Options {
     /// The source: anything that GStreamer reads, .y4m, a stream
@@ -61,7 +66,20 @@ pub struct Options {
     /// vmaf, psnr, ssim, ms-ssim, xpsnr or ssimulacra2, and the value of each shot's mean
     #[arg(long, value_name = "MEASURE=VALUE")]
     target: Target,
-    /// How far a shot may be off before it is coded once more [default: 1 of vmaf and ssimulacra2,
+    /// Choose the size of the coded pictures, too: of these the one that takes the fewest bytes for
+    /// the target, measured on pictures enlarged to the source's size [without a list: 1,3/4,1/2]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "SIZE,…",
+        value_delimiter = ',',
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "1",
+        default_missing_value = "1,3/4,1/2"
+    )]
+    sizes: Vec<Size>,
+    /// How far a shot may be off before it is coded again [default: 1 of vmaf and ssimulacra2,
     /// 0.25 dB of psnr and xpsnr, 0.002 of ssim and ms-ssim]
     #[arg(long, value_name = "VALUE")]
     tolerance: Option<f64>,
@@ -91,6 +109,14 @@ impl Options {
             .unwrap_or_else(|| self.target.metric.tolerance())
     }
 
+    /// The largest one first.
+    fn sizes(&self) -> Vec<Size> {
+        let mut sizes = self.sizes.clone();
+        sizes.sort();
+        sizes.dedup();
+        sizes
+    }
+
     fn preset(&self) -> &str {
         let own = self.codec.facts().preset;
         self.preset.as_deref().unwrap_or(own)
@@ -115,7 +141,7 @@ impl Options {
     /// Whatever decides what a shot becomes, beside the source.
     fn settings(&self) -> String {
         format!(
-            "{} {:?} {} {} {} {:?} {}",
+            "{} {:?} {} {} {} {:?} {} {:?}",
             env!("CARGO_PKG_VERSION"),
             self.codec,
             self.target,
@@ -123,6 +149,7 @@ impl Options {
             self.preset(),
             self.frames,
             self.model,
+            self.sizes(),
         )
     }
 }
@@ -141,6 +168,9 @@ pub fn run(options: &Options) -> Result<()> {
     let muxer = codec.muxer(&options.output)?;
     let source = Source::open(&options.input)?;
     codec.check_elements()?;
+    let sizes = options.sizes();
+    sizes.iter().try_for_each(|size| size.check_elements())?;
+    let full = sizes == [Size::Full];
     let metric = options.target.metric;
     let judge = (metric == Metric::Vmaf).then(Judge::find).transpose()?;
     let predictor = Predictor::load(&models::source(&options.model), codec)?;
@@ -156,7 +186,8 @@ pub fn run(options: &Options) -> Result<()> {
         None => {
             let limits = Limits {
                 frames: options.frames,
-                deep: codec == Codec::Nnv,
+                // Enlarged pictures come with 8 bits.
+                deep: codec == Codec::Nnv && full,
             };
             let mut progress = Progress::new("plan", None);
             let plan = Plan::make(&options.input, &source, limits, |n| progress.frames(n))?;
@@ -179,20 +210,36 @@ pub fn run(options: &Options) -> Result<()> {
     let coding = Coding {
         codec,
         preset: options.preset().into(),
+        size: Size::Full,
         threads: processors().div_ceil(jobs),
         judge,
         metrics: vec![metric],
     };
-    let job = Job {
+    let searching = Job {
         plan: &plan,
         folder: &folder,
         coding: &coding,
+        scaled: None,
         predictor: &predictor,
         target: options.target,
         tolerance: options.tolerance(),
         jobs,
         measuring: AtomicU64::new(0),
     };
+    let choice = match full {
+        true => None,
+        false => Some(Choice::make(&searching, &source, &sizes)?),
+    };
+    let size = choice.as_ref().map_or(Size::Full, Choice::size);
+    let coding = Coding {
+        size,
+        ..coding.clone()
+    };
+    if let Some(choice) = &choice {
+        eprintln!("nnv: {}", choice.text(options.target));
+    }
+    let scaled = choice.as_ref().and_then(|choice| choice.scaled.as_deref());
+    let job = searching.with(&plan, &coding, scaled);
     let shots = job.run(&source)?;
     let tracks = match options.frames {
         None => &plan.tracks[..],
@@ -210,6 +257,7 @@ pub fn run(options: &Options) -> Result<()> {
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let mut report = Report::new(options, &plan, shots, resumed, seconds)?;
+    report.choice = choice.as_ref();
     if options.compare {
         report.probing = Some(probing::run(&job, &source)?);
     }

@@ -12,6 +12,7 @@ use super::codec::Codec;
 use super::features;
 use super::plan::{Limits, Plan};
 use super::shot::{Coding, RawWriter};
+use super::size::Size;
 use super::source::Source;
 use super::target::Metric;
 use super::vmaf::Judge;
@@ -93,6 +94,7 @@ pub fn run(options: &Options) -> Result<()> {
         let coding = Coding {
             codec: *codec,
             preset: options.preset.clone().unwrap_or(facts.preset.into()),
+            size: Size::Full,
             threads: options.threads,
             judge: judge.clone(),
             metrics: options.metrics.clone(),

@@ -49,6 +49,12 @@ impl Curve {
         q0 + (v - v0) * (q1 - q0) / (v1 - v0)
     }
 
+    /// Of pictures that have lost `loss` before they are coded: losses add up.
+    pub fn with_loss(self, loss: f64) -> Self {
+        let lower = |v: f64| -((-v).exp() + loss).ln();
+        Self::new(self.0.into_iter().map(|(q, v)| (q, lower(v))).collect())
+    }
+
     /// The quantizer for `wanted`, where `q` was seen to give `seen`: the curve, moved there.
     pub fn corrected(&self, q: f64, seen: f64, wanted: f64) -> f64 {
         self.inverse(self.at(q) + wanted - seen)
@@ -153,6 +159,15 @@ mod tests {
         assert_eq!(curve.at(25.0), -1.5);
         // Seen better by 0.5 than the curve says: five steps more.
         assert!((curve.corrected(20.0, -0.5, -1.0) - 25.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn losses_add_up() {
+        let curve = Curve::new(vec![(20.0, -2_f64.ln()), (30.0, -8_f64.ln())]);
+        let lossy = curve.clone().with_loss(3.0);
+        assert!((lossy.at(20.0) + 5_f64.ln()).abs() < 1e-9);
+        assert!((lossy.at(30.0) + 11_f64.ln()).abs() < 1e-9);
+        assert_eq!(curve.clone().with_loss(0.0).at(25.0), curve.at(25.0));
     }
 
     #[test]

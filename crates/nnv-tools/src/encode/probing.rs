@@ -8,10 +8,11 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::feed::for_each;
 use super::progress::Progress;
 use super::report::Try;
 use super::source::Source;
-use super::work::{Job, for_each};
+use super::work::Job;
 use crate::failure::Result;
 
 /// A sample's length in seconds, and how much of the film each one stands for.

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::Options;
+use super::choice::Choice;
 use super::plan::Plan;
 use super::probing::Probing;
+use super::size::Size;
 use super::target::Target;
 use crate::failure::{Failure, Result};
 
@@ -23,6 +25,13 @@ pub struct Try {
     pub bytes: u64,
 }
 
+impl Try {
+    /// How far it is from a target.
+    pub fn miss(&self, target: Target) -> f64 {
+        (self.score - target.value).abs()
+    }
+}
+
 /// What became of a shot.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Shot {
@@ -32,18 +41,25 @@ pub struct Shot {
     pub frames: u64,
     /// As the network predicted.
     pub predicted: Try,
-    /// With the quantizer corrected, where the first one missed.
-    pub corrected: Option<Try>,
+    /// With the quantizer corrected, where the ones before missed.
+    pub corrected: Vec<Try>,
 }
 
 impl Shot {
-    /// The coding that is nearer to the target.
+    /// All codings of it, in their order.
+    pub fn tries(&self) -> impl Iterator<Item = Try> {
+        std::iter::once(self.predicted).chain(self.corrected.iter().copied())
+    }
+
+    /// The coding that is nearest to the target.
     pub fn best(&self, target: Target) -> Try {
-        let miss = |t: &Try| (t.score - target.value).abs();
-        match self.corrected {
-            Some(second) if miss(&second) < miss(&self.predicted) => second,
-            _ => self.predicted,
-        }
+        self.tries().fold(self.predicted, |best, next| {
+            if next.miss(target) < best.miss(target) {
+                next
+            } else {
+                best
+            }
+        })
     }
 }
 
@@ -57,6 +73,8 @@ pub struct Report<'a> {
     bytes: u64,
     /// Shots that a run before had finished.
     resumed: usize,
+    /// Of the size, where that was asked for.
+    pub choice: Option<&'a Choice>,
     /// The other way, where it was asked for.
     pub probing: Option<Probing>,
 }
@@ -82,6 +100,7 @@ impl<'a> Report<'a> {
             seconds,
             bytes: bytes.len(),
             resumed,
+            choice: None,
             probing: None,
         })
     }
@@ -102,7 +121,7 @@ impl<'a> Report<'a> {
     /// Shots that miss by more than the tolerance, the worst one first.
     fn missed(&self) -> Vec<&Shot> {
         let target = self.options.target;
-        let miss = |shot: &Shot| (shot.best(target).score - target.value).abs();
+        let miss = |shot: &Shot| shot.best(target).miss(target);
         let mut all: Vec<_> = self.shots.iter().collect();
         all.retain(|shot| miss(shot) > self.options.tolerance());
         all.sort_by(|a, b| miss(b).total_cmp(&miss(a)));
@@ -116,16 +135,25 @@ impl<'a> Report<'a> {
     pub fn tell(&self, json: Option<&Path>) -> Result<()> {
         let Options { target, codec, .. } = self.options;
         let (name, digits) = (target.metric.name(), target.metric.digits());
-        let twice = self.shots.iter().filter(|s| s.corrected.is_some()).count();
+        let corrected = |n| self.shots.iter().filter(|s| s.corrected.len() >= n).count();
+        let (twice, thrice) = (corrected(1), corrected(2));
         let (score, count) = (self.score(), self.shots.len());
         println!(
             "{}: {name} {score:.digits$}, {} frames in {count} shots, {twice} of them coded twice, \
-             {} bytes, {:.1} s",
+             {thrice} three times, {} bytes, {:.1} s",
             self.options.output.display(),
             self.plan.frames(),
             self.bytes,
             self.seconds,
         );
+        let video = &self.plan.video;
+        if let Some(enlarge) = self.choice.and_then(|c| c.size().enlarge(video)) {
+            println!(
+                "shown at {}x{} by: gst-launch-1.0 filesrc location={:?} ! decodebin \
+                 ! videoconvert ! {enlarge} ! videoconvert ! autovideosink",
+                video.width, video.height, self.options.output,
+            );
+        }
         if let Some(worst) = self.missed().first() {
             let best = worst.best(*target);
             let (low, high) = codec.facts().quantizers;
@@ -148,7 +176,7 @@ impl<'a> Report<'a> {
             let error = |score: f64| score - target.value;
             let video = self.video_bytes();
             println!("                 time s   error        bytes  codings");
-            let codings = self.plan.shots.len() + twice;
+            let codings = self.plan.shots.len() + twice + thrice;
             println!(
                 "predicted      {:8.1} {:+7.digits$} {video:12} {codings:8}",
                 self.seconds,
@@ -182,7 +210,10 @@ impl<'a> Report<'a> {
             "target": target.value, "tolerance": self.options.tolerance(),
             "frames": self.plan.frames(), "score": score, "bytes": self.bytes,
             "video_bytes": self.video_bytes(), "seconds": self.seconds, "coded_twice": twice,
+            "coded_thrice": thrice,
             "resumed": self.resumed,
+            "size": self.choice.map_or(Size::Full, Choice::size),
+            "sizes": self.choice.map(|c| &c.candidates),
             "missed": self.missed().len(), "shots": shots, "probing": self.probing,
         });
         std::fs::write(path, format!("{report:#}\n")).map_err(|e| Failure::file(path, e))

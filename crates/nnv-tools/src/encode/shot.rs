@@ -10,7 +10,9 @@ use nnv_format::picture::RawFormat;
 use nnv_quality::{Colour, Meter, PlaneView};
 
 use super::codec::Codec;
+use super::features::Gatherer;
 use super::gst;
+use super::size::Size;
 use super::source::Video;
 use super::target::Metric;
 use super::vmaf::{Judge, Vmaf, library};
@@ -76,6 +78,8 @@ pub struct Coding {
     pub codec: Codec,
     /// The encoder's preset.
     pub preset: String,
+    /// Size of the coded pictures.
+    pub size: Size,
     /// Threads of one shot's encoder, and of what measures it.
     pub threads: usize,
     /// What measures VMAF, where that is asked for.
@@ -93,10 +97,8 @@ impl Coding {
         // Another process may still write what a killed one began.
         let part = format!("{out}.{}.part", std::process::id());
         let chain = self.codec.chain(q, &self.preset, self.threads);
-        let pipeline = format!(
-            "filesrc location={raw} ! {} ! {chain} ! filesink location={part}",
-            video.parse_raw()
-        );
+        let frames = self.small(raw, video);
+        let pipeline = format!("{frames} ! {chain} ! filesink location={part}");
         gst::launch(folder, &pipeline, None)?;
         let path = folder.join(out);
         std::fs::rename(folder.join(&part), &path).map_err(|e| Failure::file(&path, e))?;
@@ -105,17 +107,74 @@ impl Coding {
             .len())
     }
 
-    /// Compares what became of frames of `raw` with them.
+    /// Reads frames of `raw` and brings them to the size that is coded.
+    fn small(&self, raw: &str, video: &Video) -> String {
+        let frames = format!("filesrc location={raw} ! {}", video.parse_raw());
+        match self.size.shrink(video) {
+            Some(shrink) => format!("{frames} ! {shrink}"),
+            None => frames,
+        }
+    }
+
+    /// What frames of `raw` look like at the size that is coded.
+    ///
+    /// # Errors
+    /// They cannot be scaled.
+    pub fn features(&self, folder: &Path, raw: &str, video: &Video) -> Result<Vec<f32>> {
+        let mut frames = Frames::of_pipeline(folder, &self.small(raw, video), &folder.join(raw))?;
+        let mut gatherer = Gatherer::default();
+        while let Some(frame) = frames.next()? {
+            gatherer.add(&frame.picture)?;
+        }
+        Ok(gatherer.finish(&self.size.of(video).unwrap_or(video.clone())))
+    }
+
+    /// What scaling alone leaves of frames of `raw`, without coding.
+    ///
+    /// # Errors
+    /// As [`Coding::measure`].
+    pub fn measure_scaled(&self, folder: &Path, raw: &str, video: &Video) -> Result<Scores> {
+        let mut pipeline = self.small(raw, video);
+        if let Some(enlarge) = self.size.enlarge(video) {
+            pipeline += &format!(" ! {enlarge}");
+        }
+        let path = folder.join(raw);
+        let frames = Frames::of_pipeline(folder, &pipeline, &path)?;
+        self.compare(folder, raw, video, frames, &path)
+    }
+
+    /// Compares what became of frames of `raw` with them, at the size of these.
     ///
     /// # Errors
     /// The coded file cannot be decoded, has another number of frames, or cannot be measured.
     pub fn measure(&self, folder: &Path, raw: &str, video: &Video, coded: &str) -> Result<Scores> {
-        let coded_path = folder.join(coded);
+        let path = folder.join(coded);
         let decoding = Decoding {
             threads: u32::try_from(self.threads).unwrap_or(0),
             ..Decoding::default()
         };
-        let mut decoded = Frames::open(&coded_path, &decoding)?;
+        let decoded = match self.size.enlarge(video) {
+            None => Frames::open(&path, &decoding)?,
+            Some(enlarge) => {
+                let pipeline = format!(
+                    "filesrc location={coded} ! decodebin ! videoconvert ! \
+                     video/x-raw,format=I420 ! {enlarge}"
+                );
+                Frames::of_pipeline(folder, &pipeline, &path)?
+            }
+        };
+        self.compare(folder, raw, video, decoded, &path)
+    }
+
+    /// Compares frames of the file `path` with those of `raw`.
+    fn compare(
+        &self,
+        folder: &Path,
+        raw: &str,
+        video: &Video,
+        mut decoded: Frames,
+        path: &Path,
+    ) -> Result<Scores> {
         let raw_path = folder.join(raw);
         let file = File::open(&raw_path).map_err(|e| Failure::file(&raw_path, e))?;
         let frames = file.metadata()?.len() / video.frame_bytes() as u64;
@@ -139,10 +198,7 @@ impl Coding {
         let mut count = 0;
         while let Some(frame) = decoded.next()? {
             if count == frames {
-                return Err(Failure::file(
-                    &coded_path,
-                    "it has more frames than were coded",
-                ));
+                return Err(Failure::file(path, "it has more frames than were coded"));
             }
             reference.read_exact(&mut bytes)?;
             let shown = Shown::new(&frame)?;
@@ -157,7 +213,7 @@ impl Coding {
         }
         if count < frames {
             return Err(Failure::file(
-                &coded_path,
+                path,
                 format!(
                     "{} gave {count} of {frames} frames back",
                     self.codec.facts().encoder

@@ -89,6 +89,11 @@ impl Metric {
         }
     }
 
+    /// The loss that [`Metric::log`] is of.
+    pub fn loss(self, value: f64) -> f64 {
+        (-self.log(value)).exp()
+    }
+
     /// What of `nnv-quality` it takes.
     pub fn wanted(metrics: &[Self]) -> Metrics {
         let has = |metric| metrics.contains(&metric);

@@ -1,24 +1,22 @@
 // SPDX-License-Identifier: MPL-2.0
-//! Shots in work: one thread reads the source, others code, measure and correct.
+//! Shots in work: each is coded, measured and corrected.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
+use super::feed::{for_each, raw_of};
 use super::folder::Folder;
 use super::plan::{Plan, Shot};
-use super::predict::Predictor;
+use super::predict::{Curve, Predictor};
 use super::progress::Progress;
 use super::report::{self, Try};
-use super::shot::{Coding, RawWriter};
+use super::shot::{Coding, Scores};
 use super::source::Source;
 use super::target::Target;
 use crate::failure::{Failure, Result};
 
-/// How long the progress waits for news.
-const PAUSE: Duration = Duration::from_millis(200);
+/// How often a shot is coded again.
+const CORRECTIONS: usize = 2;
 
 /// All that shots are coded by.
 pub struct Job<'a> {
@@ -28,6 +26,8 @@ pub struct Job<'a> {
     pub folder: &'a Folder,
     /// How.
     pub coding: &'a Coding,
+    /// The score of each shot whose pictures are scaled, not coded; none at full size.
+    pub scaled: Option<&'a [f64]>,
     /// What tells the quantizer.
     pub predictor: &'a Predictor,
     /// What each is to have.
@@ -40,12 +40,23 @@ pub struct Job<'a> {
     pub measuring: AtomicU64,
 }
 
-/// Name of the file of a shot's frames.
-fn raw_of(index: usize) -> String {
-    format!("{}.raw", Folder::name(index))
-}
-
 impl Job<'_> {
+    /// The same with other shots and another way of coding.
+    pub fn with<'a>(
+        &'a self,
+        plan: &'a Plan,
+        coding: &'a Coding,
+        scaled: Option<&'a [f64]>,
+    ) -> Job<'a> {
+        Job {
+            plan,
+            coding,
+            scaled,
+            measuring: AtomicU64::new(0),
+            ..*self
+        }
+    }
+
     /// Codes what is not yet coded. Returns what became of all.
     ///
     /// # Errors
@@ -59,7 +70,7 @@ impl Job<'_> {
         let frames = |i: &usize| self.plan.shots[*i].frames;
         let mut progress = Progress::new("code", Some(left.iter().map(frames).sum()));
         for_each(self, source, &left, &mut progress, |index| {
-            let shot = self.shot(index)?;
+            let shot = self.shot(index, &Folder::name(index))?;
             self.folder.keep_shot(index, &shot)
         })?;
         progress.finish();
@@ -74,38 +85,45 @@ impl Job<'_> {
             .collect()
     }
 
-    /// Codes a shot, measures it, and corrects it once.
-    fn shot(&self, index: usize) -> Result<report::Shot> {
-        let Shot {
+    /// What the network says of a shot, at the size that is coded.
+    fn curve(&self, index: usize) -> Result<Curve> {
+        let metric = self.target.metric;
+        let Some(scaled) = self.scaled else {
+            let features = &self.plan.shots[index].features;
+            return self.predictor.curve(features, metric);
+        };
+        let (folder, raw) = (self.folder.path(), raw_of(index));
+        let features = self.coding.features(folder, &raw, &self.plan.video)?;
+        let loss = metric.loss(scaled[index]) - metric.loss(f64::INFINITY);
+        Ok(self.predictor.curve(&features, metric)?.with_loss(loss))
+    }
+
+    /// Codes a shot into the file `name`, measures it, and corrects it where it missed.
+    pub fn shot(&self, index: usize, name: &str) -> Result<report::Shot> {
+        let Shot { first, frames, .. } = self.plan.shots[index];
+        let (target, path) = (self.target, self.folder.path());
+        let ending = self.coding.codec.facts().ending;
+        let [kept, again] = ["", ".again"].map(|part| format!("{name}{part}.{ending}"));
+        let curve = self.curve(index)?;
+        let q = self.predictor.quantizer(&curve, target);
+        let mut shot = report::Shot {
             first,
             frames,
-            features,
-        } = &self.plan.shots[index];
-        let (target, codec) = (self.target, self.coding.codec);
-        let curve = self.predictor.curve(features, target.metric)?;
-        let ending = codec.facts().ending;
-        let kept = format!("{}.{ending}", Folder::name(index));
-        let q = self.predictor.quantizer(&curve, target);
-        let predicted = self.attempt(index, q, &kept)?;
-        let mut shot = report::Shot {
-            first: *first,
-            frames: *frames,
-            predicted,
-            corrected: None,
+            predicted: self.attempt(index, q, &kept)?,
+            corrected: Vec::new(),
         };
-        if (predicted.score - target.value).abs() > self.tolerance {
-            let log = |v| target.metric.log(v);
-            let again = codec.nearest(curve.corrected(q, log(predicted.score), log(target.value)));
-            if again != q {
-                let second = format!("{}.again.{ending}", Folder::name(index));
-                let corrected = self.attempt(index, again, &second)?;
-                shot.corrected = Some(corrected);
-                let path = self.folder.path();
-                if shot.best(target) == corrected {
-                    std::fs::rename(path.join(&second), path.join(&kept))?;
-                } else {
-                    std::fs::remove_file(path.join(&second))?;
-                }
+        while shot.corrected.len() < CORRECTIONS && shot.best(target).miss(target) > self.tolerance
+        {
+            let q = self.coding.codec.nearest(correction(&shot, &curve, target));
+            if shot.tries().any(|t| t.quantizer == q) {
+                break;
+            }
+            let before = shot.best(target);
+            shot.corrected.push(self.attempt(index, q, &again)?);
+            if shot.best(target) == before {
+                std::fs::remove_file(path.join(&again))?;
+            } else {
+                std::fs::rename(path.join(&again), path.join(&kept))?;
             }
         }
         Ok(shot)
@@ -124,148 +142,74 @@ impl Job<'_> {
         let scores = self.coding.measure(folder, &raw, video, out)?;
         let took = u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.measuring.fetch_add(took, Ordering::Relaxed);
-        let metric = self.target.metric;
-        let score = scores.get(&metric).copied().ok_or_else(|| {
+        Ok(Try {
+            quantizer,
+            score: self.score(&scores)?,
+            bytes,
+        })
+    }
+
+    /// The one of the target's measure.
+    pub fn score(&self, scores: &Scores) -> Result<f64> {
+        let (video, metric) = (&self.plan.video, self.target.metric);
+        scores.get(&metric).copied().ok_or_else(|| {
             Failure::Input(format!(
                 "pictures of {}x{} are too small for {}: take another measure",
                 video.width,
                 video.height,
                 metric.name()
             ))
-        })?;
-        Ok(Try {
-            quantizer,
-            score,
-            bytes,
         })
     }
 }
 
-/// Hands over the frames of the shots `wanted`, each in a file that is gone when `of` returns.
-/// As many are in work at once as the job says, and one more is written meanwhile.
-///
-/// # Errors
-/// The first thing that went wrong.
-pub fn for_each(
-    job: &Job<'_>,
-    source: &Source<'_>,
-    wanted: &[usize],
-    progress: &mut Progress,
-    of: impl Fn(usize) -> Result<()> + Sync,
-) -> Result<()> {
-    if wanted.is_empty() {
-        return Ok(());
-    }
-    let (folder, jobs) = (job.folder.path(), job.jobs.min(wanted.len()));
-    // No room: a shot is handed over when a worker is free.
-    let (give, take) = sync_channel::<usize>(0);
-    let take = Mutex::new(take);
-    let (failed, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    let (tell, told) = sync_channel::<Failure>(jobs + 1);
-    thread::scope(|scope| {
-        for _ in 0..jobs {
-            let (take, of, failed, done, tell) = (&take, &of, &failed, &done, tell.clone());
-            scope.spawn(move || {
-                while let Some(index) = next(take, failed) {
-                    let result = of(index);
-                    let _ = std::fs::remove_file(folder.join(raw_of(index)));
-                    match result {
-                        Ok(()) => {
-                            done.fetch_add(job.plan.shots[index].frames, Ordering::Relaxed);
-                        }
-                        Err(failure) => {
-                            failed.store(true, Ordering::Relaxed);
-                            let _ = tell.send(failure);
-                            return;
-                        }
-                    }
-                }
-            });
-        }
-        let (failed, reader_tells) = (&failed, tell.clone());
-        scope.spawn(move || {
-            if let Err(failure) = read(job, source, wanted, &give, failed) {
-                failed.store(true, Ordering::Relaxed);
-                let _ = reader_tells.send(failure);
-            }
-        });
-        drop(tell);
-        loop {
-            match told.recv_timeout(PAUSE) {
-                Ok(failure) => return Err(failure),
-                Err(RecvTimeoutError::Timeout) => progress.frames(done.load(Ordering::Relaxed)),
-                Err(RecvTimeoutError::Disconnected) => return Ok(()),
-            }
-        }
-    })
-}
-
-/// The next shot, unless something went wrong or there are no more.
-fn next(take: &Mutex<Receiver<usize>>, failed: &AtomicBool) -> Option<usize> {
-    loop {
-        if failed.load(Ordering::Relaxed) {
-            return None;
-        }
-        let take = take.lock().unwrap_or_else(PoisonError::into_inner);
-        match take.recv_timeout(PAUSE) {
-            Ok(index) => return Some(index),
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return None,
+/// The quantizer to code a shot with that missed: at first the curve, moved to what was measured,
+/// then a line through both measured points.
+fn correction(shot: &report::Shot, curve: &Curve, target: Target) -> f64 {
+    let log = |v| target.metric.log(v);
+    let mut seen: Vec<_> = shot.tries().map(|t| (t.quantizer, log(t.score))).collect();
+    match seen[..] {
+        [(q, v)] => curve.corrected(q, v, log(target.value)),
+        _ => {
+            seen.sort_by(|a, b| a.0.total_cmp(&b.0));
+            Curve::new(seen).inverse(log(target.value))
         }
     }
 }
 
-/// Reads the source and writes the frames of each shot that is wanted.
-fn read(
-    job: &Job<'_>,
-    source: &Source<'_>,
-    wanted: &[usize],
-    give: &SyncSender<usize>,
-    failed: &AtomicBool,
-) -> Result<()> {
-    let mut frames = source.frames()?;
-    let mut at = 0;
-    for &index in wanted {
-        let shot = &job.plan.shots[index];
-        let gone = || {
-            Failure::Input(format!(
-                "the source ends at frame {at}, and had more when it was first read: remove {} to \
-                 begin anew",
-                job.folder.path().display()
-            ))
+#[cfg(test)]
+mod tests {
+    use super::super::target::Metric;
+    use super::*;
+
+    #[test]
+    fn the_second_correction_lies_between_what_was_measured() {
+        let tried = |quantizer, score| Try {
+            quantizer,
+            score,
+            bytes: 1,
         };
-        let skip = shot.first - at;
-        for _ in 0..skip {
-            frames.next()?.ok_or_else(gone)?;
-        }
-        let mut raw = RawWriter::new(&job.folder.path().join(raw_of(index)), &job.plan.video)?;
-        for _ in 0..shot.frames {
-            if failed.load(Ordering::Relaxed) {
-                return Ok(());
-            }
-            raw.add(&frames.next()?.ok_or_else(gone)?)?;
-        }
-        at = shot.first + shot.frames;
-        raw.finish()?;
-        if !hand_over(give, index, failed) {
-            return Ok(());
-        }
-    }
-    Ok(())
-}
-
-/// Waits for a free worker; false where there will be none.
-fn hand_over(give: &SyncSender<usize>, mut index: usize, failed: &AtomicBool) -> bool {
-    use std::sync::mpsc::TrySendError;
-    loop {
-        match give.try_send(index) {
-            Ok(()) => return true,
-            Err(TrySendError::Disconnected(_)) => return false,
-            Err(TrySendError::Full(back)) => index = back,
-        }
-        if failed.load(Ordering::Relaxed) {
-            return false;
-        }
-        thread::sleep(PAUSE / 10);
+        let target = Target {
+            metric: Metric::Psnr,
+            value: 40.0,
+        };
+        // 0.5 dB a step, as the curve says it.
+        let curve = Curve::new(vec![
+            (20.0, target.metric.log(45.0)),
+            (40.0, target.metric.log(35.0)),
+        ]);
+        let mut shot = report::Shot {
+            first: 0,
+            frames: 1,
+            predicted: tried(30.0, 42.0),
+            corrected: Vec::new(),
+        };
+        assert!((correction(&shot, &curve, target) - 34.0).abs() < 1e-9);
+        // It fell by 1 dB a step: too far.
+        shot.corrected.push(tried(34.0, 38.0));
+        assert!((correction(&shot, &curve, target) - 32.0).abs() < 1e-9);
+        assert_eq!(shot.best(target), shot.predicted);
+        shot.corrected.push(tried(32.0, 40.1));
+        assert_eq!(shot.best(target).quantizer, 32.0);
     }
 }
