@@ -107,6 +107,7 @@ pub fn add_times(stats: &mut gst::StructureRef, times: &StageTimes, frames: u64)
         ("entropy-ms", times.entropy),
         ("synth-ms", times.synth),
         ("quantise-ms", times.quantise),
+        ("measure-ms", times.measure),
     ] {
         stats.set(name, time.as_secs_f64() * 1e3 / frames.max(1) as f64);
     }

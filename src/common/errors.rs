@@ -3,6 +3,7 @@
 
 use nnv_codec::error::CodecError;
 use nnv_nn::NnError;
+use nnv_quality::VmafError;
 
 /// What an error becomes on the bus. `coding` is the error of the stream itself.
 pub fn error_message(error: &CodecError, coding: gst::StreamError) -> gst::ErrorMessage {
@@ -11,7 +12,9 @@ pub fn error_message(error: &CodecError, coding: gst::StreamError) -> gst::Error
         CodecError::Nn(NnError::Runtime { .. }) => {
             gst::error_msg!(gst::LibraryError::Init, ("{text}"))
         }
-        CodecError::Nn(NnError::UnknownModel { .. }) | CodecError::Model { .. } => {
+        CodecError::Nn(NnError::UnknownModel { .. })
+        | CodecError::Model { .. }
+        | CodecError::Vmaf(VmafError::Missing(_)) => {
             gst::error_msg!(gst::ResourceError::NotFound, ("{text}"))
         }
         CodecError::Nn(NnError::Bundle { .. }) => {

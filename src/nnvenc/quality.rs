@@ -20,6 +20,11 @@ pub enum QualityMetric {
     Ssim,
     #[enum_value(name = "MS-SSIM of luma", nick = "ms-ssim")]
     MsSsim,
+    #[enum_value(
+        name = "VMAF, model vmaf_v0.6.1, where libvmaf is installed",
+        nick = "vmaf"
+    )]
+    Vmaf,
 }
 
 /// What the properties say.
@@ -40,7 +45,7 @@ impl QualitySettings {
                 .nick(nick)
                 .blurb(blurb)
                 .minimum(0.0)
-                .maximum(60.0)
+                .maximum(99.0)
                 .mutable_ready()
                 .build()
         };
@@ -53,8 +58,9 @@ impl QualitySettings {
             value(
                 "target-quality",
                 "Target quality",
-                "Mean over the frames for rate-control=quality, 10 to 60 dB or 0.1 to 0.9999 \
-                 (0: 38 dB, 0.95 of ssim, 0.98 of ms-ssim); max-bitrate is a ceiling",
+                "Mean over the frames for rate-control=quality, 10 to 60 dB, 0.1 to 0.9999, or 10 \
+                 to 99 of vmaf (0: 38 dB, 0.95 of ssim, 0.98 of ms-ssim, 93 of vmaf); max-bitrate \
+                 is a ceiling",
             ),
             value(
                 "quality-floor",
@@ -92,6 +98,7 @@ impl QualitySettings {
             QualityMetric::Psnr => (config::QualityMetric::Psnr, 38.0),
             QualityMetric::Ssim => (config::QualityMetric::Ssim, 0.95),
             QualityMetric::MsSsim => (config::QualityMetric::MsSsim, 0.98),
+            QualityMetric::Vmaf => (config::QualityMetric::Vmaf, 93.0),
         };
         let target = if self.target > 0.0 {
             self.target

@@ -546,3 +546,67 @@ fn nnvenc_holds_the_quality_that_is_asked_for() {
         }
     });
 }
+
+const VMAF_CLIP: &str = "videotestsrc num-buffers=40 pattern=ball motion=sweep \
+    background-color=0xff406080 ! video/x-raw,format=I420,width=176,height=144,framerate=25/1";
+
+#[test]
+fn nnvenc_holds_vmaf() {
+    within(|| {
+        if let Err(e) = nnv_quality::VmafModel::new(nnv_quality::Vmaf::DEFAULT_MODEL) {
+            assert!(std::env::var_os("NNV_VMAF_LIBRARY").is_none(), "{e}");
+            eprintln!("NOT RUN: {e}");
+            return;
+        }
+        // The greatest quantizer gives 72.
+        let got = [82.0, 95.0].map(|wanted| {
+            let coded = format!(
+                "{VMAF_CLIP} ! nnvenc rate-control=quality quality-metric=vmaf \
+                 target-quality={wanted} ! nnvparse ! nnvdec"
+            );
+            let (outcome, stats) = measured(VMAF_CLIP, &coded, "metrics=vmaf");
+            assert!(outcome.sound().eos);
+            let got = value(&stats, "vmaf");
+            assert!((got - wanted).abs() < 4.0, "{got} for {wanted}");
+            got
+        });
+        assert!(got[1] > got[0] + 5.0, "{got:?}");
+        let small = VMAF_CLIP.replace("width=176,height=144", "width=176,height=32");
+        let outcome = play(&launch(&format!(
+            "{small} ! nnvenc rate-control=quality quality-metric=vmaf ! fakesink"
+        )));
+        assert!(outcome.errors[0].contains("33x33"), "{:?}", outcome.errors);
+    });
+}
+
+const CHILD: &str = "quality::child_without_libvmaf";
+
+/// Run by [`vmaf_without_its_library_is_an_error_before_the_first_frame`], in a process of its own:
+/// a library that is loaded stays.
+#[test]
+#[ignore = "runs in a child process"]
+fn child_without_libvmaf() {
+    within(|| {
+        let outcome = play(&launch(&format!(
+            "{VMAF_CLIP} ! nnvenc rate-control=quality quality-metric=vmaf ! fakesink"
+        )));
+        let error = &outcome.errors[0];
+        for word in ["quality-metric=vmaf", "NNV_VMAF_LIBRARY", "package", "ssim"] {
+            assert!(error.contains(word), "no {word} in {error}");
+        }
+    });
+}
+
+#[test]
+fn vmaf_without_its_library_is_an_error_before_the_first_frame() {
+    let out = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", CHILD, "--ignored", "--nocapture"])
+        .env("NNV_VMAF_LIBRARY", "no-such-library")
+        .output()
+        .unwrap();
+    let text = [out.stdout, out.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    assert!(
+        out.status.success() && text[0].contains("1 passed"),
+        "{text:?}"
+    );
+}

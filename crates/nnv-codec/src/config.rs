@@ -48,6 +48,8 @@ pub enum QualityMetric {
     Ssim,
     /// MS-SSIM of luma.
     MsSsim,
+    /// VMAF, model `vmaf_v0.6.1`, by libvmaf, where that is installed.
+    Vmaf,
 }
 
 /// A value of a measure, in millionths.
@@ -82,6 +84,7 @@ impl QualityTarget {
         let range = match self.metric {
             QualityMetric::Psnr => 10.0..=60.0,
             QualityMetric::Ssim | QualityMetric::MsSsim => 0.1..=0.9999,
+            QualityMetric::Vmaf => 10.0..=99.0,
         };
         for (name, level) in [
             ("target-quality", Some(self.target)),
@@ -626,6 +629,19 @@ pub enum ConfigError {
         least: String,
         /// Greatest possible.
         most: String,
+    },
+    /// Pictures that VMAF is not of.
+    #[error(
+        "quality-metric=vmaf is of pictures of {least}x{least} and more, not of {width}x{height}: \
+         psnr, ssim and ms-ssim are of all sizes"
+    )]
+    VmafSize {
+        /// Width of the pictures.
+        width: u32,
+        /// Height of the pictures.
+        height: u32,
+        /// The smallest side.
+        least: u32,
     },
     /// A constant of the encoder that does not exist or cannot have that value.
     #[error("tuning: {0}")]

@@ -37,6 +37,9 @@ pub enum CodecError {
     /// A network or its runtime failed.
     #[error(transparent)]
     Nn(#[from] NnError),
+    /// Quality is to be held by VMAF, which cannot be measured.
+    #[error("quality-metric=vmaf: {0}. Or take psnr, ssim or ms-ssim, which need no library")]
+    Vmaf(#[from] nnv_quality::VmafError),
     /// The stream needs a model that is not there.
     #[error("the stream needs the model \"{name}\" with hash {hash}: {what}")]
     Model {

@@ -24,6 +24,8 @@ pub struct StageTimes {
     pub synth: Duration,
     /// Quantisation and dequantisation.
     pub quantise: Duration,
+    /// Measuring what is coded, where quality is held (encoder only).
+    pub measure: Duration,
 }
 
 impl StageTimes {
@@ -38,6 +40,7 @@ impl StageTimes {
         self.entropy += other.entropy;
         self.synth += other.synth;
         self.quantise += other.quantise;
+        self.measure += other.measure;
     }
 }
 

@@ -9,7 +9,7 @@
 
 use std::time::Instant;
 
-use nnv_quality::{Colour, Meter, Metrics, PlaneView, QualityError, Vmaf};
+use nnv_quality::{Colour, Meter, Metrics, PlaneView, QualityError, Vmaf, VmafModel};
 
 const SIZE: (usize, usize) = (1280, 720);
 
@@ -136,5 +136,24 @@ fn main() -> Result<(), QualityError> {
         }
         println!();
     }
+    let Ok(model) = VmafModel::new(Vmaf::DEFAULT_MODEL) else {
+        return Ok(());
+    };
+    print!("{:26}", "VMAF, single frames");
+    for depth in [8, 10] {
+        let [(a, _), (b, coded)] = [both(0, depth), both(1, depth)];
+        let (a, b, coded) = (a.views()?, b.views()?, coded.views()?);
+        let mut rates = Vec::new();
+        for _ in 0..5 {
+            let start = Clock::now();
+            for _ in 0..20 {
+                model.frame(Some(&a), &b, &coded, Some(&a))?;
+            }
+            rates.push(20.0 / start.seconds());
+        }
+        rates.sort_by(f64::total_cmp);
+        print!("  {:8.1}", rates[2]);
+    }
+    println!();
     Ok(())
 }

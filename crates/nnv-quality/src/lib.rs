@@ -6,7 +6,7 @@
 //! * [`ms_ssim`]: Wang, Simoncelli, Bovik 2003, with the Gaussian SSIM of 2004 at its first scale;
 //! * [`Xpsnr`]: as ffmpeg's filter `xpsnr` computes it; it needs the frames before;
 //! * [`ssimulacra2()`]: by the crate of that name;
-//! * [`Vmaf`]: by libvmaf, where that is installed;
+//! * [`Vmaf`], [`VmafModel`]: by libvmaf, where that is installed;
 //! * [`FrameQuality`], [`ClipQuality`]: all of them for a frame, and their means over a clip;
 //! * [`Meter`]: the same for video that may differ in size and depth ([`fit()`]);
 //! * [`patches()`]: what a network sees that judges without the original;
@@ -45,7 +45,7 @@ pub use plane::PlaneView;
 pub use psnr::{DB_CAP, Psnr, SquaredError, decibels, peak};
 pub use ssim::{Ssim, ssim};
 pub use ssimulacra2::{Colour, ssimulacra2};
-pub use vmaf::{Vmaf, VmafError};
+pub use vmaf::{Vmaf, VmafError, VmafModel};
 pub use xpsnr::Xpsnr;
 
 /// Why two planes cannot be compared, or bytes are no plane.

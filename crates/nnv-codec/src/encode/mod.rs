@@ -30,6 +30,7 @@ pub mod motion;
 mod networks;
 pub mod planner;
 pub mod quality_control;
+mod quality_measure;
 pub mod rate_control;
 mod resilience;
 mod rounding;
@@ -70,6 +71,7 @@ use motion::{SearchEffort, SearchParams, search};
 use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
 use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
 use quality_control::QualityController;
+use quality_measure::Measure;
 pub use rate_control::OutOfReach;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
@@ -125,6 +127,22 @@ struct Manner {
     as_predicted: bool,
 }
 
+/// Quality that is held.
+#[derive(Debug)]
+struct Held {
+    control: QualityController,
+    measure: Measure,
+}
+
+impl Held {
+    fn new(config: &EncoderConfig, target: QualityTarget) -> Result<Self> {
+        Ok(Self {
+            control: QualityController::new(config, target),
+            measure: Measure::new(target.metric, &config.info)?,
+        })
+    }
+}
+
 /// A result, and what its stages took.
 type Timed<T> = (T, StageTimes);
 
@@ -143,7 +161,7 @@ pub struct Encoder {
     planner: GopPlanner,
     scene: SceneCut,
     rate: RateController,
-    quality: Option<QualityController>,
+    quality: Option<Held>,
     inheritance: Inheritance,
     references: References<Reference>,
     /// Number of the group in progress; counts key frames from a number on that the first one's
@@ -215,6 +233,8 @@ impl Encoder {
             .map_err(|e| ConfigError::Info(e.to_string()))?;
         let mut sequence_unit = Vec::new();
         write_unit(&mut sequence_unit, UnitType::Sequence, &payload)?;
+        let quality = config.quality.map(|target| Held::new(&config, target));
+        let quality = quality.transpose()?;
         let batch = config.effective_batch(model.active_provider());
         let mut planner = GopPlanner::new(
             bframes,
@@ -236,7 +256,7 @@ impl Encoder {
             planner,
             scene: SceneCut::default(),
             rate: RateController::new(&config),
-            quality: config.quality.map(|t| QualityController::new(&config, t)),
+            quality,
             inheritance: Inheritance::default(),
             references: References::default(),
             gop: None,
@@ -324,7 +344,8 @@ impl Encoder {
     /// Another quality to hold from the next frame on, or none.
     ///
     /// # Errors
-    /// [`CodecError::Config`] for values that no picture has; then nothing has changed.
+    /// [`CodecError::Config`] for values that no picture has, [`CodecError::Vmaf`] where that
+    /// cannot be measured; then nothing has changed.
     pub fn set_quality(&mut self, target: Option<QualityTarget>) -> Result<()> {
         if target == self.config.quality {
             return Ok(());
@@ -334,7 +355,7 @@ impl Encoder {
             ..self.config()
         };
         config.validate()?;
-        self.quality = target.map(|target| QualityController::new(&config, target));
+        self.quality = target.map(|t| Held::new(&config, t)).transpose()?;
         self.config.quality = target;
         Ok(())
     }
@@ -423,6 +444,9 @@ impl Encoder {
         };
         let facts = self.facts(&frame, repeat, times.real);
         self.key_owed = facts.hold && frame.force_key;
+        if let Some(held) = &mut self.quality {
+            held.measure.show(self.next_index, &frame.picture);
+        }
         self.waiting.insert(self.next_index, (frame, times.real));
         self.next_index += 1;
         self.planner.push(facts);
@@ -509,6 +533,9 @@ impl Encoder {
         self.references.clear();
         self.rate.forget_waiting();
         self.waiting.clear();
+        if let Some(held) = &mut self.quality {
+            held.measure.restart();
+        }
         self.clock.reset();
         self.key_owed = false;
         self.output.clear();
@@ -524,6 +551,10 @@ impl Encoder {
                 plan.offset = self.inheritance.scaled(plan.offset, strength);
             }
             self.code_group(&group)?;
+        }
+        if let Some(held) = &mut self.quality {
+            let first = self.waiting.first_key_value().map(|(index, _)| *index);
+            held.measure.forget(first.unwrap_or(self.next_index));
         }
         Ok(())
     }
@@ -701,13 +732,13 @@ impl Encoder {
         let rated = self
             .rate
             .quantizer_of(plan.index, plan.class(), plan.offset, time);
-        let Some(quality) = &mut self.quality else {
+        let Some(Held { control, .. }) = &mut self.quality else {
             return rated;
         };
         if plan.kind == FrameType::Key {
-            quality.hint_key(&input.picture);
+            control.hint_key(&input.picture);
         }
-        let wanted = quality.quantizer(plan.class(), plan.offset);
+        let wanted = control.quantizer(plan.class(), plan.offset);
         match self.rate.mode() {
             RateControl::Cq => wanted,
             RateControl::Vbr { .. } | RateControl::Cbr { .. } => wanted.max(rated),
@@ -722,16 +753,21 @@ impl Encoder {
         quantizer: u8,
         coded: &Coded,
     ) -> Result<()> {
-        let (Some(quality), Some(target)) = (&mut self.quality, self.config.quality) else {
+        let Some(Held { control, measure }) = &mut self.quality else {
             return Ok(());
         };
         let Some(reference) = &coded.reference else {
-            quality.repeated();
+            control.repeated();
             return Ok(());
         };
-        let depth = self.config.info.bit_depth;
-        let value = quality_control::measure(target.metric, depth, original, &reference.picture)?;
-        quality.update(plan.class(), quantizer, value);
+        let mut clock = Clock::start();
+        let class = plan.class();
+        let (frame, depth) = ((plan.index, class), self.config.info.bit_depth);
+        match measure.of(frame, depth, original, &reference.picture)? {
+            Some(value) => control.update(class, quantizer, value),
+            None => control.guess(class, quantizer),
+        }
+        clock.lap(&mut self.stats.times.measure);
         Ok(())
     }
 

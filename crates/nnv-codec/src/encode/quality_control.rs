@@ -8,21 +8,15 @@
 //! scene, `a` comes from the content: its busier half decides how much a step loses. Nothing is
 //! coded twice. Fractions of the quantizer are diffused over frames.
 //!
-//! Levels are decibels: PSNR itself, `-10 log10(1 - x)` of SSIM and MS-SSIM.
+//! Levels are decibels: PSNR itself, `-10 log10(1 - x)` of SSIM, MS-SSIM and hundredths of VMAF.
 
 use std::collections::HashMap;
 
 use nnv_format::picture::Picture;
-use nnv_quality::{PlaneView, QualityError, SquaredError, decibels, ms_ssim, peak, ssim};
 
 use super::planner::FrameClass;
 use crate::config::{EncoderConfig, QualityMetric, QualityTarget};
-use crate::error::CodecError;
 
-/// Decibels per quantizer of each measure, when all frames move together: 0.13 to 0.38 of PSNR over
-/// clips of many kinds.
-const SLOPE: f64 = 0.3;
-const SLOPE_SSIM: f64 = 0.25;
 /// Weight of a new observation in a class's line.
 const LEARN: f64 = 0.5;
 /// Frames over which errors of the mean are made up for, and most that is aimed beyond the target
@@ -31,23 +25,80 @@ const HORIZON: f64 = 14.0;
 const CORRECTION: f64 = 2.5;
 /// Most that the base quantizer moves between two decisions, once it has settled.
 const STEP: f64 = 4.0;
-/// Levels at quantizer 0 of a picture without detail, and what each doubling of its detail takes
-/// off: for the first decision.
-const CONTENT_PSNR: (f64, f64) = (56.1, 3.2);
-const CONTENT_SSIM: (f64, f64) = (24.0, 0.5);
-/// Level of inter frames at the base quantizer against the line of their key frame, until one is
-/// seen: what they inherit makes up for their offsets and a little more.
-const INTER: f64 = 0.85;
 /// Frames without any error count as this many dB.
-const BEST: f64 = 70.0;
+pub(super) const BEST: f64 = 70.0;
+/// The same of VMAF, whose sums run into 100 before all errors are gone.
+const BEST_VMAF: f64 = 25.0;
+
+/// What quantizers do to a measure, in decibels.
+#[derive(Debug, Clone, Copy)]
+struct Scale {
+    /// What a quantizer takes off when all frames move together. 0.13 to 0.38 of PSNR over clips of
+    /// many kinds.
+    slope: f64,
+    /// Level at quantizer 0 of a picture without detail, and what each doubling of its detail takes
+    /// off: for the first decision.
+    content: (f64, f64),
+    /// Level of inter frames at the base quantizer against the line of their key frame, until one
+    /// is seen: what they inherit makes up for their offsets and a little more.
+    inter: f64,
+    /// Decisions until the base quantizer has settled.
+    guesses: u64,
+    /// How far all lines go with the one that was measured.
+    shared: f64,
+}
+
+impl Scale {
+    fn of(metric: QualityMetric) -> Self {
+        let (slope, content, inter) = match metric {
+            QualityMetric::Psnr => (0.3, (56.1, 3.2), 0.85),
+            QualityMetric::Ssim | QualityMetric::MsSsim => (0.25, (24.0, 0.5), 0.85),
+            QualityMetric::Vmaf => (0.25, (16.5, -0.6), 0.85),
+        };
+        // Key frames tell less of VMAF than of the others, and classes are measured less often.
+        let (guesses, shared) = match metric {
+            QualityMetric::Vmaf => (3, 0.5),
+            _ => (2, 0.0),
+        };
+        Self {
+            slope,
+            content,
+            inter,
+            guesses,
+            shared,
+        }
+    }
+}
+
+/// Greatest value of measures that have one.
+fn greatest(metric: QualityMetric) -> f64 {
+    match metric {
+        QualityMetric::Psnr => BEST,
+        QualityMetric::Ssim | QualityMetric::MsSsim => 1.0,
+        QualityMetric::Vmaf => 100.0,
+    }
+}
 
 /// Quality of a frame: the measure itself.
 fn level(metric: QualityMetric, value: f64) -> f64 {
-    match metric {
-        QualityMetric::Psnr => value,
-        QualityMetric::Ssim | QualityMetric::MsSsim => -10.0 * (1.0 - value).max(1e-7).log10(),
+    if metric == QualityMetric::Psnr {
+        return value.min(BEST);
     }
-    .min(BEST)
+    let best = if metric == QualityMetric::Vmaf {
+        BEST_VMAF
+    } else {
+        BEST
+    };
+    let missing = 1.0 - value / greatest(metric);
+    -10.0 * missing.max(10_f64.powf(-best / 10.0)).log10()
+}
+
+/// The value of a level.
+fn value(metric: QualityMetric, level: f64) -> f64 {
+    match metric {
+        QualityMetric::Psnr => level,
+        _ => greatest(metric) * (1.0 - 10_f64.powf(-level / 10.0)),
+    }
 }
 
 /// Chooses quantizers. Ask [`quantizer`](Self::quantizer) for each frame in coding order, report
@@ -58,7 +109,7 @@ pub struct QualityController {
     target: QualityTarget,
     min: f64,
     max: f64,
-    slope: f64,
+    scale: Scale,
     /// `a` of each class.
     lines: HashMap<FrameClass, f64>,
     /// Weight and offset of each class in the mean frame.
@@ -103,10 +154,7 @@ impl QualityController {
             target,
             min: f64::from(config.min_quantizer),
             max: f64::from(config.max_quantizer),
-            slope: match target.metric {
-                QualityMetric::Psnr => SLOPE,
-                QualityMetric::Ssim | QualityMetric::MsSsim => SLOPE_SSIM,
-            },
+            scale: Scale::of(target.metric),
             lines: HashMap::new(),
             mix,
             content: None,
@@ -122,10 +170,7 @@ impl QualityController {
     ///
     /// Before any was coded that is all there is; afterwards what counts is how it has changed.
     pub fn hint_key(&mut self, picture: &Picture) {
-        let (flat, octave) = match self.target.metric {
-            QualityMetric::Psnr => CONTENT_PSNR,
-            QualityMetric::Ssim | QualityMetric::MsSsim => CONTENT_SSIM,
-        };
+        let (flat, octave) = self.scale.content;
         let a = flat - octave * (1.0 + detail(picture)).log2();
         let before = self.content.replace(a).unwrap_or(a);
         self.lines.values_mut().for_each(|line| *line += a - before);
@@ -137,17 +182,24 @@ impl QualityController {
             return *a;
         }
         let offset = |class: &FrameClass| self.mix.get(class).map_or(0.0, |(_, offset)| *offset);
-        let key = self.lines.get(&FrameClass::Key).copied();
+        let Scale {
+            slope,
+            content,
+            inter: gap,
+            ..
+        } = self.scale;
+        let key = self.lines.get(&FrameClass::Key);
+        let key = key.copied().unwrap_or(content.0);
         let inter = self.lines.iter().filter(|(c, _)| **c != FrameClass::Key);
         let (sum, n) = inter.fold((0.0, 0.0), |(sum, n), (c, a)| {
-            (sum + a - self.slope * offset(c), n + 1.0)
+            (sum + a - slope * offset(c), n + 1.0)
         });
         let at_base = match class {
-            FrameClass::Key => return key.unwrap_or(CONTENT_PSNR.0),
+            FrameClass::Key => return key,
             _ if n > 0.0 => sum / n,
-            _ => key.unwrap_or(CONTENT_PSNR.0) + INTER,
+            _ => key + gap,
         };
-        at_base + self.slope * offset(&class)
+        at_base + slope * offset(&class)
     }
 
     fn solve(&self) -> f64 {
@@ -155,10 +207,10 @@ impl QualityController {
         let correction = (self.deficit / HORIZON).clamp(-CORRECTION, CORRECTION);
         let (mut sum, mut all) = (0.0, 0.0);
         for (class, (weight, offset)) in &self.mix {
-            sum += weight * (self.line(*class) - self.slope * offset);
+            sum += weight * (self.line(*class) - self.scale.slope * offset);
             all += weight;
         }
-        (sum / f64::max(all, 1.0) - target - correction) / self.slope
+        (sum / f64::max(all, 1.0) - target - correction) / self.scale.slope
     }
 
     /// The quantizer of the next frame. `offset` is added to the base.
@@ -174,7 +226,7 @@ impl QualityController {
         let inner = matches!(class, FrameClass::Inter(1..));
         if !inner || self.decisions == 0 {
             let solved = self.solve().clamp(self.min - 16.0, self.max + 16.0);
-            self.base = if self.decisions < 2 {
+            self.base = if self.decisions < self.scale.guesses {
                 solved
             } else {
                 self.base + (solved - self.base).clamp(-STEP, STEP)
@@ -184,7 +236,7 @@ impl QualityController {
         let mut exact = self.base + offset;
         if let Some(floor) = self.target.floor {
             let floor = level(self.target.metric, floor.value());
-            exact = exact.min((self.line(class) - floor) / self.slope);
+            exact = exact.min((self.line(class) - floor) / self.scale.slope);
         }
         let exact = exact.clamp(self.min, self.max);
         let q = (exact + self.carry).round().clamp(self.min, self.max);
@@ -199,10 +251,19 @@ impl QualityController {
         }
         let got = level(self.target.metric, value);
         self.count(value);
-        let seen = got + self.slope * f64::from(quantizer);
+        let seen = got + self.scale.slope * f64::from(quantizer);
         let line = self.lines.entry(class).or_insert(seen);
         let first_key = class == FrameClass::Key && self.decisions <= 1;
-        *line += (seen - *line) * if first_key { 1.0 } else { LEARN };
+        let moved = (seen - *line) * if first_key { 1.0 } else { LEARN };
+        *line += moved;
+        let others = self.lines.iter_mut().filter(|(c, _)| **c != class);
+        others.for_each(|(_, line)| *line += self.scale.shared * moved);
+    }
+
+    /// Reports a coded frame that was not measured: it counts as its class's line has it.
+    pub fn guess(&mut self, class: FrameClass, quantizer: u8) {
+        let level = self.line(class) - self.scale.slope * f64::from(quantizer);
+        self.count(value(self.target.metric, level));
     }
 
     /// Reports a frame that repeats the one before: it is worth what that was.
@@ -220,9 +281,9 @@ impl QualityController {
         let wanted = self.target.target.value();
         self.deficit += match metric {
             QualityMetric::Psnr => wanted - got,
-            QualityMetric::Ssim | QualityMetric::MsSsim => {
-                let per_unit = 10.0 / std::f64::consts::LN_10 / (1.0 - wanted).max(1e-6);
-                (wanted - value) * per_unit
+            _ => {
+                let missing = (greatest(metric) - wanted).max(1e-6 * greatest(metric));
+                (wanted - value) * 10.0 / std::f64::consts::LN_10 / missing
             }
         };
         // What a ceiling of the rate forbade, or still pictures were too good by, is not made up
@@ -245,66 +306,6 @@ pub(super) fn detail(picture: &Picture) -> f64 {
         }
     }
     sum as f64 / count.max(1) as f64 / 4.0
-}
-
-/// What a picture is worth beside its original, as users get both in `bit_depth`.
-///
-/// # Errors
-/// None for pictures of one size.
-pub fn measure(
-    metric: QualityMetric,
-    bit_depth: u8,
-    original: &Picture,
-    coded: &Picture,
-) -> Result<f64, CodecError> {
-    let internal = |e: QualityError| CodecError::Internal(e.to_string());
-    let depth = if bit_depth == 8 { 8 } else { 10 };
-    let planes = if metric == QualityMetric::Psnr { 3 } else { 1 };
-    let mut errors = [0.0; 3];
-    for (plane, error) in errors.iter_mut().enumerate().take(planes) {
-        let samples = [original, coded].map(|picture| shown(picture, plane, depth));
-        let (w, h) = (samples[0].1, samples[0].2);
-        let view = |i: usize| {
-            let samples: &Shown = &samples[i].0;
-            match samples {
-                Shown::Bytes(bytes) => PlaneView::u8(bytes, w, h, w),
-                Shown::Words(words) => PlaneView::u16(words, w, h, w, depth),
-            }
-        };
-        let (a, b) = (view(0).map_err(internal)?, view(1).map_err(internal)?);
-        match metric {
-            QualityMetric::Psnr => *error = SquaredError::of(a, b).map_err(internal)?.mean(),
-            QualityMetric::Ssim => return ssim(a, b).map_err(internal),
-            QualityMetric::MsSsim => {
-                // Pictures too small for it are judged by SSIM.
-                return match ms_ssim(a, b).map_err(internal)? {
-                    Some(found) => Ok(found.ms_ssim),
-                    None => ssim(a, b).map_err(internal),
-                };
-            }
-        }
-    }
-    let mean = (6.0 * errors[0] + errors[1] + errors[2]) / 8.0;
-    Ok(decibels(mean, peak(depth)).min(BEST))
-}
-
-enum Shown {
-    Bytes(Vec<u8>),
-    Words(Vec<u16>),
-}
-
-/// Samples of a plane as they are shown, its width and height.
-fn shown(picture: &Picture, plane: usize, depth: u8) -> (Shown, usize, usize) {
-    let plane = picture.plane(plane);
-    let (w, h) = (plane.visible_width(), plane.visible_height());
-    let rows = (0..h).map(|y| &plane.row(y)[..w]);
-    let samples = if depth == 8 {
-        let byte = |v: &u16| ((v + 2) >> 2).min(255) as u8;
-        Shown::Bytes(rows.flat_map(|row| row.iter().map(byte)).collect())
-    } else {
-        Shown::Words(rows.flatten().copied().collect())
-    };
-    (samples, w, h)
 }
 
 #[cfg(test)]
@@ -435,20 +436,44 @@ mod tests {
     }
 
     #[test]
-    fn measured_as_shown() {
-        let mut a = Picture::new(16, 16).unwrap();
-        let mut b = Picture::new(16, 16).unwrap();
-        for (picture, value) in [(&mut a, 400), (&mut b, 401)] {
-            for plane in picture.planes_mut() {
-                for y in 0..plane.visible_height() {
-                    plane.row_mut(y).fill(value);
+    fn a_mean_of_vmaf_is_met_by_a_sample() {
+        for wanted in [75.0, 90.0, 95.0] {
+            let mut control =
+                QualityController::new(&config(), target(QualityMetric::Vmaf, wanted));
+            control.hint_key(&Picture::new(64, 64).unwrap());
+            let mut sum = 0.0;
+            for n in 0..96_u8 {
+                let class = if n == 0 {
+                    FrameClass::Key
+                } else {
+                    FrameClass::LowDelay(n % 4)
+                };
+                let q = control.quantizer(class, 0);
+                let place = f64::from(n % 4);
+                let got = value(QualityMetric::Vmaf, 17.0 + place - 0.2 * f64::from(q));
+                match n < 5 || n % 5 == 0 {
+                    true => control.update(class, q, got),
+                    false => control.guess(class, q),
                 }
+                sum += got;
             }
+            let mean = sum / 96.0;
+            assert!((mean - wanted).abs() < 1.0, "{mean} for {wanted}");
         }
-        // A quarter of a code of 8 bits rounds away, in 10 bits it does not.
-        assert_eq!(measure(QualityMetric::Psnr, 8, &a, &b).unwrap(), BEST);
-        let db = measure(QualityMetric::Psnr, 10, &a, &b).unwrap();
-        assert!((db - 20.0 * 1023_f64.log10()).abs() < 1e-9);
-        assert_eq!(measure(QualityMetric::Ssim, 8, &a, &b).unwrap(), 1.0);
+    }
+
+    #[test]
+    fn levels_and_values_are_of_each_other() {
+        for (metric, x) in [
+            (QualityMetric::Psnr, 38.0),
+            (QualityMetric::Ssim, 0.95),
+            (QualityMetric::Vmaf, 93.0),
+        ] {
+            assert!(
+                (value(metric, level(metric, x)) - x).abs() < 1e-9,
+                "{metric:?}"
+            );
+        }
+        assert_eq!(level(QualityMetric::Vmaf, 100.0), BEST_VMAF);
     }
 }

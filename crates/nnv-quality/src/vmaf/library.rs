@@ -353,22 +353,23 @@ pub struct Context {
 unsafe impl Send for Context {}
 
 impl Context {
-    /// With a model that is built into the library.
+    /// With a model that is built into the library. Frames whose number is a multiple of `each`
+    /// have scores; of the others motion alone is measured.
     ///
     /// # Errors
     /// [`VmafError::Model`], [`VmafError::Failed`].
-    pub fn new(functions: &'static Functions, model: &str) -> Result<Self, VmafError> {
+    pub fn new(functions: &'static Functions, model: &str, each: u32) -> Result<Self, VmafError> {
         let unknown = || VmafError::Model {
             model: model.into(),
             version: functions.version.clone(),
         };
         let name = CString::new(model).map_err(|_| unknown())?;
-        // On the calling thread, every frame; silent, since scores are asked for before they are
-        // known, and the library would complain of each.
+        // On the calling thread; silent, since scores are asked for before they are known, and the
+        // library would complain of each.
         let configuration = Configuration {
             log_level: 0,
             threads: 0,
-            subsample: 1,
+            subsample: each,
             cpu_mask: 0,
             gpu_mask: 0,
         };

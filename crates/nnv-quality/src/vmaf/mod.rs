@@ -59,11 +59,17 @@ pub enum VmafError {
     Failed(&'static str, i32),
 }
 
+/// A trained model of libvmaf's. It measures [frames by themselves](Self::frame), [`Vmaf`] a video.
+#[derive(Clone, Debug)]
+pub struct VmafModel {
+    functions: &'static Functions,
+    name: String,
+}
+
 /// VMAF of a video's frames in order. A frame's score is known some frames later: one, or up to 120
 /// where the library is of version 3.2 or newer.
 pub struct Vmaf {
-    functions: &'static Functions,
-    model: String,
+    model: VmafModel,
     run: Option<Run>,
     /// Known, in order, and not yet asked for.
     scores: VecDeque<Option<f64>>,
@@ -73,7 +79,7 @@ pub struct Vmaf {
 
 impl fmt::Debug for Vmaf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Vmaf({}, {} known)", self.model, self.known)
+        write!(f, "Vmaf({}, {} known)", self.model.name, self.known)
     }
 }
 
@@ -96,6 +102,86 @@ struct Run {
     known: u64,
 }
 
+impl VmafModel {
+    /// Loads the library, unless it is loaded, and looks for a model that is built into it:
+    /// [`Vmaf::DEFAULT_MODEL`], [`Vmaf::NEWEST_MODEL`] or another by its name.
+    ///
+    /// # Errors
+    /// [`VmafError::Missing`], [`VmafError::Model`].
+    pub fn new(name: &str) -> Result<Self, VmafError> {
+        let functions = Functions::get()?;
+        let names = match name {
+            Vmaf::NEWEST_MODEL => &Vmaf::NEWEST[..],
+            _ => &[name],
+        };
+        let mut found = Err(VmafError::Model {
+            model: name.into(),
+            version: functions.version().into(),
+        });
+        for name in names {
+            found = Context::new(functions, name, 1).map(|_| *name);
+            if !matches!(found, Err(VmafError::Model { .. })) {
+                break;
+            }
+        }
+        Ok(Self {
+            functions,
+            name: found?.into(),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The smallest side of luma that has scores.
+    pub fn smallest_side(&self) -> u32 {
+        match self.name.contains("_v0.") {
+            true => SMALLEST.0,
+            false => SMALLEST.1,
+        }
+    }
+
+    /// The score of one frame by itself, at once. `before` and `after` are the reference's frames
+    /// around it, for motion: the default model looks no further. It costs what two frames of a
+    /// video do.
+    ///
+    /// `None`: the pictures are too small.
+    ///
+    /// # Errors
+    /// [`VmafError::Pictures`], [`VmafError::Failed`].
+    pub fn frame(
+        &self,
+        before: Option<&[PlaneView<'_>; 3]>,
+        reference: &[PlaneView<'_>; 3],
+        distorted: &[PlaneView<'_>; 3],
+        after: Option<&[PlaneView<'_>; 3]>,
+    ) -> Result<Option<f64>, VmafError> {
+        let format = Format::of(reference)?;
+        if format.side() < self.smallest_side() {
+            return Ok(None);
+        }
+        let mut context = self.context(2)?;
+        // Frame 0 has no motion. So one that has a frame before it is frame 2: frame 1 has no score
+        // that would take time.
+        for before in before.into_iter().flat_map(|before| [before; 2]) {
+            context.add(format, before, before)?;
+        }
+        context.add(format, reference, distorted)?;
+        if let Some(after) = after {
+            context.add(format, after, after)?;
+        }
+        context.flush()?;
+        let number = if before.is_some() { 2 } else { 0 };
+        context.score(number).map(Some)
+    }
+
+    fn context(&self, each: u32) -> Result<Context, VmafError> {
+        Context::new(self.functions, &self.name, each)
+    }
+}
+
 impl Vmaf {
     /// The model that ffmpeg takes unless told otherwise, and most published figures are of.
     pub const DEFAULT_MODEL: &str = "vmaf_v0.6.1";
@@ -104,29 +190,13 @@ impl Vmaf {
     /// Models for a television in usual distance, newest first.
     const NEWEST: [&str; 2] = ["vmaf_v1.0.16_3d0h", Self::DEFAULT_MODEL];
 
-    /// Loads the library, unless it is loaded, and looks for a model that is built into it.
+    /// By a model: see [`VmafModel::new`].
     ///
     /// # Errors
-    /// [`VmafError::Missing`], [`VmafError::Model`].
+    /// As that.
     pub fn new(model: &str) -> Result<Self, VmafError> {
-        let functions = Functions::get()?;
-        let names = match model {
-            Self::NEWEST_MODEL => &Self::NEWEST[..],
-            _ => &[model],
-        };
-        let mut found = Err(VmafError::Model {
-            model: model.into(),
-            version: functions.version().into(),
-        });
-        for name in names {
-            found = Context::new(functions, name).map(|_| *name);
-            if !matches!(found, Err(VmafError::Model { .. })) {
-                break;
-            }
-        }
         Ok(Self {
-            functions,
-            model: found?.into(),
+            model: VmafModel::new(model)?,
             run: None,
             scores: VecDeque::new(),
             sum: Sum::default(),
@@ -136,12 +206,12 @@ impl Vmaf {
 
     /// Name of the model that scores are of.
     pub fn model(&self) -> &str {
-        &self.model
+        &self.model.name
     }
 
     /// The library's version.
     pub fn version(&self) -> &str {
-        self.functions.version()
+        self.model.functions.version()
     }
 
     /// The next frame, both pictures of one size and depth. Where those change, the video begins
@@ -158,11 +228,7 @@ impl Vmaf {
         if self.run.as_ref().is_some_and(|run| run.format != format) {
             self.finish()?;
         }
-        let smallest = match self.model.contains("_v0.") {
-            true => SMALLEST.0,
-            false => SMALLEST.1,
-        };
-        if format.side() < smallest {
+        if format.side() < self.model.smallest_side() {
             self.keep(None);
             return Ok(());
         }
@@ -225,7 +291,7 @@ impl Vmaf {
     }
 
     fn chunk(&self, first: u64) -> Result<Chunk, VmafError> {
-        let context = Context::new(self.functions, &self.model)?;
+        let context = self.model.context(1)?;
         Ok(Chunk { context, first })
     }
 
@@ -366,7 +432,7 @@ mod tests {
                 eprintln!("NOT RUN: {:?}", Vmaf::new(model));
                 continue;
             };
-            let mut single = Context::new(chunked.functions, model).unwrap();
+            let mut single = chunked.model.context(1).unwrap();
             let frames = 2 * CHUNK + 7;
             for t in 0..frames {
                 feed(size, (true, true), 8, t, &mut chunked);
@@ -418,6 +484,41 @@ mod tests {
         }
         let mean = scores.iter().sum::<f64>() / 130.0;
         assert!((meter.mean().unwrap().vmaf.unwrap() - mean).abs() < 1e-9);
+    }
+
+    /// A frame by itself has the score that it has in its video: the first, inner ones, the last.
+    #[test]
+    fn single_frames_are_as_in_their_video() {
+        let Some(mut vmaf) = vmaf(Vmaf::DEFAULT_MODEL) else {
+            return;
+        };
+        for (size, depth) in [((64, 45), 8), ((80, 64), 10)] {
+            let frames: Vec<[Planes; 2]> = (0..6)
+                .map(|t| [false, true].map(|coarse| picture(size, (true, true), depth, t, coarse)))
+                .collect();
+            let views: Vec<[[PlaneView<'_>; 3]; 2]> = frames
+                .iter()
+                .map(|pair| pair.each_ref().map(|planes| views(planes, depth)))
+                .collect();
+            for [a, b] in &views {
+                vmaf.add(a, b).unwrap();
+            }
+            vmaf.finish().unwrap();
+            let in_video = known(&mut vmaf);
+            let at = |t: Option<usize>| t.and_then(|t| views.get(t)).map(|[a, _]| a);
+            for (t, [a, b]) in views.iter().enumerate() {
+                let alone = vmaf
+                    .model
+                    .frame(at(t.checked_sub(1)), a, b, at(Some(t + 1)));
+                assert_eq!(alone.unwrap(), in_video[t], "{depth} bits, frame {t}");
+            }
+            // Motion is what the neighbours are for.
+            let [a, b] = &views[2];
+            assert_ne!(vmaf.model.frame(None, a, b, None).unwrap(), in_video[2]);
+        }
+        let small = picture((32, 48), (true, true), 8, 0, false);
+        let small = self::views(&small, 8);
+        assert_eq!(vmaf.model.frame(None, &small, &small, None).unwrap(), None);
     }
 
     #[test]

@@ -48,6 +48,7 @@ enum Metric {
     Psnr,
     Ssim,
     MsSsim,
+    Vmaf,
 }
 
 impl From<Metric> for QualityMetric {
@@ -56,6 +57,7 @@ impl From<Metric> for QualityMetric {
             Metric::Psnr => Self::Psnr,
             Metric::Ssim => Self::Ssim,
             Metric::MsSsim => Self::MsSsim,
+            Metric::Vmaf => Self::Vmaf,
         }
     }
 }
@@ -432,7 +434,7 @@ fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages
     println!(
         "{what}: {:.1} frames/s, {:.2} ms per frame ({:.2} ms of processor time): filter {:.2}, \
          search {:.2}, predict {:.2}, pack {:.2}, analyse {:.2}, \
-         prior {:.2}, quantise {:.2}, entropy {:.2}, synth {:.2}",
+         prior {:.2}, quantise {:.2}, entropy {:.2}, synth {:.2}, measure {:.2}",
         frames as f64 / time.as_secs_f64(),
         ms(time),
         ms(processor),
@@ -444,7 +446,8 @@ fn report(what: &str, time: Duration, processor: Duration, frames: usize, stages
         ms(stages.prior),
         ms(stages.quantise),
         ms(stages.entropy),
-        ms(stages.synth)
+        ms(stages.synth),
+        ms(stages.measure)
     );
 }
 
