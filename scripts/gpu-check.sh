@@ -132,7 +132,7 @@ if [ -n "$data" ]; then
   python=${NNV_PYTHON:-python3}
   run=$out/inter
   mkdir -p "$run"
-  [ -f "$run/last.pt" ] || cp models/training/checkpoints/realtime-inter-run.pt "$run/last.pt"
+  [ -f "$run/last.pt" ] || cp models/training/checkpoints/realtime-inter.pt "$run/last.pt"
   spend=$(awk -v s="$(left)" 'BEGIN { printf "%.2f", s / 60 - 0.5 }')
   options=(--batch 32 --threads 8 --compile)
   [ $device = cpu ] && options=(--batch 1 --size 64 --amp none)

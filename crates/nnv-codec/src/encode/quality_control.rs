@@ -123,6 +123,8 @@ pub struct QualityController {
     deficit: f64,
     /// What the last frame that others follow was worth.
     last: Option<f64>,
+    /// Frames that were guessed since one was measured: of those that others follow, and between.
+    guessed: [f64; 2],
 }
 
 impl QualityController {
@@ -163,6 +165,7 @@ impl QualityController {
             carry: 0.0,
             deficit: 0.0,
             last: None,
+            guessed: [0.0; 2],
         }
     }
 
@@ -223,7 +226,7 @@ impl QualityController {
             *known = offset;
         }
         // Inner levels of a mini-GOP follow its anchor.
-        let inner = matches!(class, FrameClass::Inter(1..));
+        let inner = is_inner(class);
         if !inner || self.decisions == 0 {
             let solved = self.solve().clamp(self.min - 16.0, self.max + 16.0);
             self.base = if self.decisions < self.scale.guesses {
@@ -246,11 +249,17 @@ impl QualityController {
 
     /// Reports what a coded frame is worth at the quantizer that it got.
     pub fn update(&mut self, class: FrameClass, quantizer: u8, value: f64) {
-        if !matches!(class, FrameClass::Inter(1..)) {
+        if !is_inner(class) {
             self.last = Some(value);
         }
         let got = level(self.target.metric, value);
         self.count(value);
+        // What this one was guessed wrong by, those before it were, too: then their mean is right
+        // however the line lies.
+        let guessed = std::mem::take(&mut self.guessed[usize::from(is_inner(class))]);
+        if guessed > 0.0 {
+            self.owe((self.told(class, quantizer) - value) * guessed);
+        }
         let seen = got + self.scale.slope * f64::from(quantizer);
         let line = self.lines.entry(class).or_insert(seen);
         let first_key = class == FrameClass::Key && self.decisions <= 1;
@@ -262,8 +271,14 @@ impl QualityController {
 
     /// Reports a coded frame that was not measured: it counts as its class's line has it.
     pub fn guess(&mut self, class: FrameClass, quantizer: u8) {
+        self.count(self.told(class, quantizer));
+        self.guessed[usize::from(is_inner(class))] += 1.0;
+    }
+
+    /// What a class's line says of the measure.
+    fn told(&self, class: FrameClass, quantizer: u8) -> f64 {
         let level = self.line(class) - self.scale.slope * f64::from(quantizer);
-        self.count(value(self.target.metric, level));
+        value(self.target.metric, level)
     }
 
     /// Reports a frame that repeats the one before: it is worth what that was.
@@ -274,16 +289,20 @@ impl QualityController {
     }
 
     fn count(&mut self, value: f64) {
-        let metric = self.target.metric;
-        let got = level(metric, value);
-        // A mean of the measure is wanted, not of its decibels: errors count by the measure, in
-        // decibels at the target.
         let wanted = self.target.target.value();
+        self.owe(wanted - value.min(greatest(self.target.metric)));
+    }
+
+    /// Adds to the deficit what frames were too bad by. A mean of the measure is wanted, not of its
+    /// decibels: errors count by the measure, in decibels at the target.
+    fn owe(&mut self, error: f64) {
+        let metric = self.target.metric;
         self.deficit += match metric {
-            QualityMetric::Psnr => wanted - got,
+            QualityMetric::Psnr => error,
             _ => {
-                let missing = (greatest(metric) - wanted).max(1e-6 * greatest(metric));
-                (wanted - value) * 10.0 / std::f64::consts::LN_10 / missing
+                let missing = greatest(metric) - self.target.target.value();
+                let missing = missing.max(1e-6 * greatest(metric));
+                error * 10.0 / std::f64::consts::LN_10 / missing
             }
         };
         // What a ceiling of the rate forbade, or still pictures were too good by, is not made up
@@ -291,6 +310,11 @@ impl QualityController {
         let most = 2.0 * HORIZON * CORRECTION;
         self.deficit = self.deficit.clamp(-most, most);
     }
+}
+
+/// Whether frames of a class lie between those that others follow.
+pub(super) fn is_inner(class: FrameClass) -> bool {
+    matches!(class, FrameClass::Inter(1..))
 }
 
 /// Mean difference of luma from the mean of its left and upper samples, in 8-bit code values.
