@@ -459,6 +459,32 @@ mod tests {
         assert_eq!(worst, 0);
     }
 
+    /// Levels scatter, so that the mean value lies below the value of the mean level.
+    #[test]
+    fn what_was_guessed_wrong_is_made_up_for() {
+        let wanted = 75.0;
+        let mut control = QualityController::new(&config(), target(QualityMetric::Vmaf, wanted));
+        control.hint_key(&Picture::new(64, 64).unwrap());
+        let frames = 550;
+        let mut sum = 0.0;
+        for n in 0..frames {
+            let class = match n {
+                0 => FrameClass::Key,
+                _ => FrameClass::LowDelay(0),
+            };
+            let q = control.quantizer(class, 0);
+            let scatter = 0.6 * (f64::from(n * 7 % 11) - 5.0);
+            let got = value(QualityMetric::Vmaf, 17.0 + scatter - 0.2 * f64::from(q));
+            match n % 5 {
+                0 => control.update(class, q, got),
+                _ => control.guess(class, q),
+            }
+            sum += got;
+        }
+        let mean = sum / f64::from(frames);
+        assert!((mean - wanted).abs() < 1.0, "{mean}");
+    }
+
     #[test]
     fn a_mean_of_vmaf_is_met_by_a_sample() {
         for wanted in [75.0, 90.0, 95.0] {
