@@ -10,7 +10,7 @@ use nnv_bitstream::{
     UnitType, scan_access_unit, write_unit,
 };
 use nnv_codec::config::DecoderConfig;
-use nnv_codec::decode::{Decoded, Decoder};
+use nnv_codec::decode::{Decoded, Decoder, built_in};
 use nnv_format::picture::{Picture, RawFormat};
 use nnv_nn::{Model, ModelSource, RuntimeOptions};
 
@@ -105,8 +105,9 @@ fn path(name: &str) -> String {
 
 /// All pictures of a stream.
 fn decode(stream: &[u8]) -> Vec<Arc<Picture>> {
-    let provider = |name: &str, _: &BundleHash| {
-        let source = ModelSource::Embedded(name.into());
+    let provider = |_: &str, hash: &BundleHash| {
+        let bundle = built_in(hash).expect("conformance streams name bundles that are built in");
+        let source = ModelSource::Embedded(bundle.name.into());
         Ok(Model::load(&source, &RuntimeOptions::default())?)
     };
     let mut decoder = Decoder::new(provider, DecoderConfig::default());
