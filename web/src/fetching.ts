@@ -16,6 +16,8 @@ export interface FetchOptions {
   readonly what: string;
   /** Longer files are refused. */
   readonly limit: number;
+  /** What it means where the server has no such file; else that is an error of the network. */
+  readonly missing?: string;
   readonly signal?: AbortSignal | undefined;
   /** Called when something has come. */
   readonly progress?: (() => void) | undefined;
@@ -25,10 +27,10 @@ export interface FetchOptions {
  * Fetches a whole file.
  *
  * @throws PageError named NetworkError where it cannot be had, or a web page comes in its place;
- * AbortError where `signal` says so.
+ * NotSupportedError where it is `missing`; AbortError where `signal` says so.
  */
 export async function fetchFile(url: URL, options: FetchOptions): Promise<Uint8Array<ArrayBuffer>> {
-  const { what, limit, signal, progress } = options;
+  const { what, limit, missing, signal, progress } = options;
   const stalled = new AbortController();
   let timer = setTimeout(() => stalled.abort(), STALL);
   // Older browsers have no AbortSignal.any.
@@ -37,6 +39,7 @@ export async function fetchFile(url: URL, options: FetchOptions): Promise<Uint8A
   const fail = (why: string) => new PageError('NetworkError', `${what} (${url.href}): ${why}`);
   try {
     const response = await fetch(url, { signal: stalled.signal });
+    if (response.status === 404 && missing) throw new PageError('NotSupportedError', missing);
     if (!response.ok) {
       throw fail(`the server answers ${response.status} ${response.statusText}`.trim());
     }

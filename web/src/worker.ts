@@ -69,8 +69,10 @@ async function load(bundle: { name: string; hash: string }): Promise<void> {
   const { signal } = fetching;
   const names = glue.bundleFiles();
   const what = (name: string) => `the file ${name} of the networks "${bundle.name}"`;
+  const missing = `the stream needs the networks "${bundle.name}" with hash ${bundle.hash}; there is no such `
+    + `bundle at ${base.href}`;
   const files = await Promise.all(names.map((name) => fetchFile(new URL(name, base), {
-    what: what(name), limit: MAX_FILE, signal, progress: alive,
+    what: what(name), limit: MAX_FILE, missing, signal, progress: alive,
   })));
   files.forEach((bytes, i) => decoder.addFile(names[i] as string, bytes));
   decoder.load(base.href);

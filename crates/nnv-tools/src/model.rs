@@ -48,16 +48,21 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 fn list() -> Result<()> {
-    let sr = nnv_nn::embedded_sr().into_iter().map(|b| b.name);
-    let names = nnv_nn::embedded().into_iter().map(|b| b.name).chain(sr);
-    for name in names {
+    let codecs = nnv_nn::embedded().into_iter();
+    let sr = nnv_nn::embedded_sr().into_iter().map(|b| (b.name, false));
+    let bundles = codecs.map(|b| (b.name, b.decodes_only)).chain(sr);
+    for (name, decodes_only) in bundles {
         let listing = BundleListing::read(&models::source(name))?;
         let manifest = manifest(name, &listing)?;
         let bytes: u64 = listing.files.iter().map(|f| f.bytes).sum();
         let (head, kind) = head(&manifest);
         let mib = bytes as f64 / f64::from(1 << 20);
         match head.get("hash").and_then(Value::as_str) {
-            Some(hash) => println!("{name:12} {kind:6} {mib:6.1} MiB  hash {}", short(hash)),
+            Some(hash) => println!(
+                "{name:12} {kind:6} {mib:6.1} MiB  hash {}{}",
+                short(hash),
+                if decodes_only { ", for decoding" } else { "" }
+            ),
             None => println!(
                 "{name:12} {kind:6} {mib:6.1} MiB  {}",
                 text(head.get("description"))

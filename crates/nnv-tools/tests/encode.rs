@@ -73,6 +73,29 @@ fn encode(input: &Path, output: &Path, more: &[&str]) -> Ran {
     ran(nnv(&[&["encode", input, output], more].concat()))
 }
 
+/// Runs `nnv` until its folder of work has a file of this name, and kills it.
+fn killed(folder: &Folder, words: &[&str], name: &str) -> PathBuf {
+    let mut child = nnv(words)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    let found = loop {
+        let file = folder.works().first().map(|work| work.join(name));
+        if let Some(file) = file.filter(|file| file.exists()) {
+            break file;
+        }
+        let ended = child.try_wait().unwrap();
+        assert!(ended.is_none(), "it ended before it was killed");
+        assert!(started.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    found
+}
+
 /// Whether all elements are there; says so where not.
 fn has(elements: &[&str]) -> bool {
     elements.iter().all(|element| {
@@ -222,25 +245,7 @@ fn a_killed_run_goes_on() {
     let words = [
         "encode", i, o, "--codec", "x264", "--target", "psnr=36", "--jobs", "1",
     ];
-    let mut child = nnv(&words).stdout(Stdio::null()).spawn().unwrap();
-    let started = Instant::now();
-    let first = loop {
-        let shot = folder
-            .works()
-            .first()
-            .map(|work| work.join("shot000000.json"));
-        if let Some(shot) = shot.filter(|shot| shot.exists()) {
-            break shot;
-        }
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before it was killed"
-        );
-        assert!(started.elapsed() < Duration::from_secs(120));
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let first = killed(&folder, &words, "shot000000.json");
     assert!(!output.exists());
     // Marked, so that it is seen to be taken as it is.
     let mut kept = report(&first);
@@ -681,27 +686,7 @@ fn a_killed_choice_goes_on() {
     let words = [
         "encode", i, o, "--codec", "x264", "--target", "psnr=36", "--jobs", "1", "--sizes",
     ];
-    let mut child = nnv(&words)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let started = Instant::now();
-    let scaled = loop {
-        let works = folder.works();
-        let scaled = works.first().map(|work| work.join("scale000000.json"));
-        if let Some(scaled) = scaled.filter(|scaled| scaled.exists()) {
-            break scaled;
-        }
-        assert!(
-            child.try_wait().unwrap().is_none(),
-            "it ended before it was killed"
-        );
-        assert!(started.elapsed() < Duration::from_secs(120));
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    child.kill().unwrap();
-    child.wait().unwrap();
+    let scaled = killed(&folder, &words, "scale000000.json");
     assert!(!output.exists());
     assert_eq!(report(&scaled).as_array().unwrap().len(), 2);
     // Of one size it says otherwise, so that it is seen to be taken as it is.

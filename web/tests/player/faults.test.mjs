@@ -60,7 +60,7 @@ const CASES = [
   ['a server that fails', '/fault/500/demo.mp4', 4, /failed to send .* \(500/],
   ['another kind of file', '/clip/demo.json', 4, /neither MP4 nor an NNV stream/],
   ['video of another kind', '/clip/other.mp4', 4, /video of another kind \(avc1\)/],
-  ['an unknown bundle', '/clip/unknown.nnv', 2, /bundle/i],
+  ['an unknown bundle', '/clip/unknown.nnv', 4, /bundle/i],
   ['a file that was cut', '/fault/short/demo.mp4', 2, /only in part|cut/],
   ['connections that break', '/fault/broken/demo.mp4', 2, /only in part|broke|connection/i],
   ['connections that break, bare', '/fault/broken/demo.nnv', 2, /only in part|broke|connection/i],

@@ -87,6 +87,13 @@ impl PlannedFrame {
     }
 }
 
+impl FrameClass {
+    /// Whether its frames lie between those that others follow.
+    pub fn is_inner(self) -> bool {
+        matches!(self, Self::Inter(1..))
+    }
+}
+
 /// Frames of one class have similar sizes at one quantizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum FrameClass {

@@ -226,7 +226,7 @@ impl QualityController {
             *known = offset;
         }
         // Inner levels of a mini-GOP follow its anchor.
-        let inner = is_inner(class);
+        let inner = class.is_inner();
         if !inner || self.decisions == 0 {
             let solved = self.solve().clamp(self.min - 16.0, self.max + 16.0);
             self.base = if self.decisions < self.scale.guesses {
@@ -249,14 +249,14 @@ impl QualityController {
 
     /// Reports what a coded frame is worth at the quantizer that it got.
     pub fn update(&mut self, class: FrameClass, quantizer: u8, value: f64) {
-        if !is_inner(class) {
+        if !class.is_inner() {
             self.last = Some(value);
         }
         let got = level(self.target.metric, value);
         self.count(value);
         // What this one was guessed wrong by, those before it were, too: then their mean is right
         // however the line lies.
-        let guessed = std::mem::take(&mut self.guessed[usize::from(is_inner(class))]);
+        let guessed = std::mem::take(&mut self.guessed[usize::from(class.is_inner())]);
         if guessed > 0.0 {
             self.owe((self.told(class, quantizer) - value) * guessed);
         }
@@ -272,7 +272,7 @@ impl QualityController {
     /// Reports a coded frame that was not measured: it counts as its class's line has it.
     pub fn guess(&mut self, class: FrameClass, quantizer: u8) {
         self.count(self.told(class, quantizer));
-        self.guessed[usize::from(is_inner(class))] += 1.0;
+        self.guessed[usize::from(class.is_inner())] += 1.0;
     }
 
     /// What a class's line says of the measure.
@@ -310,11 +310,6 @@ impl QualityController {
         let most = 2.0 * HORIZON * CORRECTION;
         self.deficit = self.deficit.clamp(-most, most);
     }
-}
-
-/// Whether frames of a class lie between those that others follow.
-pub(super) fn is_inner(class: FrameClass) -> bool {
-    matches!(class, FrameClass::Inter(1..))
 }
 
 /// Mean difference of luma from the mean of its left and upper samples, in 8-bit code values.

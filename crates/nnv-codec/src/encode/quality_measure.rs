@@ -11,7 +11,7 @@ use nnv_quality::{
 };
 
 use super::planner::FrameClass;
-use super::quality_control::{BEST, is_inner};
+use super::quality_control::BEST;
 use crate::config::{ConfigError, QualityMetric};
 use crate::error::CodecError;
 
@@ -163,7 +163,7 @@ impl SampledVmaf {
 
     /// Whether the next coded frame is one that is measured.
     fn is_due(&mut self, class: FrameClass) -> bool {
-        let inner = is_inner(class);
+        let inner = class.is_inner();
         self.since[0] += 1;
         self.since[1] += u32::from(inner);
         let each = if inner { INNER } else { OUTER };

@@ -657,7 +657,7 @@ impl RateController {
         };
         // Inner levels of a mini-GOP follow its anchor: the anchor's cost alone says nothing about
         // the mean.
-        let inner = matches!(class, FrameClass::Inter(1..));
+        let inner = class.is_inner();
         if !inner || self.decisions == 0 {
             let key = class == FrameClass::Key && !self.keys.only();
             let solved = if key && self.mix.is_empty() {

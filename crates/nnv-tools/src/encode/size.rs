@@ -57,8 +57,8 @@ impl Size {
     }
 
     /// The pictures of a video at this size: even sides, shown in the same shape; `None` where a
-    /// side would be too short, or is odd at full size: `videoscale` of GStreamer 1.22 reads beyond
-    /// raw frames of odd height, and crashes.
+    /// side would be too short, or is odd at full size: `videoscale` of GStreamer 1.22 crashed on
+    /// some of those (decision 204).
     pub fn of(self, video: &Video) -> Option<Video> {
         let quarters = match self {
             Self::Full => return Some(video.clone()),
