@@ -18,7 +18,7 @@ use nnv_format::tables::{LATENT_CHANNELS, NetworkSet};
 use nnv_nn::{Cancel, InterItem, Model, RuntimeOptions};
 
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::frames::{Decoding, Frames};
 use crate::models;
 
@@ -67,7 +67,7 @@ pub fn run(
     frames: usize,
     threads: u32,
 ) -> Result<()> {
-    keep_apart(clip, [page])?;
+    check_outputs(clip, [page])?;
     let options = RuntimeOptions {
         threads: threads as usize,
         ..RuntimeOptions::default()

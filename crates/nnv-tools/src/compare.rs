@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::colours::Colours;
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::frames::{Decoding, Frame, Frames};
 use crate::{models, plot};
 
@@ -402,7 +402,7 @@ pub fn run(options: &Options) -> Result<()> {
         return Err(Failure::Usage("--frames 0 compares nothing".into()));
     }
     let outputs = [&options.csv, &options.plot, &options.picture];
-    keep_apart(
+    check_outputs(
         [&*options.original, &*options.stream],
         outputs.into_iter().flatten().map(|path| &**path),
     )?;

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::groups::Groups;
 use crate::info::clock;
 use crate::stream::{Content, Depth, Piece, Stream, UnitAt};
@@ -86,7 +86,7 @@ struct Output {
 
 impl Output {
     fn new(path: &Path, inputs: &[&Path]) -> Result<Self> {
-        keep_apart(inputs.iter().copied(), [path])?;
+        check_outputs(inputs.iter().copied(), [path])?;
         let mut name = path
             .file_name()
             .ok_or_else(|| Failure::Usage(format!("{} is no name of a file", path.display())))?

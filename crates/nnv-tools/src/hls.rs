@@ -9,6 +9,7 @@ use clap::Args;
 use nnv_mp4::hls::{Places, Segments};
 
 use crate::failure::{Failure, Result};
+use crate::files::check_outputs;
 
 /// Makes a playlist for HTTP Live Streaming
 ///
@@ -56,16 +57,19 @@ pub fn run(options: &Options) -> Result<()> {
         let path = path.to_owned();
         move |error: std::io::Error| Failure::file(&path, error)
     };
+    let playlist = match &options.output {
+        None => options.file.with_extension("m3u8"),
+        Some(folder) => folder.join(PLAYLIST),
+    };
+    if options.output.is_none() {
+        check_outputs([&*options.file], [&*playlist])?;
+    }
     let mut file = File::open(&options.file).map_err(fail(&options.file))?;
     let segments = Segments::read(&mut file).map_err(|e| Failure::file(&options.file, e))?;
-    let (playlist, text) = match &options.output {
+    let places = match &options.output {
         None => {
             let name = options.file.file_name().unwrap_or_default();
-            let places = Places::OneFile(address(&name.to_string_lossy()));
-            (
-                options.file.with_extension("m3u8"),
-                segments.playlist(&places)?,
-            )
+            Places::OneFile(address(&name.to_string_lossy()))
         }
         Some(folder) => {
             std::fs::create_dir_all(folder).map_err(fail(folder))?;
@@ -75,15 +79,14 @@ pub fn run(options: &Options) -> Result<()> {
                 let path = folder.join(segment_name(number));
                 copy(&mut file, segment.at, segment.len, &path).map_err(fail(&path))?;
             }
-            let places = Places::Files {
+            Places::Files {
                 head: HEAD.into(),
                 name: segment_name,
-            };
-            (folder.join(PLAYLIST), segments.playlist(&places)?)
+            }
         }
     };
     // Last: what it names is there.
-    std::fs::write(&playlist, text).map_err(fail(&playlist))?;
+    std::fs::write(&playlist, segments.playlist(&places)?).map_err(fail(&playlist))?;
     let seconds: f64 = segments.list.iter().map(|segment| segment.duration).sum();
     println!(
         "{}: {} segments, {seconds:.3} s",

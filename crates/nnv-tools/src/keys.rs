@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use nnv_bitstream::UnitType;
 use nnv_bitstream::limits::MAX_PAYLOAD;
+use nnv_crypt::CryptError;
 use nnv_crypt::keys::{
     Secret, new_signing_key, parse_public_key, public_key_text, signing_key_text,
 };
 use nnv_crypt::sign::{Finding, Verifier};
 
 use crate::failure::{Failure, Result};
+use crate::files::check_outputs;
 use crate::stream::{Depth, Piece, Stream};
 
 /// What a key is for.
@@ -71,6 +73,7 @@ fn create(path: &Path, text: &str, secret: bool) -> Result<()> {
 /// `nnv keygen`.
 pub fn keygen(options: &KeygenOptions) -> Result<()> {
     let path = &options.file;
+    check_outputs([], [&**path])?;
     match options.purpose {
         Purpose::Encrypt => create(path, &Secret::random()?.to_hex(), true),
         Purpose::Sign => {
@@ -84,6 +87,18 @@ pub fn keygen(options: &KeygenOptions) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Signatures are inside the encryption.
+fn encrypted(path: &Path) -> Failure {
+    Failure::file(
+        path,
+        format!(
+            "the stream is encrypted: put nnvdecrypt, with its key, in front: gst-launch-1.0 \
+             filesrc location={path:?} ! nnvparse ! nnvdecrypt key-file=KEY ! filesink \
+             location=plain.nnv, then verify that"
+        ),
+    )
 }
 
 /// `nnv verify`.
@@ -120,11 +135,11 @@ pub fn verify(options: &VerifyOptions) -> Result<()> {
                     return Err(Failure::file(path, what));
                 }
                 if at.kind.is_frame() {
-                    let found = verifier.push(&unit);
-                    found
-                        .map_err(|e| Failure::file(path, e))?
-                        .iter()
-                        .for_each(&mut tell);
+                    let found = verifier.push(&unit).map_err(|e| match e {
+                        CryptError::Encrypted => encrypted(path),
+                        e => Failure::file(path, e),
+                    });
+                    found?.iter().for_each(&mut tell);
                     unit.clear();
                 }
             }

@@ -94,7 +94,7 @@ impl Stream {
     /// Opens a file.
     ///
     /// # Errors
-    /// It cannot be read, is no plain file, or is empty.
+    /// It cannot be read, is no plain file, is empty, or an MP4 file.
     pub fn open(path: &Path, depth: Depth) -> Result<Self> {
         let fail = |e: std::io::Error| Failure::file(path, e);
         let file = File::open(path).map_err(fail)?;
@@ -108,7 +108,7 @@ impl Stream {
         if metadata.len() == 0 {
             return Err(Failure::file(path, "the file is empty"));
         }
-        Ok(Self {
+        let mut stream = Self {
             path: path.into(),
             file,
             len: metadata.len(),
@@ -118,7 +118,20 @@ impl Stream {
             block_at: 0,
             bytes_read: 0,
             units: 0,
-        })
+        };
+        // A box of an MP4 file names its type behind its length.
+        let head = stream.peek(0, UNIT_HEAD)?;
+        if matches!(head.get(4..8), Some(b"ftyp" | b"styp")) {
+            return Err(Failure::file(
+                path,
+                format!(
+                    "this is an MP4 file, and bare streams are read here. An NNV stream in it \
+                     comes out with: gst-launch-1.0 filesrc location={path:?} ! qtdemux ! nnvparse \
+                     ! filesink location=out.nnv"
+                ),
+            ));
+        }
+        Ok(stream)
     }
 
     /// Length of the file.

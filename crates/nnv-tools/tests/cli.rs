@@ -1068,3 +1068,50 @@ fn hls_names_ranges_or_makes_files() {
         assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
     }
 }
+
+/// Whatever reads bare streams says so of MP4 files, instead of taking boxes for damage.
+#[test]
+fn mp4_files_are_told_from_damage() {
+    let folder = Folder::new("mp4");
+    let film = folder.file("film.mp4", &fragments());
+    let (out, key) = (folder.path("out.nnv"), folder.path("sign.key"));
+    let public = nnv(0, &["keygen", "sign", &key]).out;
+    for words in [
+        &["info", &film][..],
+        &["units", &film],
+        &["cut", &film, "-o", &out],
+        &["join", &film, "-o", &out],
+        &["inspect", &film, "-o", &out],
+        &["verify", &film, "--key", public.trim()],
+    ] {
+        nnv(1, words).one_line("an MP4 file").one_line("qtdemux");
+    }
+    assert!(!Path::new(&out).exists());
+}
+
+#[test]
+fn outputs_are_looked_at_before_the_work() {
+    let folder = Folder::new("outputs");
+    // Nothing of these is there: the outputs are told first.
+    let (clip, stream) = (folder.path("clip.y4m"), folder.path("stream.nnv"));
+    let bad = folder.path("no/folder/out");
+    for words in [
+        &["compare", &clip, &stream, "--csv", &bad][..],
+        &["compare", &clip, &stream, "--plot", &bad],
+        &["compare", &clip, &stream, "--picture", &bad],
+        &["inspect", &stream, "-o", &bad],
+        &["model", "realtime", "--atlas", &bad, "--clip", &clip],
+        &["bench", "codec", &clip, "--write", &bad],
+        &["keygen", "sign", &bad],
+    ] {
+        nnv(1, words)
+            .one_line(&bad)
+            .one_line("no/folder is not there: mkdir -p");
+    }
+    nnv(1, &["hls", &folder.path("no/folder/film.mp4")]).one_line("no/folder is not there");
+    assert!(std::fs::read_dir(&folder.0).unwrap().next().is_none());
+    // What it would be written to is what it reads.
+    let playlist = folder.file("film.m3u8", b"#EXTM3U");
+    nnv(2, &["hls", &playlist]).one_line("cannot be the output");
+    assert_eq!(std::fs::read(&playlist).unwrap(), b"#EXTM3U");
+}

@@ -448,9 +448,6 @@ fn bad_input_is_one_line() {
         );
     }
     if has(X264) {
-        let got = encode(&odd, &out, &x264);
-        assert_eq!(got.code, 1, "{}", got.err);
-        assert!(got.err.contains("33x31 is odd"), "{}", got.err);
         let (i, o) = (odd.to_str().unwrap(), out.to_str().unwrap());
         let mut command = nnv(&["encode", i, o, "--codec", "x264", "--target", "vmaf=93"]);
         command.env("NNV_FFMPEG", folder.path("no-ffmpeg"));
@@ -504,6 +501,80 @@ fn bad_input_is_one_line() {
         got.err
     );
     assert!(folder.works().is_empty() || !out.exists());
+}
+
+/// Outputs that cannot be written are told before the source is looked at: here it is not there.
+#[test]
+fn outputs_are_looked_at_first() {
+    let folder = Folder::new("outputs");
+    let input = folder.path("never-read.y4m");
+    let (good, bad) = (folder.path("out.mp4"), folder.path("no/folder/out"));
+    let x264 = ["--codec", "x264", "--target", "psnr=40"];
+    let json = [&x264[..], &["--json", bad.to_str().unwrap()]].concat();
+    for (output, words) in [(&bad.with_extension("mp4"), &x264[..]), (&good, &json)] {
+        let got = encode(&input, output, words);
+        assert_eq!(got.code, 1, "{}", got.err);
+        for part in ["no/folder/out", "no/folder is not there: mkdir -p"] {
+            assert!(got.err.contains(part), "{part}: {}", got.err);
+        }
+    }
+    assert!(std::fs::read_dir(&folder.0).unwrap().next().is_none());
+}
+
+#[test]
+fn odd_sizes_are_kept_or_told() {
+    let folder = Folder::new("odd-sides");
+    let (input, json) = (folder.path("in.y4m"), folder.path("report.json"));
+    clip(&input, (97, 65), SCENE);
+    for (codec, elements, size) in [
+        ("nnv", &["nnvenc", "nnvparse", "nnvmp4mux"][..], (97, 65)),
+        ("x264", X264, (96, 64)),
+    ] {
+        if !has(elements) {
+            continue;
+        }
+        let output = folder.path(&format!("{codec}.mp4"));
+        let words = ["--codec", codec, "--target", "psnr=34", "--json"];
+        let words = [&words[..], &[json.to_str().unwrap()]].concat();
+        let got = encode(&input, &output, &words);
+        assert_eq!(got.code, 0, "{}", got.err);
+        let report = report(&json);
+        assert_eq!(report["width"], size.0, "{report}");
+        assert_eq!(report["height"], size.1, "{report}");
+        let cropped = "cropped from 97x65 to 96x64: x264enc codes even sizes only";
+        let told = got.err.matches(cropped).count();
+        assert_eq!(told, usize::from(codec == "x264"), "{}", got.err);
+        assert_eq!(report["cropped"] == cropped, codec == "x264", "{report}");
+        // The original is what the report says, and no more was lost than is told.
+        let original = folder.path("cropped.y4m");
+        let score = report["score"].as_f64().unwrap();
+        drawn_part(&input, &original, (97, 65), size);
+        let (frames, psnr) = compared(&original, &output);
+        assert_eq!(frames, SCENE as u64);
+        assert!((psnr - score).abs() < 0.01, "{psnr}: {report}");
+    }
+}
+
+/// The upper left part of a clip that [`drawn`] made.
+fn drawn_part(from: &Path, to: &Path, (w, h): (usize, usize), (pw, ph): (usize, usize)) {
+    let bytes = std::fs::read(from).unwrap();
+    let head = bytes.iter().position(|b| *b == b'\n').unwrap() + 1;
+    let mut out = format!("YUV4MPEG2 W{pw} H{ph} F25:1 C420\n").into_bytes();
+    let planes = |w: usize, h: usize| {
+        let chroma = (w.div_ceil(2), h.div_ceil(2));
+        [(w, h), chroma, chroma]
+    };
+    let frame = planes(w, h).iter().map(|(w, h)| w * h).sum::<usize>();
+    for bytes in bytes[head..].chunks(b"FRAME\n".len() + frame) {
+        let (mark, mut rest) = bytes.split_at(b"FRAME\n".len());
+        out.extend(mark);
+        for ((w, h), (pw, ph)) in planes(w, h).into_iter().zip(planes(pw, ph)) {
+            let (plane, behind) = rest.split_at(w * h);
+            out.extend(plane.chunks(w).take(ph).flat_map(|row| &row[..pw]));
+            rest = behind;
+        }
+    }
+    std::fs::write(to, out).unwrap();
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nnv_bitstream::{AccessUnitScan, AccessUnitScanner};
+use nnv_crypt::encrypt::Encryptor;
 use nnv_crypt::keys::{KeyRing, parse_signing_key};
 use nnv_crypt::sign::{Last, Signer};
 
@@ -105,4 +106,16 @@ fn keys_are_made_and_signatures_verified() {
     write(&units);
     assert!(nnv(1, &["verify", &stream, "--key", &file]).contains("unsigned: "));
     assert!(nnv(2, &["verify", &stream, "--key", "ed25519-public:00"]).contains("64 hex"));
+
+    // Signatures are inside the encryption: what takes that off is named.
+    let (_, secret) = KeyRing::parse_one(&std::fs::read_to_string(&secret).unwrap()).unwrap();
+    let mut encryptor = Encryptor::new(0, secret, 0).unwrap();
+    let encrypted = signed.iter().map(|unit| encryptor.encrypt(unit).unwrap());
+    write(&encrypted.collect::<Vec<_>>());
+    let told = nnv(1, &["verify", &stream, "--key", &file]);
+    assert!(
+        told.contains("the stream is encrypted: put nnvdecrypt, with its key, in front"),
+        "{told}"
+    );
+    assert!(told.contains("nnvdecrypt key-file=KEY"), "{told}");
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::process::{memory, processor_time};
 use crate::{models, y4m};
 
@@ -168,7 +168,7 @@ pub fn run(options: &Options) -> Result<()> {
         return decode_file(path, &source, threads, options.batch);
     }
     let (read, written) = (options.clip.as_deref(), options.write.as_deref());
-    keep_apart(read, written)?;
+    check_outputs(read, written)?;
     let clip = match &options.clip {
         Some(path) => read_y4m(path, options.frames, options.crop)?,
         None => synthetic(options.size.0, options.size.1, options.frames.min(64))?,

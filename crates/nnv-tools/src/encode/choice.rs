@@ -102,6 +102,7 @@ fn beginnings(plan: &Plan, of: impl Iterator<Item = usize>, most: u64) -> Plan {
     });
     Plan {
         video: plan.video.clone(),
+        uncropped: plan.uncropped,
         tracks: Vec::new(),
         shots: shots.collect(),
     }

@@ -52,7 +52,7 @@ pub struct Facts {
     pub preset: &'static str,
     presets: &'static [&'static str],
     /// Whether odd sizes can be coded.
-    odd_sizes: bool,
+    pub odd_sizes: bool,
 }
 
 const X26_PRESETS: &[&str] = &[
@@ -225,26 +225,6 @@ impl Codec {
     pub fn check_elements(self) -> Result<()> {
         let facts = self.facts();
         needs(&format!("--codec {}", facts.name), facts.needs)
-    }
-
-    /// That pictures of this size can be coded.
-    ///
-    /// # Errors
-    /// A side is odd, and the codec takes even ones alone.
-    pub fn check_size(self, path: &Path, width: u32, height: u32) -> Result<()> {
-        let facts = self.facts();
-        let even = width.is_multiple_of(2) && height.is_multiple_of(2);
-        if !(facts.odd_sizes || even) {
-            return Err(Failure::file(
-                path,
-                format!(
-                    "its size {width}x{height} is odd, and {} codes even sizes alone: crop it by a \
-                     line, or take --codec nnv",
-                    facts.name
-                ),
-            ));
-        }
-        Ok(())
     }
 
     /// The muxer for an output's name.

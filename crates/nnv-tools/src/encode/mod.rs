@@ -46,7 +46,7 @@ use vmaf::Judge;
 use work::Job;
 
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::{models, process};
 
 /// Codes a film so that every shot has the quality asked for
@@ -132,7 +132,7 @@ impl Options {
             return Err(Failure::Usage("--frames 0 codes nothing".into()));
         }
         let outputs = [Some(&self.output), self.json.as_ref()];
-        keep_apart(
+        check_outputs(
             [&*self.input],
             outputs.into_iter().flatten().map(|path| &**path),
         )
@@ -188,6 +188,7 @@ pub fn run(options: &Options) -> Result<()> {
                 frames: options.frames,
                 // Enlarged pictures come with 8 bits.
                 deep: codec == Codec::Nnv && full,
+                even: !codec.facts().odd_sizes,
             };
             let mut progress = Progress::new("plan", None);
             let plan = Plan::make(&options.input, &source, limits, |n| progress.frames(n))?;
@@ -196,7 +197,9 @@ pub fn run(options: &Options) -> Result<()> {
             plan
         }
     };
-    codec.check_size(&options.input, plan.video.width, plan.video.height)?;
+    if let Some(cropped) = plan.cropped(codec) {
+        eprintln!("nnv: {}: {cropped}", options.input.display());
+    }
     if options.frames.is_none() {
         join::check_tracks(&plan.tracks, muxer, &options.output)?;
     }

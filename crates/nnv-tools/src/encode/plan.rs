@@ -7,6 +7,7 @@ use nnv_codec::config::Tuning;
 use nnv_codec::encode::SceneCut;
 use serde::{Deserialize, Serialize};
 
+use super::codec::Codec;
 use super::features::Gatherer;
 use super::source::{Source, Track, Video};
 use crate::failure::{Failure, Result};
@@ -32,8 +33,10 @@ pub struct Shot {
 /// A source and its shots.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// The pictures.
+    /// The pictures, as they are coded.
     pub video: Video,
+    /// Width and height of the source's, where those have a line or a column more.
+    pub uncropped: Option<(u32, u32)>,
     /// Sound and subtitles.
     pub tracks: Vec<Track>,
     /// In order, without gaps.
@@ -47,6 +50,20 @@ pub struct Limits {
     pub frames: Option<u64>,
     /// 10 bits stay 10.
     pub deep: bool,
+    /// Sides are even: of an odd one the last line or column is left out.
+    pub even: bool,
+}
+
+impl Limits {
+    /// What is coded of a source.
+    fn coded(self, mut video: Video) -> Video {
+        if self.even {
+            for side in [&mut video.width, &mut video.height] {
+                *side -= *side % 2 * u32::from(*side > 1);
+            }
+        }
+        video
+    }
 }
 
 impl Plan {
@@ -65,23 +82,24 @@ impl Plan {
         let tuning = Tuning::default();
         let mut gatherer = Gatherer::default();
         let (mut shots, mut first, mut n) = (Vec::new(), 0, 0);
-        let mut video: Option<Video> = None;
+        let mut known: Option<(Video, Video)> = None;
         let mut longest = u64::MAX;
         while limits.frames.is_none_or(|most| n < most)
             && let Some(frame) = frames.next()?
         {
             let facts = source.video(&frames, &frame, limits.deep);
-            let known = video.get_or_insert_with(|| facts.clone());
-            if (facts.width, facts.height) != (known.width, known.height) {
+            let (full, coded) =
+                known.get_or_insert_with(|| (facts.clone(), limits.coded(facts.clone())));
+            if (facts.width, facts.height) != (full.width, full.height) {
                 let what = format!(
                     "frame {n} is {}x{}, those before are {}x{}: cut the file there",
-                    facts.width, facts.height, known.width, known.height
+                    facts.width, facts.height, full.width, full.height
                 );
                 return Err(Failure::file(path, what));
             }
             if n == 0 {
-                let by_time = (LONGEST * known.fps()) as u64;
-                let by_bytes = MOST_BYTES / known.frame_bytes() as u64;
+                let by_time = (LONGEST * coded.fps()) as u64;
+                let by_bytes = MOST_BYTES / coded.frame_bytes() as u64;
                 longest = by_time.min(by_bytes).max(SHORTEST);
             }
             let ratio = cuts.measure(&frame.picture.quarter_luma());
@@ -93,25 +111,39 @@ impl Plan {
                 shots.push(Shot {
                     first,
                     frames: distance,
-                    features: std::mem::take(&mut gatherer).finish(known),
+                    features: std::mem::take(&mut gatherer).finish(coded),
                 });
                 first = n;
             }
-            gatherer.add(&frame.picture)?;
+            gatherer.add(&coded.crop(&frame.picture)?)?;
             n += 1;
             told(n);
         }
-        let video = video.ok_or_else(|| Failure::file(path, "no picture comes out of it"))?;
+        let (full, video) =
+            known.ok_or_else(|| Failure::file(path, "no picture comes out of it"))?;
         shots.push(Shot {
             first,
             frames: n - first,
             features: gatherer.finish(&video),
         });
+        let sizes = [&full, &video].map(|v| (v.width, v.height));
         Ok(Self {
             video,
+            uncropped: (sizes[0] != sizes[1]).then_some(sizes[0]),
             tracks: source.tracks.clone(),
             shots,
         })
+    }
+
+    /// What of the source's pictures is not coded, and why.
+    pub fn cropped(&self, codec: Codec) -> Option<String> {
+        let (width, height) = self.uncropped?;
+        Some(format!(
+            "cropped from {width}x{height} to {}x{}: {} codes even sizes only",
+            self.video.width,
+            self.video.height,
+            codec.facts().encoder
+        ))
     }
 
     /// All frames.

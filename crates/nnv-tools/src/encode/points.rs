@@ -73,6 +73,7 @@ pub fn run(options: &Options) -> Result<()> {
     let limits = Limits {
         frames: options.frames,
         deep: false,
+        even: options.points.iter().any(|p| !p.0.facts().odd_sizes),
     };
     let plan = Plan::make(&options.file, &source, limits, |_| {})?;
     let shot = &plan.shots[0];
@@ -89,7 +90,6 @@ pub fn run(options: &Options) -> Result<()> {
     let mut points = Vec::new();
     for Point(codec, quantizer) in &options.points {
         codec.check_elements()?;
-        codec.check_size(&options.file, plan.video.width, plan.video.height)?;
         let facts = codec.facts();
         let coding = Coding {
             codec: *codec,

@@ -203,6 +203,8 @@ impl<'a> Report<'a> {
                 })
             })
             .collect();
+        let size = self.choice.map_or(Size::Full, Choice::size);
+        let coded = size.of(video).unwrap_or_else(|| video.clone());
         let report = json!({
             "input": self.options.input.display().to_string(),
             "output": self.options.output.display().to_string(),
@@ -212,7 +214,8 @@ impl<'a> Report<'a> {
             "video_bytes": self.video_bytes(), "seconds": self.seconds, "coded_twice": twice,
             "coded_thrice": thrice,
             "resumed": self.resumed,
-            "size": self.choice.map_or(Size::Full, Choice::size),
+            "size": size, "width": coded.width, "height": coded.height,
+            "cropped": self.plan.cropped(*codec),
             "sizes": self.choice.map(|c| &c.candidates),
             "missed": self.missed().len(), "shots": shots, "probing": self.probing,
         });

@@ -58,7 +58,8 @@ impl RawWriter {
         let (y, chroma) = self.frame.split_at_mut(sizes[0].0 * sizes[0].1 * bytes);
         let (u, v) = chroma.split_at_mut(sizes[1].0 * sizes[1].1 * bytes);
         let strides = sizes.map(|(w, _)| w * bytes);
-        frame.picture.write_raw(format, &mut [y, u, v], &strides)?;
+        let picture = self.video.crop(&frame.picture)?;
+        picture.write_raw(format, &mut [y, u, v], &strides)?;
         Ok(self.out.write_all(&self.frame)?)
     }
 

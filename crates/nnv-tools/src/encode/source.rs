@@ -2,7 +2,9 @@
 //! What a source is, before its pictures are read.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use nnv_format::picture::Picture;
 use serde::{Deserialize, Serialize};
 
 use super::gst;
@@ -48,6 +50,17 @@ impl Video {
     pub fn frame_bytes(&self) -> usize {
         let samples = self.planes().iter().map(|(w, h)| w * h).sum::<usize>();
         samples * if self.bit_depth == 8 { 1 } else { 2 }
+    }
+
+    /// The part of a source's picture that is coded: its upper left one.
+    ///
+    /// # Errors
+    /// The picture is smaller.
+    pub fn crop(&self, picture: &Arc<Picture>) -> Result<Arc<Picture>> {
+        if (picture.width(), picture.height()) == (self.width, self.height) {
+            return Ok(picture.clone());
+        }
+        Ok(Arc::new(picture.cropped(0, 0, self.width, self.height)?))
     }
 
     /// The element that makes frames of bytes.

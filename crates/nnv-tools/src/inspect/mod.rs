@@ -22,7 +22,7 @@ use serde::Serialize;
 
 use crate::colours::Colours;
 use crate::failure::{Failure, Result};
-use crate::files::keep_apart;
+use crate::files::check_outputs;
 use crate::frames::{Coded, Decoding, Frames, Native, cropped};
 use crate::stream::{Content, Depth, Piece, Stream};
 use crate::{compare, info, models};
@@ -243,7 +243,7 @@ fn count(options: &Options) -> Result<(u64, u64)> {
 pub fn run(options: &Options) -> Result<()> {
     let start = Instant::now();
     let inputs = [Some(&options.file), options.original.as_ref()];
-    keep_apart(
+    check_outputs(
         inputs.into_iter().flatten().map(|path| &**path),
         [&*options.output],
     )?;
