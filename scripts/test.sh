@@ -51,6 +51,7 @@ fi
 part "floors: who may know whom"
 scripts/check-floors.sh || failed+=("floors")
 scripts/check-lines.py || failed+=("long lines")
+scripts/check-links.py || failed+=("links of pages")
 scripts/check-unsafe.sh || failed+=("unsafe code")
 
 part "supply chain: licences, bans, sources, bill of materials"

@@ -75,7 +75,10 @@ def main():
     names = [n for n in dict.fromkeys(names) if not n.startswith("video")]
     if not names:
         sys.exit("gst-inspect-1.0 nnv names no element")
-    print("# Elements\n\nMade from `gst-inspect-1.0`, which has the same and the pads besides.\n")
+    print(
+        "# Elements\n\nMade from `gst-inspect-1.0`, which has the same and the pads besides. "
+        "[The report of the demo clip](report.html) is a page of `nnv inspect`.\n"
+    )
     for name in names:
         text = inspect(name)
         print(f"- [{name}](#{name}): {cell(field(text, 'Description'))}")
