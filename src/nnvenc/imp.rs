@@ -13,6 +13,7 @@ use gst_video::subclass::prelude::*;
 use super::load::{self, Arrival, Load, Verdict};
 use super::losses::Losses;
 use super::metadata::Metadata;
+use super::quality;
 use super::regions;
 use super::settings::{self, Pass, RateControl, Settings, SpeedControl};
 use super::times::{DtsClock, SHIFT, Timeline, reorder_depth};
@@ -328,9 +329,14 @@ impl VideoEncoderImpl for NnvEnc {
         let units = self.check(result)?;
         self.count(state, &units, started)?;
         let out_of_reach = state.encoder.out_of_reach();
+        let quality_missed = state.encoder.quality_out_of_reach();
         drop(taken);
         if let Some(found) = out_of_reach {
             self.warn_of_rate(found);
+        }
+        if let Some(found) = quality_missed {
+            let text = quality::out_of_reach(&found);
+            gst::element_imp_warning!(self, gst::StreamError::Encode, ("{text}"));
         }
         self.push(units)
     }

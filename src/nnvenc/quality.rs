@@ -3,7 +3,9 @@
 
 use gst::glib;
 use gst::prelude::*;
+use nnv_bitstream::limits::MAX_QUANTIZER;
 use nnv_codec::config::{self, Level, QualityTarget};
+use nnv_codec::encode::QualityOutOfReach;
 
 /// The measure that is held.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, glib::Enum)]
@@ -25,6 +27,37 @@ pub enum QualityMetric {
         nick = "vmaf"
     )]
     Vmaf,
+}
+
+/// Says that a quality cannot be met, and what helps.
+pub fn out_of_reach(found: &QualityOutOfReach) -> String {
+    let QualityOutOfReach {
+        asked,
+        got,
+        quantizer,
+        finest,
+        ..
+    } = found;
+    let name = match found.metric {
+        config::QualityMetric::Psnr => "psnr",
+        config::QualityMetric::Ssim => "ssim",
+        config::QualityMetric::MsSsim => "ms-ssim",
+        config::QualityMetric::Vmaf => "vmaf",
+    };
+    let (what, end, bound) = match finest {
+        true => ("cannot be reached", "finest", "min-quantizer"),
+        false => ("is exceeded", "coarsest", "max-quantizer"),
+    };
+    let remedy = match (finest, *quantizer) {
+        (true, 1..) => format!("Lower {bound} or target-quality"),
+        (true, 0) => "Lower target-quality".into(),
+        (false, MAX_QUANTIZER) => "They cannot be made smaller".into(),
+        (false, _) => format!("Raise {bound} for fewer bytes"),
+    };
+    format!(
+        "target-quality={asked} of {name} {what}: at quantizer {quantizer}, the {end} allowed, \
+         these pictures have {got:.4}. {remedy}"
+    )
 }
 
 /// What the properties say.

@@ -2,8 +2,8 @@
 //! Measures of each frame as CSV and JSON.
 
 use std::fs::File;
-use std::io::{BufWriter, Result, Write};
-use std::path::Path;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
 
 use nnv_nn::Judgement;
 use nnv_quality::FrameQuality;
@@ -27,11 +27,38 @@ pub struct Row {
     pub judgement: Option<Judgement>,
 }
 
-/// Both files, as far as they are asked for. Each row is written at once.
+/// A file, and its name for messages.
+struct Output {
+    path: PathBuf,
+    to: BufWriter<File>,
+}
+
+impl Output {
+    fn create(path: &Path) -> Result<Self, String> {
+        let file = File::create(path).map_err(|e| cannot_write(path, &e))?;
+        Ok(Self {
+            path: path.into(),
+            to: BufWriter::new(file),
+        })
+    }
+
+    fn write(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Result<(), String> {
+        write(&mut self.to).map_err(|e| cannot_write(&self.path, &e))
+    }
+}
+
+fn cannot_write(path: &Path, e: &io::Error) -> String {
+    format!("Cannot write {}: {e}", path.display())
+}
+
+/// Both files, as far as they are asked for. Errors are one line that names the file.
 #[derive(Default)]
 pub struct Files {
-    csv: Option<BufWriter<File>>,
-    json: Option<BufWriter<File>>,
+    csv: Option<Output>,
+    json: Option<Output>,
     rows: u64,
 }
 
@@ -39,59 +66,50 @@ impl Files {
     /// Creates them.
     ///
     /// # Errors
-    /// One line that names the file.
-    pub fn create(csv: Option<&Path>, json: Option<&Path>) -> std::result::Result<Self, String> {
-        let create = |path: Option<&Path>| {
-            path.map(|path| {
-                let file = File::create(path);
-                file.map(BufWriter::new)
-                    .map_err(|e| format!("Cannot write {}: {e}", path.display()))
-            })
-            .transpose()
-        };
+    /// One cannot be made.
+    pub fn create(csv: Option<&Path>, json: Option<&Path>) -> Result<Self, String> {
         let mut files = Self {
-            csv: create(csv)?,
-            json: create(json)?,
+            csv: csv.map(Output::create).transpose()?,
+            json: json.map(Output::create).transpose()?,
             rows: 0,
         };
-        files.begin().map_err(|e| e.to_string())?;
+        if let Some(csv) = &mut files.csv {
+            csv.write(|to| {
+                write!(to, "frame,running-time,reference-time,frozen")?;
+                for name in FrameQuality::NAMES.into_iter().chain(judge::NAMES) {
+                    write!(to, ",{name}")?;
+                }
+                writeln!(to)
+            })?;
+        }
+        if let Some(json) = &mut files.json {
+            json.write(|to| write!(to, "{{\"frames\": ["))?;
+        }
         Ok(files)
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        if let Some(csv) = &mut self.csv {
-            write!(csv, "frame,running-time,reference-time,frozen")?;
-            for name in FrameQuality::NAMES.into_iter().chain(judge::NAMES) {
-                write!(csv, ",{name}")?;
-            }
-            writeln!(csv)?;
-        }
-        if let Some(json) = &mut self.json {
-            write!(json, "{{\"frames\": [")?;
-        }
-        Ok(())
     }
 
     /// Adds a frame.
     ///
     /// # Errors
     /// Those of writing.
-    pub fn add(&mut self, row: &Row) -> Result<()> {
+    pub fn add(&mut self, row: &Row) -> Result<(), String> {
         let measured = row.quality.map(|q| q.values()).unwrap_or_default();
         let judged = row.judgement.as_ref().map(judge::values);
         if let Some(csv) = &mut self.csv {
-            write!(csv, "{},{},", row.frame, row.time)?;
-            if let Some(time) = row.reference {
-                write!(csv, "{time}")?;
-            }
-            write!(csv, ",{}", u8::from(row.frozen))?;
-            for value in measured.into_iter().chain(optional(judged)) {
-                match value {
-                    Some(v) => write!(csv, ",{v:.6}")?,
-                    None => write!(csv, ",")?,
+            csv.write(|to| {
+                write!(to, "{},{},", row.frame, row.time)?;
+                if let Some(time) = row.reference {
+                    write!(to, "{time}")?;
                 }
-            }
-            writeln!(csv)?;
+                write!(to, ",{}", u8::from(row.frozen))?;
+                for value in measured.into_iter().chain(optional(judged)) {
+                    match value {
+                        Some(v) => write!(to, ",{v:.6}")?,
+                        None => write!(to, ",")?,
+                    }
+                }
+                writeln!(to)
+            })?;
         }
         if let Some(json) = &mut self.json {
             let mut object = serde_json::Map::new();
@@ -101,7 +119,8 @@ impl Files {
             object.insert("frozen".into(), row.frozen.into());
             insert(&mut object, measured, judged);
             let comma = if self.rows == 0 { "\n" } else { ",\n" };
-            write!(json, "{comma}{}", serde_json::Value::Object(object))?;
+            let object = serde_json::Value::Object(object);
+            json.write(|to| write!(to, "{comma}{object}"))?;
         }
         self.rows += 1;
         Ok(())
@@ -117,9 +136,9 @@ impl Files {
         mean: Option<&nnv_quality::Mean>,
         judged: Option<[f64; judge::NAMES.len()]>,
         vmaf_model: Option<&str>,
-    ) -> Result<()> {
+    ) -> Result<(), String> {
         if let Some(csv) = &mut self.csv {
-            csv.flush()?;
+            csv.write(BufWriter::flush)?;
         }
         if let Some(json) = &mut self.json {
             let mut summary = serde_json::Map::new();
@@ -129,12 +148,11 @@ impl Files {
             let measured = mean.map(|m| m.values()).unwrap_or_default();
             insert(&mut summary, measured, judged);
             summary.insert("vmaf-model".into(), vmaf_model.into());
-            writeln!(
-                json,
-                "\n], \"summary\": {}}}",
-                serde_json::Value::Object(summary)
-            )?;
-            json.flush()?;
+            let summary = serde_json::Value::Object(summary);
+            json.write(|to| {
+                writeln!(to, "\n], \"summary\": {summary}}}")?;
+                to.flush()
+            })?;
         }
         Ok(())
     }

@@ -34,6 +34,9 @@ const SUMMARY: &str = "nnvquality-summary";
 const FRAME: &str = "nnvquality-frame";
 /// Frames this far apart are a pair where no frame rate is known.
 const TOLERANCE: i64 = 20_000_000;
+/// How long a reference waits for something to be linked to the other pad: bins like `decodebin`
+/// link late.
+const PATIENCE: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
 #[derive(Debug, Clone)]
 struct Settings {
@@ -132,7 +135,7 @@ impl State {
     }
 
     /// Writes the frames of which all is known, and gives their messages.
-    fn publish(&mut self) -> std::io::Result<Vec<gst::Structure>> {
+    fn publish(&mut self) -> Result<Vec<gst::Structure>, String> {
         let mut messages = Vec::new();
         while let Some(row) = self.rows.front_mut() {
             if let (Some(quality), Some(meter)) = (&mut row.quality, &mut self.meter)
@@ -216,6 +219,8 @@ pub struct NnvQuality {
     settings: Mutex<Settings>,
     state: Mutex<State>,
     distorted: gst_base::AggregatorPad,
+    /// Looks whether the distorted pad was linked.
+    unlinked: Mutex<Option<gst::SingleShotClockId>>,
     /// The last summary, so that reading it never waits for a measurement.
     shown: Mutex<Option<gst::Structure>>,
 }
@@ -234,6 +239,7 @@ impl ObjectSubclass for NnvQuality {
             settings: Mutex::default(),
             state: Mutex::new(State::new(Settings::default())),
             distorted: gst::PadBuilder::<gst_base::AggregatorPad>::from_template(&template).build(),
+            unlinked: Mutex::default(),
             shown: Mutex::default(),
         }
     }
@@ -427,6 +433,9 @@ impl AggregatorImpl for NnvQuality {
     }
 
     fn stop(&self) -> Result<(), gst::ErrorMessage> {
+        if let Some(id) = lock(&self.unlinked).take() {
+            id.unschedule();
+        }
         self.finish();
         let settings = lock(&self.settings).clone();
         *lock(&self.state) = State::new(settings);
@@ -501,11 +510,44 @@ impl NnvQuality {
         pad.downcast().ok()
     }
 
+    /// Says so where a reference has come and nothing is linked that would be measured: the base
+    /// class waits for it without end.
+    fn expect_distorted(&self) {
+        let mut unlinked = lock(&self.unlinked);
+        if unlinked.is_some() || self.distorted.is_linked() {
+            return;
+        }
+        let clock = gst::SystemClock::obtain();
+        let id = clock.new_single_shot_id(clock.time() + PATIENCE);
+        let weak = self.obj().downgrade();
+        let asked = id.wait_async(move |_, _, _| {
+            let Some(element) = weak.upgrade() else {
+                return;
+            };
+            if !element.imp().distorted.is_linked() {
+                gst::element_error!(
+                    element,
+                    gst::CoreError::Pad,
+                    ("Nothing is linked to the pad distorted, so there is nothing to compare with \
+                         the reference. Link what is to be measured to it; video without a \
+                         reference goes there, too, and is judged")
+                );
+            }
+        });
+        match asked {
+            Ok(_) => *unlinked = Some(id),
+            Err(e) => gst::warning!(CAT, imp = self, "Nobody looks at the pads: {e}"),
+        }
+    }
+
     fn set_caps(&self, pad: &gst_base::AggregatorPad, caps: &gst::CapsRef) -> bool {
         gst::debug!(CAT, obj = pad, "{caps}");
         let Ok(info) = gst_video::VideoInfo::from_caps(caps) else {
             return false;
         };
+        if *pad != self.distorted {
+            self.expect_distorted();
+        }
         let mut state = lock(&self.state);
         if *pad == self.distorted {
             state.distorted = Some(info);
@@ -565,6 +607,7 @@ impl NnvQuality {
             quality: None,
             judgement: None,
         };
+        let mut warnings = Vec::new();
         if let Some(pad) = reference {
             let next = pad.peek_buffer();
             let upcoming = match &next {
@@ -606,7 +649,7 @@ impl NnvQuality {
                 },
             }
         } else {
-            match judge(state, &raw) {
+            match judge(state, &raw, &mut warnings) {
                 Ok(judgement) => row.judgement = judgement,
                 Err(message) => {
                     drop(guard);
@@ -628,6 +671,9 @@ impl NnvQuality {
         let summary = state.summary();
         let caps = state.caps.take();
         drop(guard);
+        for text in warnings {
+            gst::element_imp_warning!(self, gst::StreamError::Failed, ("{text}"));
+        }
         *lock(&self.shown) = Some(summary);
         Ok(Next::Pass(caps, messages))
     }
@@ -662,12 +708,8 @@ impl NnvQuality {
         self.post_structure(summary);
     }
 
-    fn cannot_write(&self, e: &std::io::Error) {
-        gst::element_imp_error!(
-            self,
-            gst::ResourceError::Write,
-            ("The file of measures cannot be written: {e}")
-        );
+    fn cannot_write(&self, text: &str) {
+        gst::element_imp_error!(self, gst::ResourceError::Write, ("{text}"));
     }
 
     fn post_structure(&self, structure: gst::Structure) {
@@ -712,15 +754,32 @@ fn measure(state: &mut State, raw: &Raw) -> Result<(FrameQuality, i64, bool), St
     Ok((quality, time, frozen))
 }
 
-/// Judges a picture that has no reference.
-fn judge(state: &mut State, raw: &Raw) -> Result<Option<Judgement>, gst::ErrorMessage> {
+/// Judges a picture that has no reference. What is worth a warning goes into `warnings`.
+fn judge(
+    state: &mut State,
+    raw: &Raw,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Judgement>, gst::ErrorMessage> {
     let judge = match &mut state.judge {
         Some(judge) => judge,
         None => {
+            let metrics = state.settings.metrics;
+            // The default is nobody's wish.
+            if metrics != Settings::default().metrics && !metrics.is_empty() {
+                let flags = metrics.to_value();
+                let flags = glib::FlagsValue::from_value(&flags).map_or(Vec::new(), |(_, v)| v);
+                let names: Vec<_> = flags.iter().map(|flag| flag.nick()).collect();
+                let names = names.join("+");
+                warnings.push(format!(
+                    "metrics={names} is not measured: that takes a reference, on the pad \
+                     reference. Without one a network judges the video (predicted-vmaf and others)"
+                ));
+            }
             let judge = Judge::load(state.settings.model_path.clone())?;
             state.judge.insert(judge)
         }
     };
+    warnings.extend(judge.too_small(raw));
     let failed = |text| gst::error_msg!(gst::StreamError::Failed, ("{text}"));
     judge.add(raw).map_err(failed)
 }

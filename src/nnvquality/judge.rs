@@ -40,6 +40,8 @@ pub struct Judge {
     before: Option<Raw>,
     sums: [f64; COUNT],
     frames: u64,
+    /// Small pictures were told.
+    told: bool,
 }
 
 impl Judge {
@@ -57,7 +59,22 @@ impl Judge {
             before: None,
             sums: [0.0; COUNT],
             frames: 0,
+            told: false,
         })
+    }
+
+    /// Says once that pictures are smaller than what the network was made for.
+    pub fn too_small(&mut self, raw: &Raw) -> Option<String> {
+        let (width, height) = (raw.info.width(), raw.info.height());
+        let side = self.model.patch();
+        let small = (width.min(height) as usize) < side;
+        if !small || std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        Some(format!(
+            "Pictures of {width}x{height} are smaller than the {side}x{side} that the network \
+             looks at: their edges are repeated, and what it says of them is not to be relied on"
+        ))
     }
 
     /// Other video follows; what was said stays.

@@ -237,7 +237,7 @@ fn nnvquality_takes_black_and_hdr() {
 #[test]
 fn nnvquality_passes_the_distorted_video_as_it_is() {
     within(|| {
-        let caps = "format=I420,width=64,height=48,framerate=25/1";
+        let caps = "format=I420,width=64,height=64,framerate=25/1";
         let distorted = source(6, caps, "pattern=ball timestamp-offset=1000000000");
         let alone = play(&launch(&format!("{distorted} ! fakesink name=out"))).sound();
         // Also where nothing is linked to compare with.
@@ -381,11 +381,11 @@ fn nnvquality_judges_odd_video_and_names_a_wrong_model() {
             "format=VUYA,width=641,height=35,framerate=25/1",
         ] {
             let (outcome, stats) = judged(&source(3, caps, "pattern=snow"), "");
-            assert!(outcome.sound().eos, "{caps}");
+            assert!(outcome.eos && outcome.errors.is_empty(), "{caps}");
             let vmaf = value(&stats, "predicted-vmaf");
             assert!((0.0..=100.0).contains(&vmaf), "{caps}: {vmaf}");
         }
-        let one = source(1, "format=I420,width=64,height=48,framerate=25/1", "");
+        let one = source(1, "format=I420,width=64,height=64,framerate=25/1", "");
         let (outcome, stats) = judged(&one, "");
         assert!(outcome.sound().eos);
         assert_eq!(count(&stats, "frames"), 1);
@@ -401,6 +401,59 @@ fn nnvquality_judges_odd_video_and_names_a_wrong_model() {
             };
             let (outcome, _) = judged(&one, &format!("model-path={path}"));
             assert!(outcome.errors[0].contains(expected), "{:?}", outcome.errors);
+        }
+    });
+}
+
+/// What is asked for and cannot be had is told once.
+#[test]
+fn nnvquality_tells_what_one_pad_cannot_give() {
+    within(|| {
+        let large = source(4, "format=I420,width=64,height=64,framerate=25/1", "");
+        let small = source(4, "format=I420,width=64,height=62,framerate=25/1", "");
+        let said = |video: &str, properties: &str| {
+            let (outcome, stats) = judged(video, properties);
+            assert!(outcome.eos && outcome.errors.is_empty(), "{outcome:?}");
+            assert!(stats.has_field("predicted-vmaf"), "{stats}");
+            outcome.warnings
+        };
+        assert!(said(&large, "").is_empty());
+        let warnings = said(&large, "metrics=ssim+xpsnr");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        for part in ["ssim", "xpsnr", "the pad reference"] {
+            assert!(warnings[0].contains(part), "{part}: {warnings:?}");
+        }
+        let warnings = said(&small, "");
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains("64x62 are smaller"), "{warnings:?}");
+        // With a reference all of these are nothing to tell.
+        let (outcome, _) = measured(&small, &small, "metrics=ssim+xpsnr");
+        assert!(outcome.sound().eos);
+    });
+}
+
+#[test]
+fn nnvquality_does_not_wait_for_what_is_not_linked() {
+    within(|| {
+        let reference = source(4, "format=I420,width=64,height=64,framerate=25/1", "");
+        let alone = format!("nnvquality name=q ! fakesink {reference} ! q.reference");
+        let outcome = play(&launch(&alone));
+        assert_eq!(outcome.errors.len(), 1, "{outcome:?}");
+        for part in ["the pad distorted", "Link what is to be measured"] {
+            assert!(outcome.errors[0].contains(part), "{part}: {outcome:?}");
+        }
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn nnvquality_names_the_file_on_a_full_disk() {
+    within(|| {
+        let video = source(2, "format=I420,width=64,height=64,framerate=25/1", "");
+        for property in ["csv-location", "json-location"] {
+            let (outcome, _) = judged(&video, &format!("{property}=/dev/full"));
+            assert_eq!(outcome.errors.len(), 1, "{outcome:?}");
+            assert!(outcome.errors[0].contains("/dev/full"), "{outcome:?}");
         }
     });
 }
@@ -545,6 +598,56 @@ fn nnvenc_holds_the_quality_that_is_asked_for() {
             );
         }
     });
+}
+
+/// What no quantizer gives is told once, and coding goes on.
+#[test]
+fn nnvenc_tells_a_quality_that_cannot_be_met() {
+    within(|| {
+        let caps = "format=I420,width=96,height=64,framerate=10/1";
+        let clip = source(60, caps, "pattern=snow");
+        for (properties, expected) in [
+            (
+                "target-quality=55",
+                &[
+                    "target-quality=55 of psnr cannot be reached",
+                    "quantizer 0,",
+                ][..],
+            ),
+            (
+                "target-quality=45 min-quantizer=30",
+                &["quantizer 30, the finest", "Lower min-quantizer"],
+            ),
+            (
+                "target-quality=12 max-quantizer=20",
+                &["is exceeded: at quantizer 20", "Raise max-quantizer"],
+            ),
+        ] {
+            for more in ["bframes=0", "bframes=3"] {
+                let (outcome, stats) = coded_by(&format!(
+                    "{clip} ! nnvenc rate-control=quality {properties} {more} name=e ! fakesink"
+                ));
+                assert_eq!(count(&stats, "frames"), 60);
+                assert_eq!(
+                    outcome.warnings.len(),
+                    1,
+                    "{properties} {more}: {outcome:?}"
+                );
+                for part in expected {
+                    assert!(outcome.warnings[0].contains(part), "{part}: {outcome:?}");
+                }
+            }
+        }
+    });
+}
+
+/// Plays a pipeline with an element `e`: what happened, and that one's statistics.
+fn coded_by(description: &str) -> (Outcome, gst::Structure) {
+    let pipeline = launch(description);
+    let e = pipeline.downcast_ref::<gst::Bin>().unwrap();
+    let e = e.by_name("e").unwrap();
+    let outcome = play(&pipeline);
+    (outcome, e.property("stats"))
 }
 
 const VMAF_CLIP: &str = "videotestsrc num-buffers=40 pattern=ball motion=sweep \

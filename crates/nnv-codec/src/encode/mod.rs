@@ -31,6 +31,7 @@ mod networks;
 pub mod planner;
 pub mod quality_control;
 mod quality_measure;
+mod quality_reach;
 pub mod rate_control;
 mod resilience;
 mod rounding;
@@ -72,6 +73,7 @@ use networks::{Coded, Frame, Outcome, Pass, Start, context_source};
 use planner::{FrameClass, FrameFacts, GopPlanner, Group, PlannedFrame};
 use quality_control::QualityController;
 use quality_measure::Measure;
+pub use quality_reach::QualityOutOfReach;
 pub use rate_control::OutOfReach;
 use rate_control::{RETRIES, RateController, guess_key_bits};
 pub use resilience::LossReport;
@@ -385,6 +387,12 @@ impl Encoder {
     /// Says once for each rate that even the greatest quantizer does not reach it.
     pub fn out_of_reach(&mut self) -> Option<OutOfReach> {
         self.rate.out_of_reach()
+    }
+
+    /// Says once for each stretch of a second or longer that no quantizer meets the quality to be
+    /// held.
+    pub fn quality_out_of_reach(&mut self) -> Option<QualityOutOfReach> {
+        self.quality.as_mut()?.control.out_of_reach()
     }
 
     /// What key frames that are coded from now on say about the stream.

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use nnv_format::picture::Picture;
 
 use super::planner::FrameClass;
+use super::quality_reach::{QualityOutOfReach, Reach};
 use crate::config::{EncoderConfig, QualityMetric, QualityTarget};
 
 /// Weight of a new observation in a class's line.
@@ -25,6 +26,8 @@ const HORIZON: f64 = 14.0;
 const CORRECTION: f64 = 2.5;
 /// Most that the base quantizer moves between two decisions, once it has settled.
 const STEP: f64 = 4.0;
+/// Frames a second where nobody said how many.
+const USUAL_RATE: f64 = 25.0;
 /// Frames without any error count as this many dB.
 pub(super) const BEST: f64 = 70.0;
 /// The same of VMAF, whose sums run into 100 before all errors are gone.
@@ -79,8 +82,8 @@ fn greatest(metric: QualityMetric) -> f64 {
     }
 }
 
-/// Quality of a frame: the measure itself.
-fn level(metric: QualityMetric, value: f64) -> f64 {
+/// Quality of a frame: the measure itself, in decibels.
+pub(super) fn level(metric: QualityMetric, value: f64) -> f64 {
     if metric == QualityMetric::Psnr {
         return value.min(BEST);
     }
@@ -125,6 +128,7 @@ pub struct QualityController {
     last: Option<f64>,
     /// Frames that were guessed since one was measured: of those that others follow, and between.
     guessed: [f64; 2],
+    reach: Reach,
 }
 
 impl QualityController {
@@ -166,6 +170,14 @@ impl QualityController {
             deficit: 0.0,
             last: None,
             guessed: [0.0; 2],
+            reach: Reach::new(
+                config.min_quantizer,
+                config.max_quantizer,
+                match config.info.frame_rate {
+                    Some((n, d)) => f64::from(n) / f64::from(d.max(1)),
+                    None => USUAL_RATE,
+                },
+            ),
         }
     }
 
@@ -254,6 +266,7 @@ impl QualityController {
         }
         let got = level(self.target.metric, value);
         self.count(value);
+        self.reach.add(class, quantizer, value);
         // What this one was guessed wrong by, those before it were, too: then their mean is right
         // however the line lies.
         let guessed = std::mem::take(&mut self.guessed[usize::from(class.is_inner())]);
@@ -271,8 +284,17 @@ impl QualityController {
 
     /// Reports a coded frame that was not measured: it counts as its class's line has it.
     pub fn guess(&mut self, class: FrameClass, quantizer: u8) {
-        self.count(self.told(class, quantizer));
+        let told = self.told(class, quantizer);
+        self.count(told);
+        self.reach.add(class, quantizer, told);
         self.guessed[usize::from(class.is_inner())] += 1.0;
+    }
+
+    /// Says once for each stretch of a second or longer that the finest or the coarsest quantizer
+    /// does not meet the target.
+    pub fn out_of_reach(&mut self) -> Option<QualityOutOfReach> {
+        let QualityTarget { metric, target, .. } = self.target;
+        self.reach.missed(metric, target.value())
     }
 
     /// What a class's line says of the measure.
