@@ -3,10 +3,12 @@
 //!
 //! The encoder has each frame's reconstruction, so it measures it. Every [`FrameClass`] has a line
 //! `level = a - slope * quantizer`, whose `a` follows what was measured; a base quantizer is solved
-//! from the lines such that the mean frame meets the target, corrected by what the frames so far
-//! were too good or too bad by. Before anything is measured, and where a key frame begins another
-//! scene, `a` comes from the content: its busier half decides how much a step loses. Nothing is
-//! coded twice. Fractions of the quantizer are diffused over frames.
+//! from the lines such that the mean of frames meets the target. It stays near the one that would
+//! have met it from the beginning, since one quantizer for all costs the fewest bits; how far it
+//! may stay there is told by what the mean so far leaves room for. Before anything is measured,
+//! and where a key frame begins another scene, `a` comes from the content: its busier half decides
+//! how much a step loses. Nothing is coded twice. Fractions of the quantizer are diffused over
+//! frames.
 //!
 //! Levels are decibels: PSNR itself, `-10 log10(1 - x)` of SSIM, MS-SSIM and hundredths of VMAF.
 
@@ -20,14 +22,17 @@ use crate::config::{EncoderConfig, QualityMetric, QualityTarget};
 
 /// Weight of a new observation in a class's line.
 const LEARN: f64 = 0.5;
-/// Frames over which errors of the mean are made up for, and most that is aimed beyond the target
-/// for it, in dB.
-const HORIZON: f64 = 14.0;
+/// Most that is aimed beside the target, in dB, and for how many frames.
 const CORRECTION: f64 = 2.5;
+const LONGEST: f64 = 40.0;
+/// Frames that means are taken over.
+const MEMORY: f64 = 400.0;
 /// Most that the base quantizer moves between two decisions, once it has settled.
 const STEP: f64 = 4.0;
 /// Frames a second where nobody said how many.
 const USUAL_RATE: f64 = 25.0;
+/// How far inter frames of another scene may be from what its key frame tells of them, in dB.
+const SCENES: f64 = 3.0;
 /// Frames without any error count as this many dB.
 pub(super) const BEST: f64 = 70.0;
 /// The same of VMAF, whose sums run into 100 before all errors are gone.
@@ -45,10 +50,15 @@ struct Scale {
     /// Level of inter frames at the base quantizer against the line of their key frame, until one
     /// is seen: what they inherit makes up for their offsets and a little more.
     inter: f64,
-    /// Decisions until the base quantizer has settled.
-    guesses: u64,
+    /// Decisions until the base quantizer has settled in a scene.
+    guesses: u32,
     /// How far all lines go with the one that was measured.
     shared: f64,
+    /// Frames over which errors of the mean are made up for.
+    horizon: f64,
+    /// Most that the mean may be off by after these, in dB: within that, scenes that differ keep
+    /// their quantizer.
+    tolerance: f64,
 }
 
 impl Scale {
@@ -58,10 +68,11 @@ impl Scale {
             QualityMetric::Ssim | QualityMetric::MsSsim => (0.25, (24.0, 0.5), 0.85),
             QualityMetric::Vmaf => (0.25, (16.5, -0.6), 0.85),
         };
-        // Key frames tell less of VMAF than of the others, and classes are measured less often.
-        let (guesses, shared) = match metric {
-            QualityMetric::Vmaf => (3, 0.5),
-            _ => (2, 0.0),
+        // Key frames tell less of VMAF than of the others, and classes are measured less often. So
+        // the mean itself is known less well, and may be off by less.
+        let (guesses, shared, horizon, tolerance) = match metric {
+            QualityMetric::Vmaf => (3, 0.5, 14.0, 0.1),
+            _ => (2, 0.0, 40.0, 0.25),
         };
         Self {
             slope,
@@ -69,7 +80,32 @@ impl Scale {
             inter,
             guesses,
             shared,
+            horizon,
+            tolerance,
         }
+    }
+}
+
+/// A mean in which what is long ago fades.
+#[derive(Debug, Clone, Copy, Default)]
+struct Fading {
+    sum: f64,
+    /// At most [`MEMORY`].
+    frames: f64,
+}
+
+impl Fading {
+    fn add(&mut self, value: f64) {
+        if self.frames < MEMORY {
+            self.frames += 1.0;
+        } else {
+            self.sum *= 1.0 - 1.0 / MEMORY;
+        }
+        self.sum += value;
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.frames > 0.0).then(|| self.sum / self.frames)
     }
 }
 
@@ -120,10 +156,18 @@ pub struct QualityController {
     /// What the last key frame's content gave.
     content: Option<f64>,
     base: f64,
-    decisions: u64,
+    /// Decisions until it has settled.
+    guesses: u32,
+    /// Nothing was decided yet.
+    first: bool,
+    /// Frames since the last key frame, and most that there are; 0: no limit.
+    since_key: u32,
+    key_int_max: u32,
     carry: f64,
-    /// What all frames so far were too bad by, in dB.
-    deficit: f64,
+    /// What frames so far were too bad by, in dB.
+    deficit: Fading,
+    /// Levels at the base quantizer 0 of frames so far, of classes of the mix.
+    usual: Fading,
     /// What the last frame that others follow was worth.
     last: Option<f64>,
     /// Frames that were guessed since one was measured: of those that others follow, and between.
@@ -134,6 +178,7 @@ pub struct QualityController {
 impl QualityController {
     /// A controller for a validated configuration.
     pub fn new(config: &EncoderConfig, target: QualityTarget) -> Self {
+        let scale = Scale::of(target.metric);
         let tuning = config.effective_tuning();
         let bframes = config.effective_bframes();
         let mut mix = HashMap::new();
@@ -160,14 +205,18 @@ impl QualityController {
             target,
             min: f64::from(config.min_quantizer),
             max: f64::from(config.max_quantizer),
-            scale: Scale::of(target.metric),
+            scale,
             lines: HashMap::new(),
             mix,
             content: None,
             base: f64::from(config.quantizer),
-            decisions: 0,
+            guesses: scale.guesses,
+            first: true,
+            since_key: 0,
+            key_int_max: config.key_int_max,
             carry: 0.0,
-            deficit: 0.0,
+            deficit: Fading::default(),
+            usual: Fading::default(),
             last: None,
             guessed: [0.0; 2],
             reach: Reach::new(
@@ -190,6 +239,33 @@ impl QualityController {
         let before = self.content.replace(a).unwrap_or(a);
         self.lines.values_mut().for_each(|line| *line += a - before);
         self.lines.entry(FrameClass::Key).or_insert(a);
+        let due = self.key_int_max != 0 && self.since_key >= self.key_int_max;
+        if !due {
+            self.begin_scene();
+        }
+        self.since_key = 0;
+    }
+
+    /// The key frame is not one that was due.
+    ///
+    /// Where all quantizers are alike, lines follow the quantizer: VMAF of violent motion is 100 at
+    /// any. What follows is another matter, of which the key frame's line tells.
+    fn begin_scene(&mut self) {
+        let Scale {
+            slope, inter: gap, ..
+        } = self.scale;
+        let at_base = self.line(FrameClass::Key) + gap;
+        let inter = self.lines.iter_mut();
+        for (class, line) in inter.filter(|(class, _)| **class != FrameClass::Key) {
+            if let Some((_, offset)) = self.mix.get(class) {
+                let usual = at_base + slope * offset;
+                let likely = line.clamp(usual - SCENES, usual + SCENES);
+                if *line != likely {
+                    *line = likely;
+                    self.guesses = self.scale.guesses;
+                }
+            }
+        }
     }
 
     fn line(&self, class: FrameClass) -> f64 {
@@ -219,17 +295,30 @@ impl QualityController {
 
     fn solve(&self) -> f64 {
         let target = level(self.target.metric, self.target.target.value());
-        let correction = (self.deficit / HORIZON).clamp(-CORRECTION, CORRECTION);
         let (mut sum, mut all) = (0.0, 0.0);
         for (class, (weight, offset)) in &self.mix {
             sum += weight * (self.line(*class) - self.scale.slope * offset);
             all += weight;
         }
-        (sum / f64::max(all, 1.0) - target - correction) / self.scale.slope
+        let here = sum / f64::max(all, 1.0);
+        let Fading { sum, frames } = self.deficit;
+        let Scale {
+            horizon,
+            tolerance,
+            slope,
+            ..
+        } = self.scale;
+        // What frames are to lie above the target by: as the quantizer has it that would have met
+        // it until now, as far as the mean stays within its tolerance.
+        let wish = here - self.usual.mean().unwrap_or(here) + sum / horizon;
+        let give = tolerance * (frames + horizon);
+        let beyond = wish.clamp((sum - give) / horizon, (sum + give) / horizon);
+        (here - target - beyond.clamp(-CORRECTION, CORRECTION)) / slope
     }
 
     /// The quantizer of the next frame. `offset` is added to the base.
     pub fn quantizer(&mut self, class: FrameClass, offset: i8) -> u8 {
+        self.since_key = self.since_key.saturating_add(1);
         let offset = f64::from(offset);
         if class == FrameClass::Repeat {
             return self.min as u8;
@@ -239,14 +328,15 @@ impl QualityController {
         }
         // Inner levels of a mini-GOP follow its anchor.
         let inner = class.is_inner();
-        if !inner || self.decisions == 0 {
+        if !inner || self.first {
             let solved = self.solve().clamp(self.min - 16.0, self.max + 16.0);
-            self.base = if self.decisions < self.scale.guesses {
+            self.base = if self.guesses > 0 {
                 solved
             } else {
                 self.base + (solved - self.base).clamp(-STEP, STEP)
             };
-            self.decisions += 1;
+            self.guesses = self.guesses.saturating_sub(1);
+            self.first = false;
         }
         let mut exact = self.base + offset;
         if let Some(floor) = self.target.floor {
@@ -274,12 +364,16 @@ impl QualityController {
             self.owe((self.told(class, quantizer) - value) * guessed);
         }
         let seen = got + self.scale.slope * f64::from(quantizer);
+        self.remember(class, seen);
         let line = self.lines.entry(class).or_insert(seen);
-        let first_key = class == FrameClass::Key && self.decisions <= 1;
+        let first_key = class == FrameClass::Key && self.deficit.frames <= 1.0;
         let moved = (seen - *line) * if first_key { 1.0 } else { LEARN };
         *line += moved;
-        let others = self.lines.iter_mut().filter(|(c, _)| **c != class);
-        others.for_each(|(_, line)| *line += self.scale.shared * moved);
+        // Where quantizers are alike, as at the measure's end, others learn nothing from it.
+        if value < greatest(self.target.metric) {
+            let others = self.lines.iter_mut().filter(|(c, _)| **c != class);
+            others.for_each(|(_, line)| *line += self.scale.shared * moved);
+        }
     }
 
     /// Reports a coded frame that was not measured: it counts as its class's line has it.
@@ -287,7 +381,15 @@ impl QualityController {
         let told = self.told(class, quantizer);
         self.count(told);
         self.reach.add(class, quantizer, told);
+        self.remember(class, self.line(class));
         self.guessed[usize::from(class.is_inner())] += 1.0;
+    }
+
+    /// Adds a frame whose level at quantizer 0 is `seen` to what is usual.
+    fn remember(&mut self, class: FrameClass, seen: f64) {
+        if let Some((_, offset)) = self.mix.get(&class) {
+            self.usual.add(seen - self.scale.slope * offset);
+        }
     }
 
     /// Says once for each stretch of a second or longer that the finest or the coarsest quantizer
@@ -312,25 +414,35 @@ impl QualityController {
 
     fn count(&mut self, value: f64) {
         let wanted = self.target.target.value();
-        self.owe(wanted - value.min(greatest(self.target.metric)));
+        let error = wanted - value.min(greatest(self.target.metric));
+        self.deficit.add(self.decibels(error));
+        self.bound();
     }
 
-    /// Adds to the deficit what frames were too bad by. A mean of the measure is wanted, not of its
-    /// decibels: errors count by the measure, in decibels at the target.
+    /// Adds to the deficit what frames that were counted were worse by.
     fn owe(&mut self, error: f64) {
-        let metric = self.target.metric;
-        self.deficit += match metric {
+        self.deficit.sum += self.decibels(error);
+        self.bound();
+    }
+
+    /// A mean of the measure is wanted, not of its decibels: errors count by the measure, in
+    /// decibels at the target.
+    fn decibels(&self, error: f64) -> f64 {
+        match self.target.metric {
             QualityMetric::Psnr => error,
-            _ => {
+            metric => {
                 let missing = greatest(metric) - self.target.target.value();
                 let missing = missing.max(1e-6 * greatest(metric));
                 error * 10.0 / std::f64::consts::LN_10 / missing
             }
-        };
-        // What a ceiling of the rate forbade, or still pictures were too good by, is not made up
-        // for without end.
-        let most = 2.0 * HORIZON * CORRECTION;
-        self.deficit = self.deficit.clamp(-most, most);
+        }
+    }
+
+    /// What a ceiling of the rate forbade, or still pictures were too good by, is not made up for
+    /// without end.
+    fn bound(&mut self) {
+        let most = LONGEST * CORRECTION;
+        self.deficit.sum = self.deficit.sum.clamp(-most, most);
     }
 }
 
@@ -416,6 +528,51 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// To bring each scene to the target would take 7.5 quantizers between them.
+    #[test]
+    fn scenes_that_differ_keep_their_quantizer_while_the_mean_is_met() {
+        let wanted = 36.0;
+        let quantizers = std::cell::RefCell::new(Vec::new());
+        let quality = |n: usize, class: FrameClass, q: u8| {
+            if n >= 100 && class == FrameClass::LowDelay(0) {
+                quantizers.borrow_mut().push(q);
+            }
+            let scene = if n % 50 < 25 { 1.5 } else { -1.5 };
+            50.0 + scene - 0.4 * f64::from(q)
+        };
+        let got = mean(&config(), target(QualityMetric::Psnr, wanted), 400, quality);
+        assert!((got - wanted).abs() < 0.25, "{got}");
+        let quantizers = quantizers.into_inner();
+        let spread = quantizers.iter().max().unwrap() - quantizers.iter().min().unwrap();
+        assert!(spread <= 4, "{quantizers:?}");
+    }
+
+    /// VMAF of violent motion is 100 at any quantizer.
+    #[test]
+    fn a_scene_after_one_where_quantizers_are_alike_is_begun_anew() {
+        let mut control = QualityController::new(&config(), target(QualityMetric::Vmaf, 90.0));
+        let picture = Picture::new(64, 64).unwrap();
+        let mut last = 100.0;
+        for n in 0..80 {
+            let class = match n % 40 {
+                0 => FrameClass::Key,
+                _ => FrameClass::LowDelay(0),
+            };
+            if class == FrameClass::Key {
+                control.hint_key(&picture);
+            }
+            let q = control.quantizer(class, 0);
+            if n >= 40 {
+                last = value(QualityMetric::Vmaf, 17.0 - 0.2 * f64::from(q));
+            }
+            if n == 40 {
+                assert!(last > 75.0, "{last} at {q}");
+            }
+            control.update(class, q, if n == 0 { 90.0 } else { last });
+        }
+        assert!((85.0..95.0).contains(&last), "{last}");
     }
 
     #[test]
