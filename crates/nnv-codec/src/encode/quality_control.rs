@@ -54,6 +54,9 @@ struct Scale {
     guesses: u32,
     /// How far all lines go with the one that was measured.
     shared: f64,
+    /// By how much a frame may be better than wanted, in dB, that its class's line still follows:
+    /// near the end of a measure a little more quality is many decibels.
+    heard: f64,
     /// Frames over which errors of the mean are made up for.
     horizon: f64,
     /// Most that the mean may be off by after these, in dB: within that, scenes that differ keep
@@ -70,9 +73,9 @@ impl Scale {
         };
         // Key frames tell less of VMAF than of the others, and classes are measured less often. So
         // the mean itself is known less well, and may be off by less.
-        let (guesses, shared, horizon, tolerance) = match metric {
-            QualityMetric::Vmaf => (3, 0.5, 14.0, 0.1),
-            _ => (2, 0.0, 40.0, 0.25),
+        let (guesses, shared, heard, horizon, tolerance) = match metric {
+            QualityMetric::Vmaf => (3, 0.5, 4.0, 14.0, 0.1),
+            _ => (2, 0.0, BEST, 40.0, 0.25),
         };
         Self {
             slope,
@@ -80,6 +83,7 @@ impl Scale {
             inter,
             guesses,
             shared,
+            heard,
             horizon,
             tolerance,
         }
@@ -293,8 +297,12 @@ impl QualityController {
         at_base + slope * offset(&class)
     }
 
+    /// The target's level.
+    fn wanted(&self) -> f64 {
+        level(self.target.metric, self.target.target.value())
+    }
+
     fn solve(&self) -> f64 {
-        let target = level(self.target.metric, self.target.target.value());
         let (mut sum, mut all) = (0.0, 0.0);
         for (class, (weight, offset)) in &self.mix {
             sum += weight * (self.line(*class) - self.scale.slope * offset);
@@ -313,7 +321,7 @@ impl QualityController {
         let wish = here - self.usual.mean().unwrap_or(here) + sum / horizon;
         let give = tolerance * (frames + horizon);
         let beyond = wish.clamp((sum - give) / horizon, (sum + give) / horizon);
-        (here - target - beyond.clamp(-CORRECTION, CORRECTION)) / slope
+        (here - self.wanted() - beyond.clamp(-CORRECTION, CORRECTION)) / slope
     }
 
     /// The quantizer of the next frame. `offset` is added to the base.
@@ -354,7 +362,8 @@ impl QualityController {
         if !class.is_inner() {
             self.last = Some(value);
         }
-        let got = level(self.target.metric, value);
+        let told = self.line(class) - self.scale.slope * f64::from(quantizer);
+        let got = level(self.target.metric, value).min(told.max(self.wanted() + self.scale.heard));
         self.count(value);
         self.reach.add(class, quantizer, value);
         // What this one was guessed wrong by, those before it were, too: then their mean is right
