@@ -16,9 +16,18 @@ const VMAF_ABOVE: f64 = 15.0;
 /// Whose curve a codec takes that the bundle does not know, stretched to its quantizers.
 const STAND_IN: Codec = Codec::X265;
 
-/// Quality over the quantizer: straight between its points, and beyond them.
+/// The least share of a loss that coding has where pictures have lost something before: what
+/// scaling alone leaves is known from a few frames, and the whole may come out better.
+const LEAST_CODED: f64 = 0.05;
+
+/// Quality over the quantizer: what coding costs is straight between points, and beyond them.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Curve(Vec<(f64, f64)>);
+pub struct Curve {
+    /// Quantizers and the logarithms of what coding alone leaves.
+    points: Vec<(f64, f64)>,
+    /// What the pictures have lost before they are coded, as [`Metric::loss`] has it.
+    lost: f64,
+}
 
 impl Curve {
     /// Of points (quantizer, [`Metric::log`]), quantizers rising; at least two. Made to fall
@@ -28,36 +37,56 @@ impl Curve {
             let (before, now) = (points[i - 1], &mut points[i]);
             now.1 = now.1.min(before.1 - LEAST_SLOPE * (now.0 - before.0));
         }
-        Self(points)
-    }
-
-    /// The two points between which, or beyond which, `in_order` first holds no more.
-    fn segment(&self, before: impl Fn(&(f64, f64)) -> bool) -> [(f64, f64); 2] {
-        let at = self.0.partition_point(before).clamp(1, self.0.len() - 1);
-        [self.0[at - 1], self.0[at]]
-    }
-
-    /// Quality at a quantizer.
-    pub fn at(&self, q: f64) -> f64 {
-        let [(q0, v0), (q1, v1)] = self.segment(|p| p.0 < q);
-        v0 + (q - q0) * (v1 - v0) / (q1 - q0)
-    }
-
-    /// The quantizer that gives a quality.
-    pub fn inverse(&self, v: f64) -> f64 {
-        let [(q0, v0), (q1, v1)] = self.segment(|p| p.1 > v);
-        q0 + (v - v0) * (q1 - q0) / (v1 - v0)
+        Self { points, lost: 0.0 }
     }
 
     /// Of pictures that have lost `loss` before they are coded: losses add up.
     pub fn with_loss(self, loss: f64) -> Self {
-        let lower = |v: f64| -((-v).exp() + loss).ln();
-        Self::new(self.0.into_iter().map(|(q, v)| (q, lower(v))).collect())
+        let lost = self.lost + loss;
+        Self { lost, ..self }
+    }
+
+    /// Another through what was measured, quantizers rising, of pictures that have lost as much.
+    pub fn through(&self, mut seen: Vec<(f64, f64)>) -> Self {
+        for (_, v) in &mut seen {
+            *v = self.coded(*v);
+        }
+        Self::new(seen).with_loss(self.lost)
+    }
+
+    /// What coding alone leaves where the whole is `v`.
+    fn coded(&self, v: f64) -> f64 {
+        let loss = (-v).exp();
+        -(loss - self.lost).max(LEAST_CODED * loss).ln()
+    }
+
+    /// The two points between which, or beyond which, `before` first holds no more.
+    fn segment(&self, before: impl Fn(&(f64, f64)) -> bool) -> [(f64, f64); 2] {
+        let points = &self.points;
+        let at = points.partition_point(before).clamp(1, points.len() - 1);
+        [points[at - 1], points[at]]
+    }
+
+    /// What coding alone leaves at a quantizer.
+    fn coded_at(&self, q: f64) -> f64 {
+        let [(q0, v0), (q1, v1)] = self.segment(|p| p.0 < q);
+        v0 + (q - q0) * (v1 - v0) / (q1 - q0)
+    }
+
+    /// The quantizer at which coding alone leaves `v`.
+    fn inverse_coded(&self, v: f64) -> f64 {
+        let [(q0, v0), (q1, v1)] = self.segment(|p| p.1 > v);
+        q0 + (v - v0) * (q1 - q0) / (v1 - v0)
+    }
+
+    /// The quantizer that gives a quality.
+    pub fn inverse(&self, v: f64) -> f64 {
+        self.inverse_coded(self.coded(v))
     }
 
     /// The quantizer for `wanted`, where `q` was seen to give `seen`: the curve, moved there.
     pub fn corrected(&self, q: f64, seen: f64, wanted: f64) -> f64 {
-        self.inverse(self.at(q) + wanted - seen)
+        self.inverse_coded(self.coded_at(q) + self.coded(wanted) - self.coded(seen))
     }
 }
 
@@ -150,13 +179,20 @@ impl Predictor {
 mod tests {
     use super::*;
 
+    /// Quality at a quantizer.
+    fn at(curve: &Curve, q: f64) -> f64 {
+        -((-curve.coded_at(q)).exp() + curve.lost).ln()
+    }
+
     #[test]
     fn curves_are_read_both_ways() {
         let curve = Curve::new(vec![(20.0, -1.0), (30.0, -2.0), (40.0, -4.0)]);
-        for q in [10.0, 20.0, 25.0, 33.0, 40.0, 60.0] {
-            assert!((curve.inverse(curve.at(q)) - q).abs() < 1e-9, "{q}");
+        for curve in [curve.clone(), curve.clone().with_loss(7.0)] {
+            for q in [20.0, 25.0, 33.0, 40.0, 60.0] {
+                assert!((curve.inverse(at(&curve, q)) - q).abs() < 1e-9, "{q}");
+            }
         }
-        assert_eq!(curve.at(25.0), -1.5);
+        assert_eq!(at(&curve, 25.0), -1.5);
         // Seen better by 0.5 than the curve says: five steps more.
         assert!((curve.corrected(20.0, -0.5, -1.0) - 25.0).abs() < 1e-9);
     }
@@ -165,15 +201,33 @@ mod tests {
     fn losses_add_up() {
         let curve = Curve::new(vec![(20.0, -2_f64.ln()), (30.0, -8_f64.ln())]);
         let lossy = curve.clone().with_loss(3.0);
-        assert!((lossy.at(20.0) + 5_f64.ln()).abs() < 1e-9);
-        assert!((lossy.at(30.0) + 11_f64.ln()).abs() < 1e-9);
-        assert_eq!(curve.clone().with_loss(0.0).at(25.0), curve.at(25.0));
+        assert!((at(&lossy, 20.0) + 5_f64.ln()).abs() < 1e-9);
+        assert!((at(&lossy, 30.0) + 11_f64.ln()).abs() < 1e-9);
+        assert_eq!(at(&curve.clone().with_loss(0.0), 25.0), at(&curve, 25.0));
+    }
+
+    #[test]
+    fn corrections_know_what_scaling_leaves() {
+        // Coding costs twice as much each ten steps; scaling alone leaves a loss of 12.
+        let loss = |q: f64| 12.0 + 2_f64.powf(q / 10.0);
+        let seen = |q: f64| (q, -loss(q).ln());
+        let wanted = seen(30.0).1;
+        // Foreseen at half of what coding costs: the first correction finds it.
+        let half = vec![(10.0, 0.0), (50.0, -16_f64.ln())];
+        let curve = Curve::new(half).with_loss(12.0);
+        assert!((curve.corrected(40.0, seen(40.0).1, wanted) - 30.0).abs() < 1e-9);
+        // Between two measured points, of which one is next to what scaling leaves.
+        let between = curve.through(vec![seen(10.0), seen(45.0)]);
+        assert!((between.inverse(wanted) - 30.0).abs() < 1e-9);
+        // Better than scaling alone: no quantizer out of this world.
+        let odd = curve.corrected(20.0, -11_f64.ln(), wanted);
+        assert!((20.0..60.0).contains(&odd), "{odd}");
     }
 
     #[test]
     fn a_curve_that_does_not_fall_is_made_to() {
         let curve = Curve::new(vec![(20.0, -1.0), (30.0, 0.0), (40.0, -1.0)]);
-        assert!(curve.at(40.0) < curve.at(30.0) && curve.at(30.0) < curve.at(20.0));
+        assert!(at(&curve, 40.0) < at(&curve, 30.0) && at(&curve, 30.0) < at(&curve, 20.0));
         assert!(curve.inverse(-50.0).is_finite());
     }
 }

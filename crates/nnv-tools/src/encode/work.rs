@@ -164,7 +164,8 @@ impl Job<'_> {
 }
 
 /// The quantizer to code a shot with that missed: at first the curve, moved to what was measured,
-/// then a line through both measured points.
+/// then a line through both measured points. Both are of what coding alone leaves: what scaling has
+/// cost no quantizer brings back.
 fn correction(shot: &report::Shot, curve: &Curve, target: Target) -> f64 {
     let log = |v| target.metric.log(v);
     let mut seen: Vec<_> = shot.tries().map(|t| (t.quantizer, log(t.score))).collect();
@@ -172,7 +173,7 @@ fn correction(shot: &report::Shot, curve: &Curve, target: Target) -> f64 {
         [(q, v)] => curve.corrected(q, v, log(target.value)),
         _ => {
             seen.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Curve::new(seen).inverse(log(target.value))
+            curve.through(seen).inverse(log(target.value))
         }
     }
 }
