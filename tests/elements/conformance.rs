@@ -196,6 +196,28 @@ const STREAMS: &[(&str, &[Part])] = &[
             (VideoFormat::I42010le, (96, 64), 4, &[("quantizer", "40")]),
         ],
     ),
+    // Of the second bundle `visual`.
+    (
+        "second-visual",
+        &[
+            (
+                VideoFormat::I420,
+                (144, 96),
+                10,
+                &[
+                    ("bframes", "3"),
+                    ("quantizer", "24"),
+                    ("tune", "visual"),
+                ],
+            ),
+            (
+                VideoFormat::I42010le,
+                (96, 64),
+                4,
+                &[("quantizer", "40"), ("tune", "visual")],
+            ),
+        ],
+    ),
 ];
 
 /// A scene that stands still but for a disc that wanders through it.
