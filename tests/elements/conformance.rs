@@ -204,11 +204,7 @@ const STREAMS: &[(&str, &[Part])] = &[
                 VideoFormat::I420,
                 (144, 96),
                 10,
-                &[
-                    ("bframes", "3"),
-                    ("quantizer", "24"),
-                    ("tune", "visual"),
-                ],
+                &[("bframes", "3"), ("quantizer", "24"), ("tune", "visual")],
             ),
             (
                 VideoFormat::I42010le,

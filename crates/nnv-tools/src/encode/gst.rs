@@ -1,25 +1,37 @@
 // SPDX-License-Identifier: MPL-2.0
 //! GStreamer in processes of its own: `nnv` links none of it.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
 
 use crate::failure::{Failure, Result};
 use crate::files::location;
 
-fn run(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
+fn command(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null());
     if let Some(folder) = folder {
         command.current_dir(folder);
     }
+    command
+}
+
+fn missing(program: &str, error: &std::io::Error) -> Failure {
     let package = match program {
         "gst-discoverer-1.0" => "gstreamer1.0-plugins-base-apps",
         _ => "gstreamer1.0-tools",
     };
-    command
-        .output()
-        .map_err(|e| Failure::Input(format!("{program} does not start ({e}): install {package}")))
+    Failure::Input(format!(
+        "{program} does not start ({error}): install {package}"
+    ))
+}
+
+fn run(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Result<Output> {
+    let mut command = command(program, folder, arguments);
+    command.output().map_err(|e| missing(program, &e))
 }
 
 /// Whether there is an element of this name.
@@ -66,18 +78,48 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
     }
 }
 
-/// Lines that tell caps in what a pipeline of one file says: pad, and caps.
+/// How long a file may take to tell what its pictures are.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Caps of a file's pictures when decoded; none where it has no pictures.
+///
+/// The pipeline is stopped as soon as it has told them. Left to end after one picture, it stood
+/// still once in some hundred runs on a busy machine (GStreamer 1.22, a file with sound).
 ///
 /// # Errors
-/// The pipeline cannot be run.
-pub fn caps(file: &Path, rest: &str) -> Result<Vec<(String, String)>> {
+/// The pipeline cannot be run, or says nothing for a minute.
+pub fn picture_caps(file: &Path) -> Result<Option<String>> {
     let location = location(file)?;
     let mut arguments = vec!["-v", "--no-fault", "filesrc", &location, "!"];
-    arguments.extend(rest.split_whitespace());
-    let out = run("gst-launch-1.0", None, &arguments)?;
-    let said = String::from_utf8_lossy(&out.stdout);
-    let lines = said.lines().filter_map(|line| line.split_once(": caps = "));
-    Ok(lines.map(|(pad, caps)| (pad.into(), caps.into())).collect())
+    arguments.extend("decodebin ! video/x-raw ! fakesink sync=false".split(' '));
+    let mut child = command("gst-launch-1.0", None, &arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|e| missing("gst-launch-1.0", &e))?;
+    let said = BufReader::new(child.stdout.take().expect("it is piped"));
+    let (tell, told) = mpsc::channel();
+    std::thread::spawn(move || {
+        let lines = said.lines().map_while(std::io::Result::ok);
+        // Nobody listens any more where patience has ended.
+        let _ = tell.send(lines.filter_map(|line| sink_caps(&line)).next());
+    });
+    let caps = told.recv_timeout(PATIENCE);
+    // It may have ended by itself.
+    let _ = child.kill();
+    let _ = child.wait();
+    caps.map_err(|_| {
+        Failure::file(
+            file,
+            "GStreamer does not tell what its pictures are: is the file on a disk that answers?",
+        )
+    })
+}
+
+/// From a line such as `/GstPipeline:pipeline0/GstFakeSink:fakesink0.GstPad:sink: caps = …`.
+fn sink_caps(line: &str) -> Option<String> {
+    let (pad, caps) = line.split_once(": caps = ")?;
+    pad.contains("GstFakeSink").then(|| caps.to_owned())
 }
 
 /// Caps of the sounds and subtitles of a file, in its order.
@@ -131,6 +173,19 @@ mod tests {
         let found = ["audio/x-opus, rate=(int)48000", "text/x-raw, format=utf8"];
         assert_eq!(tracks_said(said), found);
         assert!(tracks_said("").is_empty());
+    }
+
+    #[test]
+    fn only_the_sink_tells_what_is_decoded() {
+        let line = |pad: &str| {
+            sink_caps(&format!(
+                "/GstPipeline:pipeline0/{pad}: caps = video/x-raw, width=(int)8"
+            ))
+        };
+        let sink = "GstFakeSink:fakesink0.GstPad:sink";
+        assert_eq!(line(sink).as_deref(), Some("video/x-raw, width=(int)8"));
+        assert_eq!(line("GstCapsFilter:capsfilter0.GstPad:src"), None);
+        assert_eq!(sink_caps("Setting pipeline to PLAYING ..."), None);
     }
 
     #[test]
