@@ -96,7 +96,9 @@ struct Frames {
 impl Frames {
     fn open(file: &Path) -> Res<Self> {
         let pipeline = gst::parse::launch(
-            "filesrc name=source ! decodebin ! videoconvert ! video/x-raw,format=I420 \
+            "filesrc name=source \
+             ! decodebin expose-all-streams=false caps=video/x-raw(ANY) \
+             ! videoconvert ! video/x-raw,format=I420 \
              ! appsink name=sink sync=false max-buffers=4",
         )?
         .downcast::<gst::Pipeline>()

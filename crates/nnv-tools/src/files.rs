@@ -76,6 +76,15 @@ fn check_writable(path: &Path) -> Result<()> {
     })
 }
 
+/// What decodes the pictures of a file, in gst-launch's notation: the first stream of them, and
+/// nothing else. Where decodebin shows sound and subtitles that nothing takes, about one in a
+/// hundred pipelines of a busy machine stands still or ends without pictures (GStreamer 1.22).
+pub const DECODE_PICTURES: [&str; 3] = [
+    "decodebin",
+    "expose-all-streams=false",
+    "caps=video/x-raw(ANY)",
+];
+
 /// A file's name as the property `location` in gst-launch's notation, which takes backslashes and
 /// quotes off.
 ///

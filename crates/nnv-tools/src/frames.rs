@@ -18,7 +18,7 @@ use nnv_format::picture::Picture;
 use nnv_nn::{ModelSource, RuntimeOptions};
 
 use crate::failure::{Failure, Result};
-use crate::files::location;
+use crate::files::{DECODE_PICTURES, location};
 use crate::models;
 use crate::stream::{Content, Depth, Piece, Stream};
 use crate::y4m;
@@ -320,8 +320,9 @@ impl Piped {
             // Without --no-fault it does not end where an element crashes.
             .args(["-q", "--no-fault", "filesrc"])
             .arg(location(path)?)
-            .args(["!", "decodebin", "!", "videoconvert"])
-            .args(["!", "video/x-raw,format=I420"]);
+            .arg("!")
+            .args(DECODE_PICTURES)
+            .args(["!", "videoconvert", "!", "video/x-raw,format=I420"]);
         if even_times {
             command.args(["!", "videorate"]);
         }

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::failure::{Failure, Result};
-use crate::files::location;
+use crate::files::{DECODE_PICTURES, location};
 
 fn command(program: &str, folder: Option<&Path>, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
@@ -81,17 +81,17 @@ pub fn launch(folder: &Path, pipeline: &str, source: Option<&Path>) -> Result<()
 /// How long a file may take to tell what its pictures are.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Caps of a file's pictures when decoded; none where it has no pictures.
+/// Caps of a file's pictures when decoded.
 ///
-/// The pipeline is stopped as soon as it has told them. Left to end after one picture, it stood
-/// still once in some hundred runs on a busy machine (GStreamer 1.22, a file with sound).
+/// The pipeline is stopped as soon as it has told them.
 ///
 /// # Errors
-/// The pipeline cannot be run, or says nothing for a minute.
-pub fn picture_caps(file: &Path) -> Result<Option<String>> {
+/// The pipeline cannot be run, does not tell, or says nothing for a minute.
+pub fn picture_caps(file: &Path) -> Result<String> {
     let location = location(file)?;
     let mut arguments = vec!["-v", "--no-fault", "filesrc", &location, "!"];
-    arguments.extend("decodebin ! video/x-raw ! fakesink sync=false".split(' '));
+    arguments.extend(DECODE_PICTURES);
+    arguments.extend(["!", "fakesink", "sync=false"]);
     let mut child = command("gst-launch-1.0", None, &arguments)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -104,15 +104,16 @@ pub fn picture_caps(file: &Path) -> Result<Option<String>> {
         // Nobody listens any more where patience has ended.
         let _ = tell.send(lines.filter_map(|line| sink_caps(&line)).next());
     });
-    let caps = told.recv_timeout(PATIENCE);
+    let caps = told.recv_timeout(PATIENCE).ok().flatten();
     // It may have ended by itself.
     let _ = child.kill();
     let _ = child.wait();
-    caps.map_err(|_| {
-        Failure::file(
-            file,
-            "GStreamer does not tell what its pictures are: is the file on a disk that answers?",
-        )
+    caps.ok_or_else(|| {
+        let why = format!(
+            "GStreamer does not tell what its pictures are; gst-launch-1.0 {} may say why",
+            arguments.join(" ")
+        );
+        Failure::file(file, why)
     })
 }
 

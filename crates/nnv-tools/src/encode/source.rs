@@ -122,8 +122,7 @@ impl<'a> Source<'a> {
             return Ok(source);
         }
         drop(frames);
-        let caps = gst::picture_caps(path)?;
-        let caps = &caps.ok_or_else(|| Failure::file(path, "no video in it"))?;
+        let caps = &gst::picture_caps(path)?;
         let field = |name| gst::field(caps, name);
         source.rate = field("framerate").and_then(gst::fraction);
         if source.rate.is_none_or(|(n, d)| n == 0 || d == 0) {
