@@ -390,6 +390,12 @@ fn listen(mut from: ChildStderr) -> String {
     String::from_utf8_lossy(&said).into_owned()
 }
 
+/// The kind of stream from a line such as `Missing decoder: Vorbis (audio/x-vorbis, rate=(int)8)`.
+fn undecoded(line: &str) -> Option<String> {
+    let kind = line.strip_prefix("Missing decoder: ")?.split(',').next()?;
+    Some(format!("{})", kind.trim_end_matches(')')))
+}
+
 /// Ends a process that failed: its first error, or `otherwise` where it said nothing.
 fn why(
     path: &Path,
@@ -403,6 +409,12 @@ fn why(
         .take()
         .and_then(|said| said.join().ok())
         .unwrap_or_default();
+    let strangers: Vec<_> = said.lines().filter_map(undecoded).collect();
+    if !strangers.is_empty() {
+        let what = strangers.join(", ");
+        let text = format!("no pictures that GStreamer can decode here; it holds {what}");
+        return Failure::file(path, text);
+    }
     let mut lines = said.lines();
     match lines.find(|line| line.contains("ERROR") || line.contains("WARNING")) {
         None => otherwise,

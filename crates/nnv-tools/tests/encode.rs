@@ -321,6 +321,27 @@ fn sound_is_kept() {
 }
 
 #[test]
+fn a_file_without_pictures_is_told() {
+    if !has(X264) || !has(&["audiotestsrc", "vorbisenc", "oggmux"]) {
+        return;
+    }
+    let folder = Folder::new("no-pictures");
+    let input = folder.path("in.ogg");
+    let made = Command::new("gst-launch-1.0")
+        .args(["-q", "audiotestsrc", "num-buffers=20", "!", "vorbisenc"])
+        .args(["!", "oggmux", "!", "filesink"])
+        .arg(format!("location={}", input.display()))
+        .status()
+        .unwrap();
+    assert!(made.success());
+    let words = ["--codec", "x264", "--target", "ssim=0.95"];
+    let got = encode(&input, &folder.path("out.mp4"), &words);
+    assert_eq!(got.code, 1);
+    let wanted = "no pictures that GStreamer can decode here; it holds Vorbis (audio/x-vorbis)";
+    assert!(got.err.contains(wanted), "{}", got.err);
+}
+
+#[test]
 fn subtitles_are_kept() {
     let needs = ["filesrc", "subparse", "matroskamux", "videotestsrc"];
     if !has(X264) || !has(&needs) {
