@@ -109,10 +109,8 @@ pub fn picture_caps(file: &Path) -> Result<String> {
     let _ = child.kill();
     let _ = child.wait();
     caps.ok_or_else(|| {
-        let why = format!(
-            "GStreamer does not tell what its pictures are; gst-launch-1.0 {} may say why",
-            arguments.join(" ")
-        );
+        let why =
+            "GStreamer does not tell what its pictures are; gst-discoverer-1.0 -v may say why";
         Failure::file(file, why)
     })
 }
